@@ -1,0 +1,1 @@
+"""What is measured: sets that carry a known answer, and timings."""

@@ -1,0 +1,1 @@
+"""What a gallery is: items, index versions, exact search and the benchmark."""

@@ -1,0 +1,175 @@
+"""The model card: everything that serving must know about a network, beside its weights.
+
+A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg` and `openvino/<precision>.xml|bin`.
+The card names the sha256 of every other file, so the sha256 of `card.json` pins the whole artifact.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from model.errors import ModelInvalid, ModelNotFound
+from model.files import FileRecord, read_json, sha256_file, write_durably
+
+SCHEMA_VERSION = 1
+CARD_NAME = "card.json"
+WEIGHTS_NAME = "weights.safetensors"
+GOLDEN_NAME = "golden.jpg"
+MIN_PARITY_COSINE = 0.9999
+"""Lowest cosine between torch and an exported graph on any photo at which the export is accepted."""
+
+# What model.preprocess does to a photo before the crop is part of what an embedding is: when decoding or resizing
+# changes its bits, this name changes, and with it every embedding_id.
+DECODER = "pillow-1"
+
+
+def canonical_sha256(value: object) -> str:
+    """Hash of a JSON value that does not depend on the order of its keys; 64 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What the network takes: the shorter side in pixels, the crop in pixels, and the normalisation of 0..1 values."""
+
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, float, float] = (125.3 / 255, 123.0 / 255, 113.9 / 255)
+    std: tuple[float, float, float] = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+    decoder: str = DECODER
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize <= 4096:
+            raise ModelInvalid(f"The input spec needs 1 <= crop <= resize <= 4096, not {self.crop} and {self.resize}.")
+
+    @property
+    def sha256(self) -> str:
+        return canonical_sha256(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        spec = cls(
+            resize=int(value["resize"]),
+            crop=int(value["crop"]),
+            mean=_triple(value["mean"]),
+            std=_triple(value["std"]),
+            decoder=str(value["decoder"]),
+        )
+        if spec.decoder != DECODER:
+            raise ModelInvalid(f"The model was made with the decoder {spec.decoder}; this version has {DECODER}.")
+        return spec
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How closely a graph of `runtime` at `precision` reproduces torch at `reference`: cosines over the same crops."""
+
+    runtime: str
+    precision: str
+    reference: str
+    photos: int
+    min_cosine: float
+    mean_cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The card of one model artifact.
+
+    `golden` maps a runtime's name to the embedding (list of D floats) of `golden.jpg`, a synthetic photo.
+    `training` is provenance for people (recipe, data, scores, versions); nothing in it changes what is served.
+    """
+
+    name: str
+    architecture: str
+    embedding_dim: int
+    input: InputSpec
+    files: dict[str, FileRecord]
+    golden: dict[str, list[float]] = field(default_factory=dict)
+    parity: list[Parity] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.files[WEIGHTS_NAME].sha256
+
+    def embedding_id(self, precision: str) -> str:
+        """Name of the space that a precision of this model embeds into; 16 hex digits.
+
+        Embeddings may be compared when their ids are equal, or when `interchangeable` says so.
+        """
+        parts = {"weights": self.weights_sha256, "input": self.input.sha256, "precision": precision}
+        return canonical_sha256(parts)[:16]
+
+    def interchangeable(self, first: str, second: str) -> bool:
+        """Whether two embedding ids of this model may be mixed: equal, or a measured parity names the pair."""
+        if first == second:
+            return True
+        pairs = (
+            {self.embedding_id(parity.reference), self.embedding_id(parity.precision)}
+            for parity in self.parity
+            if parity.min_cosine >= MIN_PARITY_COSINE
+        )
+        return any(pair == {first, second} for pair in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        if value.get("schema_version") != SCHEMA_VERSION:
+            raise ModelInvalid(
+                f"The model card has schema {value.get('schema_version')!r}; this version reads {SCHEMA_VERSION}."
+            )
+        try:
+            return cls(
+                name=str(value["name"]),
+                architecture=str(value["architecture"]),
+                embedding_dim=int(value["embedding_dim"]),
+                input=InputSpec.from_json(value["input"]),
+                files={name: FileRecord(**record) for name, record in value["files"].items()},
+                golden=dict(value["golden"]),
+                parity=[Parity(**parity) for parity in value["parity"]],
+                training=dict(value["training"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise ModelInvalid(f"The model card lacks or misspells a field: {problem}.") from problem
+
+    def save(self, directory: Path) -> None:
+        """Writes `card.json` durably and whole: readers see the old card or the new one."""
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
+        write_durably(directory / CARD_NAME, text.encode())
+
+
+def load_card(directory: Path) -> Card:
+    """Reads the card of a model artifact.
+
+    Raises ModelNotFound when the directory holds no card, ModelInvalid when the card cannot be used.
+    """
+    if not (directory / CARD_NAME).is_file():
+        raise ModelNotFound(f"There is no model in {directory}: it has no {CARD_NAME}.")
+    return Card.from_json(read_json(directory / CARD_NAME, ModelInvalid))
+
+
+def card_sha256(directory: Path) -> str:
+    """The sha256 that pins a whole model artifact: that of its card, which names the hash of every other file."""
+    return sha256_file(directory / CARD_NAME)
+
+
+def verify_artifact(directory: Path) -> Card:
+    """Reads the card and checks every file it names by size and sha256; raises ModelInvalid naming the first bad file."""
+    card = load_card(directory)
+    for name, record in card.files.items():
+        problem = record.problem(directory / name)
+        if problem:
+            raise ModelInvalid(f"The model in {directory} is damaged: {name} {problem}.")
+    return card

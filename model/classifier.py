@@ -1,0 +1,80 @@
+"""The training step: cross-entropy over the training classes, validated by the benchmark on classes never seen."""
+
+import time
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
+
+from model.metrics import leave_one_out_nearest
+from model.network import EmbeddingNetwork
+from model.recipes import Recipe
+
+
+class Classifier(L.LightningModule):
+    """An embedding network with a linear head that exists for training only."""
+
+    def __init__(
+        self, network: EmbeddingNetwork, recipe: Recipe, classes: int, validation_targets: npt.NDArray[np.int64]
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.head = nn.Linear(network.dim, classes)
+        self.recipe = recipe
+        self.validation_targets = validation_targets
+        self._validated: list[tuple[Tensor, Tensor]] = []
+        self._photos = 0
+        self._started = 0.0
+
+    def on_train_epoch_start(self) -> None:
+        self._photos, self._started = 0, time.monotonic()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        crops, targets = batch
+        logits = self.head(self.network.features(self.network.normalise(crops)))
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        self.log("train_loss", loss, prog_bar=True)
+        self._photos += len(crops)
+        if self.trainer.is_last_batch:
+            rate = self._photos * self.trainer.world_size / (time.monotonic() - self._started)
+            self.log("train_photos_per_s", rate)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        crops, rows = batch
+        self._validated.append((rows, self.network(crops)))
+
+    def on_validation_epoch_end(self) -> None:
+        rows = torch.cat([rows for rows, _ in self._validated])
+        embeddings = torch.cat([embeddings for _, embeddings in self._validated])
+        self._validated.clear()
+        if self.trainer.world_size > 1:  # equal shares: the sampler pads them
+            rows = cast(Tensor, self.all_gather(rows)).flatten()
+            embeddings = cast(Tensor, self.all_gather(embeddings)).flatten(0, 1)
+        top1 = self.top1(rows.cpu().numpy(), embeddings.float().cpu().numpy())
+        self.log("val_top1", top1, prog_bar=True, rank_zero_only=True)
+
+    def top1(self, rows: npt.NDArray[np.int64], embeddings: npt.NDArray[np.float32]) -> float:
+        """The benchmark's leave-one-out top-1 of gathered shares: rows (n,), embeddings (n, D), padding included."""
+        ordered = np.empty((len(self.validation_targets), embeddings.shape[1]), np.float32)
+        ordered[rows] = embeddings  # a padded row comes twice with the same embedding and lands in one place
+        nearest = leave_one_out_nearest(ordered)
+        return float((self.validation_targets[nearest] == self.validation_targets).mean())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        recipe = self.recipe
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        optimizer = kind(self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        schedule: dict[str, Any]
+        if recipe.schedule == "step":
+            schedule = {"scheduler": StepLR(optimizer, recipe.lr_step_epochs, recipe.lr_factor), "interval": "epoch"}
+        else:
+            steps = int(self.trainer.estimated_stepping_batches)
+            schedule = {"scheduler": OneCycleLR(optimizer, recipe.lr, total_steps=steps), "interval": "step"}
+        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": schedule})

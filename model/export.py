@@ -1,0 +1,149 @@
+"""torch -> OpenVINO, with the parity of the two measured on photos and written into the card."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from model.card import MIN_PARITY_COSINE, GOLDEN_NAME, Card, Parity, verify_artifact
+from model.data import read_items
+from model.embedder import Embedder, decode_pool, map_in_order
+from model.errors import CarsearchError, DataInvalid, MissingDependency, ParityFailed, RunMismatch
+from model.files import FileRecord, fsync_directory, fsync_file, read_json
+from model.preprocess import Pixels, prepare
+
+try:
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    import openvino as ov
+    import torch
+    from openvino.preprocess import PrePostProcessor
+
+    from model.network import EmbeddingNetwork, load_network
+    from model.runtimes.openvino import OpenVINORuntime, graph_path
+    from model.runtimes.torch import TorchRuntime
+except ModuleNotFoundError as problem:
+    raise MissingDependency(problem.name or "torch", "train") from problem
+
+PARITY_PHOTOS = 256
+
+
+def export(
+    directory: Path, photos: Path | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Parity:
+    """Writes `openvino/fp32.xml|bin` into a model artifact and its parity and golden embedding into the card.
+
+    Parity is the cosine of torch's and the graph's embeddings of up to 256 photos, spread over `photos` (class folders
+    or a manifest; by default those that training validated on). Raises ParityFailed, and leaves the artifact without
+    the graph, when the lowest is under 0.9999.
+    """
+    card = verify_artifact(directory)
+    crops = _parity_crops(card, photos or _photos_of_training(directory))
+    network = load_network(directory, card)
+    path = graph_path(directory)
+    _convert(network, path)
+    try:
+        parity = measure_parity(directory, card, crops, progress)
+    except CarsearchError:
+        path.unlink()
+        path.with_suffix(".bin").unlink()
+        raise
+    _record(directory, card, parity)
+    return parity
+
+
+class _Rows(torch.nn.Module):
+    """What is exported: normalised images in, unit rows out; OpenVINO's own preprocessing adds the steps before."""
+
+    def __init__(self, network: EmbeddingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network.embed(images)
+
+
+def _convert(network: EmbeddingNetwork, path: Path) -> None:
+    side = network.spec.crop
+    shape = [1, 3, side, side]
+    with torch.inference_mode():
+        graph = ov.convert_model(_Rows(network).eval(), example_input=torch.zeros(shape), input=shape)
+    steps = PrePostProcessor(graph)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    mean = [255 * value for value in network.spec.mean]
+    scale = [255 * value for value in network.spec.std]
+    steps.input().preprocess().convert_element_type(ov.Type.f32).mean(mean).scale(scale)
+    path.parent.mkdir(exist_ok=True)
+    ov.save_model(steps.build(), path, compress_to_fp16=False)
+    for file in (path, path.with_suffix(".bin")):
+        fsync_file(file)
+    fsync_directory(path.parent)
+
+
+def measure_parity(
+    directory: Path, card: Card, crops: Pixels, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Parity:
+    """Compares the graph with torch on crops uint8 (n, S, S, 3); raises ParityFailed below `MIN_PARITY_COSINE`."""
+    graph, reference = OpenVINORuntime(directory, card), TorchRuntime(directory, card, device="cpu")
+    cosines: list[float] = []
+    for start in range(0, len(crops), 32):
+        batch = crops[start : start + 32]
+        products = graph.embed(batch).astype(np.float64) * reference.embed(batch)
+        cosines += products.sum(axis=1).tolist()
+        progress(len(cosines), len(crops))
+    parity = Parity(
+        runtime=graph.name,
+        precision=graph.precision,
+        reference=reference.precision,
+        photos=len(cosines),
+        min_cosine=min(cosines),
+        mean_cosine=float(np.mean(cosines)),
+    )
+    if not parity.min_cosine >= MIN_PARITY_COSINE:
+        raise ParityFailed(
+            f"The graph does not reproduce the network: lowest cosine {parity.min_cosine:.6f} on {parity.photos} photos, "
+            f"{MIN_PARITY_COSINE} is needed."
+        )
+    return parity
+
+
+def _record(directory: Path, card: Card, parity: Parity) -> None:
+    path = graph_path(directory)
+    names = [str(file.relative_to(directory)) for file in (path, path.with_suffix(".bin"))]
+    kept = [other for other in card.parity if (other.runtime, other.precision) != (parity.runtime, parity.precision)]
+    exported = dataclasses.replace(
+        card,
+        files={**card.files, **{name: FileRecord.of(directory / name) for name in names}},
+        parity=[*kept, parity],
+        golden={name: value for name, value in card.golden.items() if name != parity.runtime},
+    )
+    embedder = Embedder(directory, exported, OpenVINORuntime(directory, exported))
+    golden = embedder.embed_photo((directory / GOLDEN_NAME).read_bytes())
+    dataclasses.replace(exported, golden={**exported.golden, parity.runtime: golden.tolist()}).save(directory)
+
+
+def _photos_of_training(directory: Path) -> Path:
+    run = directory / "training" / "run.json"
+    photos = Path(read_json(run, RunMismatch)["photos"]) if run.is_file() else None
+    if photos is None or not photos.exists():
+        raise DataInvalid("Parity is measured on photos and those of the training run are not at hand; pass --photos DIR.")
+    return photos
+
+
+def _parity_crops(card: Card, photos: Path) -> Pixels:
+    items = read_items(photos).items
+    spread = items[:: max(1, len(items) // PARITY_PHOTOS)][:PARITY_PHOTOS]
+
+    def crop(index: int) -> Pixels | None:
+        try:
+            return prepare(spread[index].read(), card.input)
+        except CarsearchError:
+            return None
+
+    with decode_pool() as pool:
+        crops = [crop for crop in map_in_order(pool, crop, range(len(spread))) if crop is not None]
+    if not crops:
+        raise DataInvalid(f"None of the photos in {photos} can be read; parity needs some.")
+    return np.stack(crops)

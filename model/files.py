@@ -1,0 +1,82 @@
+"""Files that survive a crash: hashing, durable replacement, and JSON that was written by somebody else."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import CarsearchError
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What a manifest says of one file: its size in bytes and its sha256 in hex."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileRecord":
+        return cls(bytes=path.stat().st_size, sha256=sha256_file(path))
+
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with the file at `path`, as the end of a sentence, or None."""
+        try:
+            if path.stat().st_size != self.bytes:
+                return f"has {path.stat().st_size} bytes instead of {self.bytes}"
+            if sha256_file(path) != self.sha256:
+                return "does not have the recorded sha256"
+        except OSError as problem:
+            return f"cannot be read ({problem.strerror})"
+        return None
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_json(path: Path, error: type[CarsearchError]) -> dict[str, Any]:
+    """Reads a JSON object; raises `error` in one sentence when it is missing, unreadable or something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}.") from problem
+    except ValueError as problem:
+        raise error(f"{path} is not valid JSON.") from problem
+    if not isinstance(value, dict):
+        raise error(f"{path} does not hold a JSON object.")
+    return value
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replaces a file by new content so that a crash at any moment leaves the old content or the new, whole."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_directory(path.parent)
+
+
+def fsync_file(path: Path) -> None:
+    """Makes a file's content durable, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Makes renames and new names in a directory durable; a rename alone is not (fsync(2))."""
+    fsync_file(path)

@@ -1,0 +1,125 @@
+"""Retrieval metrics over neighbour lists, in numpy: top-1, recall@k, mAP@R, bootstrap intervals, confusions.
+
+A score of two embeddings is their inner product summed in float64 and rounded to float32 (`exact_scores`), and equal
+scores go to the lowest row. Matrix products are used only to find candidates: their float32 sums depend on the shape of
+the product, so that copies of one photo would not tie.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Embeddings = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+def exact_scores(queries: Embeddings, candidates: Embeddings) -> Embeddings:
+    """Cosines of unit rows that do not depend on how many are computed together.
+
+    queries float32 (B, D), candidates float32 (B, m, D) -> float32 (B, m).
+    """
+    products = candidates.astype(np.float64) * queries[:, None, :].astype(np.float64)
+    return products.sum(axis=-1).astype(np.float32)
+
+
+def score_tolerance(dim: int) -> float:
+    """How far a float32 inner product of unit vectors can lie from the exact one, in any order of summation.
+
+    The bound n*u of Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.1, with a factor for
+    the rounding of the result.
+    """
+    return (dim + 2) * float(np.finfo(np.float32).eps) / 2
+
+
+def leave_one_out_nearest(embeddings: Embeddings, chunk: int = 512) -> Rows:
+    """Row of the nearest other row for each row: unit rows float32 (n, D) -> int64 (n,); n must be at least 2."""
+    count, dim = embeddings.shape
+    if count < 2:
+        raise ValueError("leave-one-out needs at least two rows")
+    nearest = np.empty(count, np.int64)
+    for start in range(0, count, chunk):
+        block = embeddings[start : start + chunk]
+        scores = block @ embeddings.T
+        own = np.arange(len(block))
+        scores[own, start + own] = -np.inf
+        candidates = scores >= scores.max(axis=1, keepdims=True) - 2 * score_tolerance(dim)
+        nearest[start : start + chunk] = candidates.argmax(axis=1)
+        for row in np.flatnonzero(candidates.sum(axis=1) > 1):
+            among = np.flatnonzero(candidates[row])
+            exact = exact_scores(block[row : row + 1], embeddings[among][None])[0]
+            nearest[start + row] = among[exact.argmax()]  # the first of equals: the lowest row
+    return nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95% bootstrap interval of a share between 0 and 1."""
+
+    low: float
+    high: float
+
+
+def recall_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
+    """Share of queries with a neighbour of their class among the first k: relevant bool (n, K), K >= k or all there are.
+
+    >>> recall_at(np.array([[False, True], [False, False]]), 2)
+    0.5
+    """
+    return float(relevant[:, :k].any(axis=1).mean())
+
+
+def mean_average_precision_at_r(relevant: npt.NDArray[np.bool_], relevant_count: Rows) -> float:
+    """mAP@R of Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020): the mean over all queries of
+    1/R * sum over i <= R of precision(i) * relevant(i), where R is the number of neighbours that the query could have.
+
+    relevant bool (n, K) with K >= max R, relevant_count int64 (n,). A query with R = 0 counts 0, as it does in top-1.
+
+    >>> mean_average_precision_at_r(np.array([[True, False, True]]), np.array([2]))
+    0.5
+    """
+    width = relevant.shape[1]
+    rank = np.arange(1, width + 1)
+    within = relevant & (rank <= relevant_count[:, None])
+    precision = within.cumsum(axis=1) / rank
+    total = (precision * within).sum(axis=1)
+    return float(np.divide(total, relevant_count, out=np.zeros(len(total)), where=relevant_count > 0).mean())
+
+
+def bootstrap_over_photos(correct: npt.NDArray[np.bool_], seed: int = 0) -> Interval:
+    """Percentile interval of the mean when photos are drawn anew; for independent photos this is a binomial draw."""
+    count = len(correct)
+    means = np.random.default_rng(seed).binomial(count, correct.mean(), RESAMPLES) / count
+    return _percentiles(means)
+
+
+def bootstrap_over_classes(correct: npt.NDArray[np.bool_], classes: Rows, seed: int = 0) -> Interval:
+    """Percentile interval of the mean when whole classes are drawn anew: the honest one for classes never seen.
+
+    correct bool (n,), classes int64 (n,) codes from 0.
+    """
+    totals = np.bincount(classes)
+    hits = np.bincount(classes, weights=correct)
+    random = np.random.default_rng(seed)
+    means = np.empty(RESAMPLES)
+    for start in range(0, RESAMPLES, 500):
+        drawn = random.integers(0, len(totals), size=(500, len(totals)))
+        means[start : start + 500] = hits[drawn].sum(axis=1) / totals[drawn].sum(axis=1)
+    return _percentiles(means)
+
+
+def _percentiles(means: npt.NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(low=float(low), high=float(high))
+
+
+def most_confused(classes: Sequence[str], nearest: Sequence[str], most: int = 20) -> list[tuple[str, str, int]]:
+    """The most frequent (query class, nearest class, count) among wrong answers; ties in alphabetical order."""
+    wrong = Counter((query, found) for query, found in zip(classes, nearest, strict=True) if query != found)
+    ordered = sorted(wrong.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [(query, found, count) for (query, found), count in ordered[:most]]

@@ -1,0 +1,86 @@
+"""The networks: a backbone without its classifier, and the embedding taken where the seed takes it.
+
+The embedding is the backbone's pooled features (512 values for ResNet-18; He et al., "Deep Residual Learning for Image
+Recognition", CVPR 2016), L2-normalised.
+"""
+
+from pathlib import Path
+from typing import cast
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+from model.card import WEIGHTS_NAME, Card, InputSpec
+from model.errors import ModelInvalid
+from model.files import write_durably
+
+ARCHITECTURES = ("resnet18",)
+
+
+class EmbeddingNetwork(nn.Module):
+    """A backbone with the preprocessing that happens on tensors: uint8 crops in, unit rows out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: str, spec: InputSpec) -> None:
+        super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise ModelInvalid(f'There is no architecture "{architecture}"; there are: {", ".join(ARCHITECTURES)}.')
+        self.architecture = architecture
+        self.spec = spec
+        # torchvision draws the convolutions of a new ResNet from He's normal distribution, as the seed does.
+        self.backbone = resnet18(weights=None)
+        self.dim: int = self.backbone.fc.in_features
+        self.backbone.fc = nn.Identity()  # type: ignore[assignment]  # torchvision declares it Linear
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def normalise(self, crops: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) with the recipe's mean and deviation."""
+        return (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def features(self, images: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> pooled features (B, D), not yet unit length."""
+        return cast(Tensor, self.backbone(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> float32 (B, D), unit rows."""
+        return F.normalize(self.features(images).float(), dim=1)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, D), unit rows."""
+        return self.embed(self.normalise(crops))
+
+
+def load_imagenet(network: EmbeddingNetwork) -> None:
+    """Starts a network from torchvision's ImageNet weights, downloaded once by torch.hub; raises ModelInvalid offline."""
+    try:
+        weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as problem:
+        raise ModelInvalid(f"The ImageNet weights cannot be downloaded ({problem}); train with --init random.") from problem
+    wanted = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    network.backbone.load_state_dict(wanted)
+
+
+def save_weights(network: EmbeddingNetwork, directory: Path) -> None:
+    """Writes the backbone to `weights.safetensors`, durably."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.backbone.state_dict().items()}
+    write_durably(directory / WEIGHTS_NAME, save(tensors))
+
+
+def load_network(directory: Path, card: Card) -> EmbeddingNetwork:
+    """Reads a model artifact into a network in evaluation mode; raises ModelInvalid when weights and card disagree."""
+    network = EmbeddingNetwork(card.architecture, card.input)
+    try:
+        network.backbone.load_state_dict(load_file(directory / WEIGHTS_NAME))
+    except (OSError, RuntimeError, SafetensorError) as problem:
+        raise ModelInvalid(f"{directory / WEIGHTS_NAME} does not hold a {card.architecture}.") from problem
+    if network.dim != card.embedding_dim:
+        raise ModelInvalid(f"The card says {card.embedding_dim} dimensions, the network has {network.dim}.")
+    return network.eval()

@@ -1,0 +1,139 @@
+"""From photo bytes to the crop a network takes: the one implementation for training, indexing and serving.
+
+Rules of `decode`, so that a photo means the same wherever it enters:
+  - JPEG, PNG and WebP by content, whatever the name or declared type; of several frames, the first;
+  - EXIF orientation 1..8 is applied, anything broken counts as 1; other metadata and colour profiles are ignored;
+  - transparency is composited on white; 16-bit values keep their high byte; CMYK and grey become RGB;
+  - sides below 16 pixels, or one side more than 20 times the other, are not photos of a car: ImageDegenerate.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from model.card import InputSpec
+from model.errors import (
+    EmptyFile,
+    ImageDegenerate,
+    ImageTooManyPixels,
+    ImageUndecodable,
+    UnsupportedImageFormat,
+)
+from model.imageheader import read_header
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 16_384
+MIN_SIDE = 16
+MAX_ASPECT = 20
+ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP")
+
+EXIF_ORIENTATION = 0x0112
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes) -> Pixels:
+    """Decodes a photo to RGB, upright: uint8 (H, W, 3).
+
+    Raises EmptyFile, UnsupportedImageFormat, ImageTooManyPixels, ImageDegenerate or ImageUndecodable; never anything else.
+    """
+    _check_header(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
+            image.load()
+            orientation = _orientation(image)
+            upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
+            return np.asarray(_to_rgb(upright))
+    except Exception as problem:
+        # Broken files make Pillow raise whatever its parsers happen to hit (SyntaxError, struct.error, TypeError,
+        # OverflowError, MemoryError ...), which its maintainers do not treat as bugs. All mean: no picture came out.
+        raise ImageUndecodable("The photo is damaged or cut off and cannot be decoded.") from problem
+
+
+def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """Resizes the shorter side to `spec.resize` and cuts the central square: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
+    resized = resize_shorter_side(pixels, spec.resize)
+    height, width = resized.shape[:2]
+    # Rounds as torchvision's CenterCrop does, so that published recipes mean the same pixels here.
+    top, left = round((height - spec.crop) / 2), round((width - spec.crop) / 2)
+    return resized[top : top + spec.crop, left : left + spec.crop].copy()
+
+
+def prepare(data: bytes, spec: InputSpec) -> Pixels:
+    """`decode`, then `fit`: photo bytes -> uint8 (crop, crop, 3)."""
+    return fit(decode(data), spec)
+
+
+def resize_shorter_side(pixels: Pixels, side: int) -> Pixels:
+    """Antialiased bilinear resize that keeps the aspect ratio: uint8 (H, W, 3) -> uint8 with min(H, W) == side."""
+    height, width = pixels.shape[:2]
+    if width <= height:
+        size = (side, int(side * height / width))
+    else:
+        size = (int(side * width / height), side)
+    if size == (width, height):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def _check_header(data: bytes) -> None:
+    if not data:
+        raise EmptyFile("The file is empty.")
+    try:
+        header = read_header(data)
+    except ValueError as problem:
+        raise ImageUndecodable(f"The photo cannot be decoded: {problem}.") from problem
+    if header is None:
+        raise UnsupportedImageFormat("The file is not a JPEG, PNG or WebP photo.")
+    width, height = header.width, header.height
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageTooManyPixels(
+            f"The photo has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} million and {MAX_SIDE} a side are taken."
+        )
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageDegenerate(
+            f"The photo has {width} x {height} pixels; at least {MIN_SIDE} a side and at most {MAX_ASPECT}:1 are needed."
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:
+        return 1  # broken EXIF says nothing about the pixels, and Pillow raises anything on it
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    convert: Callable[[Image.Image], Image.Image] | None = None
+    if image.mode.startswith("I"):
+        convert = _from_16_bit_grey
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        convert = _on_white
+    return convert(image) if convert else image.convert("RGB")
+
+
+def _from_16_bit_grey(image: Image.Image) -> Image.Image:
+    # convert("RGB") clips 16-bit values at 255, which turns the picture white without an error.
+    values = np.asarray(image).astype(np.int64) >> 8
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(canvas, rgba).convert("RGB")

@@ -1,0 +1,48 @@
+"""Runtimes by name: each is imported only when it is asked for, so that a slim install never touches torch."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, cast
+
+from model.card import Card
+from model.errors import CarsearchError, MissingDependency, ModelInvalid
+from model.runtimes.base import Runtime
+
+RuntimeName = Literal["auto", "openvino", "torch", "fake"]
+
+RUNTIMES = {
+    "openvino": ("model.runtimes.openvino:OpenVINORuntime", "openvino", "cpu"),
+    "torch": ("model.runtimes.torch:TorchRuntime", "torch", "gpu"),
+    "fake": ("model.runtimes.fake:FakeRuntime", "numpy", "cpu"),
+}
+"""Name -> (class, the package it needs, the extra that brings the package)."""
+
+
+def load_runtime(name: str, directory: Path, card: Card, cache_dir: Path | None = None) -> Runtime:
+    """Loads a model artifact into a runtime; "auto" is torch where CUDA is, OpenVINO elsewhere.
+
+    `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the extra, ModelInvalid when the
+    artifact cannot be served by that runtime, CarsearchError for a name that is none.
+    """
+    chosen = _automatic() if name == "auto" else name
+    if chosen not in RUNTIMES:
+        raise CarsearchError(f'There is no runtime "{name}"; there are: auto, {", ".join(RUNTIMES)}.')
+    target, package, extra = RUNTIMES[chosen]
+    module, _, attribute = target.partition(":")
+    try:
+        factory = cast(Callable[[Path, Card, Path | None], Runtime], getattr(import_module(module), attribute))
+    except ModuleNotFoundError as problem:
+        raise MissingDependency(problem.name or package, extra) from problem
+    runtime = factory(directory, card, cache_dir)
+    if runtime.dim != card.embedding_dim:
+        raise ModelInvalid(f"The card says {card.embedding_dim} dimensions, the graph gives {runtime.dim}.")
+    return runtime
+
+
+def _automatic() -> str:
+    try:
+        torch = import_module("torch")
+    except ModuleNotFoundError:
+        return "openvino"
+    return "torch" if torch.cuda.is_available() else "openvino"

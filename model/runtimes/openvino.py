@@ -1,0 +1,95 @@
+"""OpenVINO on the CPU: the default where there is no CUDA."""
+
+import os
+import queue
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from model.card import Card
+from model.errors import ModelInvalid
+from model.preprocess import Pixels
+
+PRECISION = "fp32"
+
+
+def graph_path(directory: Path, precision: str = PRECISION) -> Path:
+    """Where an artifact keeps the graph of one precision."""
+    return directory / "openvino" / f"{precision}.xml"
+
+
+class OpenVINORuntime:
+    """A compiled graph that takes one photo at a time.
+
+    The batch shape is 1 wherever a photo is embedded: kernels for other shapes sum in another order, and the same photo
+    would then get other bits in the index than in a query. On CPUs an fp32 graph is as fast so; inside one photo it
+    runs on all cores.
+    """
+
+    name = "openvino"
+    precision = PRECISION
+
+    def __init__(self, directory: Path, card: Card, cache_dir: Path | None = None) -> None:
+        path = graph_path(directory)
+        if not path.is_file():
+            raise ModelInvalid(
+                f"The model in {directory} has no OpenVINO graph; make one with: carsearch export {directory}"
+            )
+        core = ov.Core()
+        options: dict[str, str] = {
+            # Without the hint an fp32 graph runs in bf16 on CPUs that have it, and parity is lost silently.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        }
+        if cache_dir is not None:
+            options["CACHE_DIR"] = str(cache_dir)
+        try:
+            compiled = core.compile_model(core.read_model(path), "CPU", options)
+        except RuntimeError as problem:
+            raise ModelInvalid(f"{path} is not a graph that OpenVINO can read.") from problem
+        self.dim = int(compiled.output(0).shape[-1])
+        self._expected = tuple(int(side) for side in compiled.input(0).shape)
+        if self._expected != (1, card.input.crop, card.input.crop, 3):
+            raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
+        self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        for _ in range(2):  # one computing, one being filled
+            self._idle.put(compiled.create_infer_request())
+
+    def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
+        """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
+        embeddings = np.empty((len(crops), self.dim), np.float32)
+        running: deque[tuple[int, ov.InferRequest]] = deque()
+        try:
+            for row in range(len(crops)):
+                request = self._borrow(running, embeddings)
+                running.append((row, request))
+                request.start_async({0: ov.Tensor(crops[row : row + 1])}, share_inputs=True)
+            while running:
+                self._collect(running, embeddings)
+        finally:
+            for _, request in running:  # only after a failure: nothing may go back while it computes
+                request.cancel()
+                request.wait()
+                self._idle.put(request)
+        return embeddings
+
+    def _borrow(
+        self, running: deque[tuple[int, ov.InferRequest]], embeddings: npt.NDArray[np.float32]
+    ) -> ov.InferRequest:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            if running:  # never wait for others while holding one: two callers would wait for each other
+                self._collect(running, embeddings)
+            return self._idle.get()
+
+    def _collect(self, running: deque[tuple[int, ov.InferRequest]], embeddings: npt.NDArray[np.float32]) -> None:
+        row, request = running[0]
+        request.wait()
+        embeddings[row] = request.get_output_tensor(0).data[0]
+        running.popleft()
+        self._idle.put(request)

@@ -1,0 +1,254 @@
+"""Training by classification: recipes in, a model artifact out; Lightning runs the loop.
+
+    python -m model.train --data DIR --recipe baseline --out MODEL_DIR
+
+needs neither FAISS, OpenVINO nor the service's packages. The same command resumes a run that was stopped or killed: it
+goes on after the last whole epoch. Validation is the benchmark's top-1 on classes that training never sees, each epoch,
+and the weights of the best epoch become the artifact.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from model.artifact import create_artifact
+from model.card import canonical_sha256
+from model.classifier import Classifier
+from model.data import Item, Skipped, read_items, split_classes
+from model.errors import CarsearchError, DataInvalid, RunMismatch
+from model.files import read_json, write_durably
+from model.network import EmbeddingNetwork, load_imagenet
+from model.preprocess import decode
+from model.recipes import Recipe, recipe_named
+from model.training_set import TrainingSampler, TrainingSet, ValidationSampler, ValidationSet
+
+RUN_NAME = "run.json"
+TRAINING_FOLDER = "training"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a user may choose; `validation` None holds classes of `data` out, `epochs` None is the recipe's own."""
+
+    data: Path
+    out: Path
+    recipe: str = "baseline"
+    validation: Path | None = None
+    init: str = "random"
+    device: str = "auto"
+    devices: int = 1
+    epochs: int | None = None
+    workers: int = 2
+    precision: str = "auto"
+    on_skipped: Callable[[Sequence[Skipped]], None] = lambda skipped: None
+
+
+def train(options: TrainOptions) -> Path:
+    """Trains a network and writes the model artifact to `options.out`; returns that directory.
+
+    Raises DataInvalid when there is nothing to learn from, RunMismatch when `out` holds another run's checkpoints.
+    """
+    recipe = recipe_named(options.recipe).shortened(options.epochs)
+    train_items, val_items = _load_items(options, recipe)
+    folder = options.out / TRAINING_FOLDER
+    _claim_run(folder, options, recipe, train_items, val_items)
+    L.seed_everything(recipe.seed, verbose=False)
+    network = EmbeddingNetwork(recipe.architecture, recipe.input)
+    if options.init == "imagenet":
+        load_imagenet(network)
+    training_set = TrainingSet(train_items, recipe.input, recipe.seed)
+    validation_set = ValidationSet(val_items, recipe.input)
+    classifier = Classifier(network, recipe, len(training_set.labels), validation_set.targets)
+    trainer = _trainer(options, recipe, folder, monitor=bool(val_items))
+    loaders = _Loaders(options, recipe, training_set, validation_set)
+    last = folder / "last.ckpt"
+    trainer.fit(classifier, datamodule=loaders, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if trainer.is_global_zero:
+        best = torch.load(folder / ("best.ckpt" if val_items else "last.ckpt"), map_location="cpu", weights_only=True)
+        classifier.load_state_dict(best["state_dict"])
+        provenance = _provenance(options, recipe, training_set, validation_set, best)
+        create_artifact(network.cpu(), options.out, name=recipe.name, training=provenance)
+    trainer.strategy.barrier()
+    return options.out
+
+
+def _load_items(options: TrainOptions, recipe: Recipe) -> tuple[list[Item], list[Item]]:
+    usable = _readable(read_items(options.data).items, options)
+    if options.validation is not None:
+        train_items, val_items = usable, _readable(read_items(options.validation).items, options)
+    else:
+        train_items, val_items = split_classes(usable, recipe.holdout, recipe.seed)
+    shared = {item.label for item in train_items} & {item.label for item in val_items}
+    if shared:
+        raise DataInvalid(f'The class "{min(shared)}" is in both sets; validation needs classes never trained on.')
+    if len({item.label for item in train_items}) < 2:
+        raise DataInvalid("Training needs photos of at least two classes.")
+    if len(train_items) < 2 * options.devices:
+        raise DataInvalid(f"Training needs at least two photos for each of {options.devices} processes.")
+    return train_items, val_items
+
+
+def _readable(items: list[Item], options: TrainOptions) -> list[Item]:
+    """Takes unreadable photos out before training, where one would end a night's run."""
+    usable: list[Item] = []
+    skipped: list[Skipped] = []
+    for item in items:
+        try:
+            decode(item.read())
+            usable.append(item)
+        except CarsearchError as problem:
+            skipped.append(Skipped.because(item.id, problem))
+    options.on_skipped(skipped)
+    return usable
+
+
+def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[Item], val: list[Item]) -> None:
+    """Marks the training directory as this run's, so that a resumed run is the same run and not a mixture of two."""
+    identity = canonical_sha256(
+        [dataclasses.asdict(recipe), options.init, [(i.id, i.label) for i in train], [(i.id, i.label) for i in val]]
+    )
+    if (folder / RUN_NAME).exists():
+        if read_json(folder / RUN_NAME, RunMismatch).get("identity") != identity:
+            raise RunMismatch(
+                f"{folder} holds checkpoints of another run (recipe, epochs or photos differ); choose another --out or delete it."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = options.validation or options.data
+    run = {"identity": identity, "recipe": dataclasses.asdict(recipe), "photos": str(photos.resolve())}
+    write_durably(folder / RUN_NAME, json.dumps(run, indent=1).encode())
+
+
+def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool) -> L.Trainer:
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    callbacks: list[L.Callback] = [ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)]
+    if monitor:
+        callbacks.append(ModelCheckpoint(filename="best", monitor="val_top1", mode="max", **common))
+    loggers: list[Logger] = [CSVLogger(folder, name="csv")]
+    if _installed("tensorboard"):
+        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+    accelerator = {"auto": "gpu" if torch.cuda.is_available() else "cpu", "cuda": "gpu", "cpu": "cpu"}[options.device]
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise CarsearchError("There is no CUDA device; train with --device cpu.")
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=options.devices,
+        strategy="ddp" if options.devices > 1 else "auto",
+        precision=_precision(options.precision, accelerator),  # type: ignore[arg-type]  # Lightning's literal type
+        max_epochs=recipe.epochs,
+        callbacks=callbacks,
+        logger=loggers,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # ours deal the rows; Lightning's pads with repeats that would be scored
+        enable_model_summary=False,
+    )
+
+
+def _precision(wanted: str, accelerator: str) -> str:
+    """bf16 autocast where the hardware has it; elsewhere it would be emulated, slower than fp32."""
+    if wanted != "auto":
+        return wanted
+    if accelerator == "gpu":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.cpu.get_capabilities().get("avx512_bf16") else "32-true"
+
+
+class _Loaders(L.LightningDataModule):
+    """Builds the loaders once rank and world size are known."""
+
+    def __init__(self, options: TrainOptions, recipe: Recipe, train: TrainingSet, val: ValidationSet) -> None:
+        super().__init__()
+        self.options, self.recipe, self.train_photos, self.val_photos = options, recipe, train, val
+
+    def _loader(self, photos: Any, sampler: Any, batch_size: int, drop_last: bool) -> DataLoader[Any]:
+        return DataLoader(
+            photos,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.options.workers,
+            persistent_workers=self.options.workers > 0,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available() and self.options.device != "cpu",
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.trainer is not None
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        sampler = TrainingSampler(len(self.train_photos), self.recipe.seed, rank, world_size)
+        batch_size = min(self.recipe.batch_size // world_size, len(sampler))
+        # A last batch of one photo has no batch statistics; dropping the remainder keeps every step alike.
+        return self._loader(self.train_photos, sampler, batch_size, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        if not len(self.val_photos):
+            return []
+        assert self.trainer is not None
+        sampler = ValidationSampler(len(self.val_photos), self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(self.val_photos, sampler, 64, drop_last=False)
+
+
+def _provenance(
+    options: TrainOptions, recipe: Recipe, training: TrainingSet, validation: ValidationSet, checkpoint: dict[str, Any]
+) -> dict[str, Any]:
+    top1 = [state["best_model_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
+    return {
+        "recipe": dataclasses.asdict(recipe),
+        "init": options.init,
+        "train": {"photos": len(training), "classes": len(training.labels)},
+        "validation": {"photos": len(validation), "classes": len(np.unique(validation.targets))},
+        "epoch": int(checkpoint["epoch"]) + 1,
+        "validation_top1": round(float(top1[0]), 6) if top1 else None,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "lightning", "pillow")},
+    }
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m model.train`: the same as `carsearch train`, for machines that have only the training packages."""
+    parser = argparse.ArgumentParser(prog="python -m model.train", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--val", type=Path, dest="validation", help="photos of other classes to validate on")
+    parser.add_argument("--recipe", default=TrainOptions.recipe)
+    parser.add_argument("--init", choices=("random", "imagenet"), default=TrainOptions.init)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=TrainOptions.device)
+    parser.add_argument("--devices", type=int, default=TrainOptions.devices, help="processes, one a GPU")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--workers", type=int, default=TrainOptions.workers, help="decoding processes a device")
+    parser.add_argument("--precision", choices=("auto", "bf16-mixed", "32-true"), default=TrainOptions.precision)
+    try:
+        print(train(TrainOptions(**vars(parser.parse_args(arguments)), on_skipped=_print_skipped)))
+    except CarsearchError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _print_skipped(skipped: Sequence[Skipped]) -> None:
+    for photo in skipped:
+        print(f"skipped {photo.name}: {photo.message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
