@@ -15,7 +15,7 @@ from model.preprocess import prepare
 
 
 def create_artifact(network: EmbeddingNetwork, directory: Path, name: str, training: dict[str, Any]) -> Card:
-    """Writes weights, golden photo and card of a trained network; the card last, so that it never names what is not there."""
+    """Writes weights, golden photo and card of a trained network; the card last, for it names the others."""
     directory.mkdir(parents=True, exist_ok=True)
     save_weights(network, directory)
     write_durably(directory / GOLDEN_NAME, golden_photo())
@@ -39,7 +39,8 @@ def golden_photo() -> bytes:
     canvas = np.stack([light, light - 4, light - 10 * (rows >= 150)], axis=-1)
     image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
-    draw.polygon([(90, 250), (110, 190), (190, 180), (235, 130), (345, 132), (400, 185), (436, 205), (436, 255)], (150, 32, 38))
+    body = [(90, 250), (110, 190), (190, 180), (235, 130), (345, 132), (400, 185), (436, 205), (436, 255)]
+    draw.polygon(body, (150, 32, 38))
     draw.polygon([(205, 180), (240, 142), (290, 142), (290, 182)], (36, 44, 56))
     draw.polygon([(302, 142), (338, 144), (378, 184), (302, 183)], (40, 48, 60))
     for left in (140, 340):

@@ -132,8 +132,8 @@ def _walk(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
     for folder, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not _is_litter(name))
         for name in folders:
-            if os.path.islink(os.path.join(folder, name)):
-                relative = os.path.relpath(os.path.join(folder, name), root)
+            if Path(folder, name).is_symlink():
+                relative = os.path.relpath(Path(folder, name), root)
                 skipped.append(Skipped(printable(relative), "link_to_folder", "Links to folders are not followed."))
         for name in sorted(names):
             path = Path(folder, name)

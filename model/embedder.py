@@ -22,8 +22,15 @@ from model.runtimes.base import Runtime
 Source = TypeVar("Source")
 Result = TypeVar("Result")
 
+Progress = Callable[[int, int], None]
+"""Told (photos done, photos in all); may raise to stop the work."""
+
 BATCH = 32
 MIN_GOLDEN_COSINE = 0.9999
+
+
+def silent(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""
 
 
 class Embedder:
@@ -64,7 +71,7 @@ class Embedder:
         return prepare(data, self.card.input)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
-        """uint8 (B, S, S, 3) -> float32 (B, D), unit rows; raises EmbeddingInvalid when the network gives anything else."""
+        """uint8 (B, S, S, 3) -> float32 (B, D), unit rows; raises EmbeddingInvalid for anything else."""
         embeddings = self.runtime.embed(crops)
         lengths = np.linalg.norm(embeddings, axis=1)
         if embeddings.shape != (len(crops), self.dim) or not np.allclose(lengths, 1, atol=1e-3):  # NaN is not close
@@ -106,7 +113,8 @@ class Embedder:
         cosine = float(np.dot(found, np.asarray(expected, np.float32)))
         if not cosine >= MIN_GOLDEN_COSINE:
             raise ModelInvalid(
-                f"The golden photo gives another embedding here than the card records (cosine {cosine:.6f}, runtime {self.runtime.name})."
+                f"The golden photo gives another embedding here than the card records: cosine {cosine:.6f} "
+                f"with the runtime {self.runtime.name}."
             )
 
 

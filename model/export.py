@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from model.card import MIN_PARITY_COSINE, GOLDEN_NAME, Card, Parity, verify_artifact
+from model.card import GOLDEN_NAME, MIN_PARITY_COSINE, Card, Parity, verify_artifact
 from model.data import read_items
-from model.embedder import Embedder, decode_pool, map_in_order
+from model.embedder import Embedder, Progress, decode_pool, map_in_order, silent
 from model.errors import CarsearchError, DataInvalid, MissingDependency, ParityFailed, RunMismatch
 from model.files import FileRecord, fsync_directory, fsync_file, read_json
 from model.preprocess import Pixels, prepare
@@ -29,9 +28,7 @@ except ModuleNotFoundError as problem:
 PARITY_PHOTOS = 256
 
 
-def export(
-    directory: Path, photos: Path | None = None, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Parity:
+def export(directory: Path, photos: Path | None = None, progress: Progress = silent) -> Parity:
     """Writes `openvino/fp32.xml|bin` into a model artifact and its parity and golden embedding into the card.
 
     Parity is the cosine of torch's and the graph's embeddings of up to 256 photos, spread over `photos` (class folders
@@ -82,9 +79,7 @@ def _convert(network: EmbeddingNetwork, path: Path) -> None:
     fsync_directory(path.parent)
 
 
-def measure_parity(
-    directory: Path, card: Card, crops: Pixels, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Parity:
+def measure_parity(directory: Path, card: Card, crops: Pixels, progress: Progress = silent) -> Parity:
     """Compares the graph with torch on crops uint8 (n, S, S, 3); raises ParityFailed below `MIN_PARITY_COSINE`."""
     graph, reference = OpenVINORuntime(directory, card), TorchRuntime(directory, card, device="cpu")
     cosines: list[float] = []
@@ -103,8 +98,8 @@ def measure_parity(
     )
     if not parity.min_cosine >= MIN_PARITY_COSINE:
         raise ParityFailed(
-            f"The graph does not reproduce the network: lowest cosine {parity.min_cosine:.6f} on {parity.photos} photos, "
-            f"{MIN_PARITY_COSINE} is needed."
+            f"The graph does not reproduce the network: the lowest cosine is {parity.min_cosine:.6f} "
+            f"on {parity.photos} photos, and {MIN_PARITY_COSINE} is needed."
         )
     return parity
 
@@ -128,7 +123,7 @@ def _photos_of_training(directory: Path) -> Path:
     run = directory / "training" / "run.json"
     photos = Path(read_json(run, RunMismatch)["photos"]) if run.is_file() else None
     if photos is None or not photos.exists():
-        raise DataInvalid("Parity is measured on photos and those of the training run are not at hand; pass --photos DIR.")
+        raise DataInvalid("Parity is measured on photos; those of the training run are not at hand: pass --photos DIR.")
     return photos
 
 

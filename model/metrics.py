@@ -25,7 +25,8 @@ def exact_scores(queries: Embeddings, candidates: Embeddings) -> Embeddings:
     queries float32 (B, D), candidates float32 (B, m, D) -> float32 (B, m).
     """
     products = candidates.astype(np.float64) * queries[:, None, :].astype(np.float64)
-    return products.sum(axis=-1).astype(np.float32)
+    scores: Embeddings = products.sum(axis=-1).astype(np.float32)
+    return scores
 
 
 def score_tolerance(dim: int) -> float:
@@ -65,30 +66,41 @@ class Interval:
     high: float
 
 
-def recall_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
-    """Share of queries with a neighbour of their class among the first k: relevant bool (n, K), K >= k or all there are.
+def first_relevant_rank(relevant: npt.NDArray[np.bool_]) -> Rows:
+    """Rank, from 1, of the first neighbour of the query's class, 0 where there is none: bool (n, K) -> int64 (n,).
 
-    >>> recall_at(np.array([[False, True], [False, False]]), 2)
+    >>> first_relevant_rank(np.array([[False, True, True], [False, False, False]])).tolist()
+    [2, 0]
+    """
+    if relevant.shape[1] == 0:
+        return np.zeros(len(relevant), np.int64)
+    return np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1, 0)
+
+
+def recall_at(first_rank: Rows, k: int) -> float:
+    """Share of queries with a neighbour of their class among the first k; `first_rank` as from `first_relevant_rank`.
+
+    >>> recall_at(np.array([2, 0, 1, 9]), 5)
     0.5
     """
-    return float(relevant[:, :k].any(axis=1).mean())
+    return float(((first_rank > 0) & (first_rank <= k)).mean())
 
 
-def mean_average_precision_at_r(relevant: npt.NDArray[np.bool_], relevant_count: Rows) -> float:
-    """mAP@R of Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020): the mean over all queries of
-    1/R * sum over i <= R of precision(i) * relevant(i), where R is the number of neighbours that the query could have.
+def average_precision_at_r(relevant: npt.NDArray[np.bool_], relevant_count: Rows) -> npt.NDArray[np.float64]:
+    """AP@R of each query, of Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020).
 
-    relevant bool (n, K) with K >= max R, relevant_count int64 (n,). A query with R = 0 counts 0, as it does in top-1.
+    1/R * sum over i <= R of precision(i) * relevant(i), where R = relevant_count int64 (n,) is the number of neighbours
+    of its class that a query could have; relevant bool (n, K), K >= max R. 0 where R is 0, as top-1 counts it.
 
-    >>> mean_average_precision_at_r(np.array([[True, False, True]]), np.array([2]))
-    0.5
+    >>> average_precision_at_r(np.array([[True, False, True]]), np.array([2])).tolist()
+    [0.5]
     """
-    width = relevant.shape[1]
-    rank = np.arange(1, width + 1)
+    rank = np.arange(1, relevant.shape[1] + 1)
     within = relevant & (rank <= relevant_count[:, None])
-    precision = within.cumsum(axis=1) / rank
-    total = (precision * within).sum(axis=1)
-    return float(np.divide(total, relevant_count, out=np.zeros(len(total)), where=relevant_count > 0).mean())
+    total = (within.cumsum(axis=1) / rank * within).sum(axis=1)
+    scores: npt.NDArray[np.float64] = np.zeros(len(total))
+    np.divide(total, relevant_count, out=scores, where=relevant_count > 0)
+    return scores
 
 
 def bootstrap_over_photos(correct: npt.NDArray[np.bool_], seed: int = 0) -> Interval:

@@ -37,7 +37,7 @@ class EmbeddingNetwork(nn.Module):
         # torchvision draws the convolutions of a new ResNet from He's normal distribution, as the seed does.
         self.backbone = resnet18(weights=None)
         self.dim: int = self.backbone.fc.in_features
-        self.backbone.fc = nn.Identity()  # type: ignore[assignment]  # torchvision declares it Linear
+        self.backbone.fc = nn.Identity()
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -59,11 +59,11 @@ class EmbeddingNetwork(nn.Module):
 
 
 def load_imagenet(network: EmbeddingNetwork) -> None:
-    """Starts a network from torchvision's ImageNet weights, downloaded once by torch.hub; raises ModelInvalid offline."""
+    """Starts a network from torchvision's ImageNet weights, which torch.hub downloads once; else raises ModelInvalid."""
     try:
         weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as problem:
-        raise ModelInvalid(f"The ImageNet weights cannot be downloaded ({problem}); train with --init random.") from problem
+        raise ModelInvalid(f"The ImageNet weights cannot be downloaded ({problem}); use --init random.") from problem
     wanted = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     network.backbone.load_state_dict(wanted)
 

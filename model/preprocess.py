@@ -47,7 +47,7 @@ TRANSPOSE = {
 def decode(data: bytes) -> Pixels:
     """Decodes a photo to RGB, upright: uint8 (H, W, 3).
 
-    Raises EmptyFile, UnsupportedImageFormat, ImageTooManyPixels, ImageDegenerate or ImageUndecodable; never anything else.
+    Raises one of the kinds of ImageRejected, whatever the bytes are; never anything else.
     """
     _check_header(data)
     try:
@@ -63,7 +63,7 @@ def decode(data: bytes) -> Pixels:
 
 
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
-    """Resizes the shorter side to `spec.resize` and cuts the central square: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
+    """Resizes the shorter side and cuts the central square: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
     resized = resize_shorter_side(pixels, spec.resize)
     height, width = resized.shape[:2]
     # Rounds as torchvision's CenterCrop does, so that published recipes mean the same pixels here.
@@ -79,10 +79,8 @@ def prepare(data: bytes, spec: InputSpec) -> Pixels:
 def resize_shorter_side(pixels: Pixels, side: int) -> Pixels:
     """Antialiased bilinear resize that keeps the aspect ratio: uint8 (H, W, 3) -> uint8 with min(H, W) == side."""
     height, width = pixels.shape[:2]
-    if width <= height:
-        size = (side, int(side * height / width))
-    else:
-        size = (int(side * width / height), side)
+    portrait = width <= height
+    size = (side, int(side * height / width)) if portrait else (int(side * width / height), side)
     if size == (width, height):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
@@ -100,11 +98,13 @@ def _check_header(data: bytes) -> None:
     width, height = header.width, header.height
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         raise ImageTooManyPixels(
-            f"The photo has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} million and {MAX_SIDE} a side are taken."
+            f"The photo has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} million are taken, "
+            f"and {MAX_SIDE} a side."
         )
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageDegenerate(
-            f"The photo has {width} x {height} pixels; at least {MIN_SIDE} a side and at most {MAX_ASPECT}:1 are needed."
+            f"The photo has {width} x {height} pixels; it needs at least {MIN_SIDE} a side, "
+            f"and no side more than {MAX_ASPECT} times the other."
         )
 
 

@@ -37,6 +37,13 @@ from model.training_set import TrainingSampler, TrainingSet, ValidationSampler, 
 
 RUN_NAME = "run.json"
 TRAINING_FOLDER = "training"
+VERSIONS_KEPT = ("torch", "torchvision", "lightning", "pillow")
+
+
+def print_skipped(skipped: Sequence[Skipped]) -> None:
+    """Lists photos that training leaves out on the standard error output."""
+    for photo in skipped:
+        print(f"skipped {photo.name}: {photo.message}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class TrainOptions:
     epochs: int | None = None
     workers: int = 2
     precision: str = "auto"
-    on_skipped: Callable[[Sequence[Skipped]], None] = lambda skipped: None
+    on_skipped: Callable[[Sequence[Skipped]], None] = print_skipped
 
 
 def train(options: TrainOptions) -> Path:
@@ -123,7 +130,8 @@ def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[
     if (folder / RUN_NAME).exists():
         if read_json(folder / RUN_NAME, RunMismatch).get("identity") != identity:
             raise RunMismatch(
-                f"{folder} holds checkpoints of another run (recipe, epochs or photos differ); choose another --out or delete it."
+                f"{folder} holds checkpoints of another run (recipe, epochs or photos differ); "
+                "choose another --out or delete it."
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,9 +193,12 @@ class _Loaders(L.LightningDataModule):
             pin_memory=torch.cuda.is_available() and self.options.device != "cpu",
         )
 
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+
     def train_dataloader(self) -> DataLoader[Any]:
-        assert self.trainer is not None
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        rank, world_size = self._place()
         sampler = TrainingSampler(len(self.train_photos), self.recipe.seed, rank, world_size)
         batch_size = min(self.recipe.batch_size // world_size, len(sampler))
         # A last batch of one photo has no batch statistics; dropping the remainder keeps every step alike.
@@ -196,8 +207,7 @@ class _Loaders(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         if not len(self.val_photos):
             return []
-        assert self.trainer is not None
-        sampler = ValidationSampler(len(self.val_photos), self.trainer.global_rank, self.trainer.world_size)
+        sampler = ValidationSampler(len(self.val_photos), *self._place())
         return self._loader(self.val_photos, sampler, 64, drop_last=False)
 
 
@@ -212,7 +222,7 @@ def _provenance(
         "validation": {"photos": len(validation), "classes": len(np.unique(validation.targets))},
         "epoch": int(checkpoint["epoch"]) + 1,
         "validation_top1": round(float(top1[0]), 6) if top1 else None,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "lightning", "pillow")},
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_KEPT},
     }
 
 
@@ -238,16 +248,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=TrainOptions.workers, help="decoding processes a device")
     parser.add_argument("--precision", choices=("auto", "bf16-mixed", "32-true"), default=TrainOptions.precision)
     try:
-        print(train(TrainOptions(**vars(parser.parse_args(arguments)), on_skipped=_print_skipped)))
+        print(train(TrainOptions(**vars(parser.parse_args(arguments)))))
     except CarsearchError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     return 0
-
-
-def _print_skipped(skipped: Sequence[Skipped]) -> None:
-    for photo in skipped:
-        print(f"skipped {photo.name}: {photo.message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

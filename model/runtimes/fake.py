@@ -30,4 +30,5 @@ class FakeRuntime:
         # One row at a time: a matrix product's bits depend on how many rows it has.
         projected = np.stack([(row[:, None] * self._projection).sum(axis=0) for row in means])
         lengths = np.linalg.norm(projected, axis=1, keepdims=True)
-        return (projected / np.maximum(lengths, 1e-12)).astype(np.float32)
+        embeddings: npt.NDArray[np.float32] = (projected / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return embeddings

@@ -19,9 +19,7 @@ class TorchRuntime:
     name = "torch"
     precision = "fp32"
 
-    def __init__(
-        self, directory: Path, card: Card, cache_dir: Path | None = None, device: str | None = None
-    ) -> None:
+    def __init__(self, directory: Path, card: Card, cache_dir: Path | None = None, device: str | None = None) -> None:
         del cache_dir  # nothing is compiled
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda":

@@ -1,0 +1,186 @@
+"""Building an index version: reader -> embedder -> writer, resumable, embedding only what changed."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from indexer.embed import Embedded, embed_photos, nothing_known
+from indexer.gallery import GalleryItem, ItemTable, relative_path, write_items
+from indexer.progress import BuildProgress
+from indexer.stores.faiss import RECIPE, FaissStore
+from indexer.versions import INDEX_NAME, ITEMS_NAME, KEEP_VERSIONS, SKIPPED_NAME, IndexDirectory, Manifest
+from model.card import canonical_sha256
+from model.data import Item, ItemList, Skipped, read_items
+from model.embedder import Embedder, Progress, silent
+from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped
+from model.metrics import Embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build did. `changed` is False when the current version already said all this."""
+
+    version: str
+    photos: int
+    classes: int
+    embedded: int
+    reused: int
+    skipped: list[Skipped]
+    changed: bool
+
+
+def build_index(
+    gallery: Path,
+    index: IndexDirectory,
+    embedder: Embedder,
+    *,
+    strict: bool = False,
+    keep: int = KEEP_VERSIONS,
+    progress: Progress = silent,
+) -> BuildResult:
+    """Embeds a gallery and publishes it as the current version of an index.
+
+    Embeddings are reused, by the photo's content, from the current version and from a build that was interrupted.
+    `progress` is told (done, total). With `strict`, PhotosSkipped is raised and nothing published when a photo cannot
+    be used. Raises DataInvalid for the gallery as a whole, IndexLocked when another process is building.
+    """
+    with index.lock():
+        found = read_items(gallery)
+        recipe = canonical_sha256([embedder.embedding_id, RECIPE])[:16]
+        work = BuildProgress(index.work_path(recipe), embedder.dim)
+        try:
+            embedded, skipped, count = _embed(found, index, embedder, work, progress)
+        finally:
+            work.close()
+        _refuse(gallery, embedded, skipped, strict)
+        manifest, changed = _publish(gallery, index, embedder, embedded, skipped)
+        shutil.rmtree(index.root / "work", ignore_errors=True)
+        index.clean(keep)
+    return BuildResult(
+        version=manifest.id,
+        photos=len(embedded),
+        classes=len({one.photo.label for one in embedded}),
+        embedded=count,
+        reused=len(embedded) - count,
+        skipped=skipped,
+        changed=changed,
+    )
+
+
+def _embed(
+    found: ItemList,
+    index: IndexDirectory,
+    embedder: Embedder,
+    work: BuildProgress,
+    progress: Progress,
+) -> tuple[list[Embedded], list[Skipped], int]:
+    published = _published_embeddings(index, embedder.embedding_id)
+
+    def known(sha256: str) -> Embeddings | None:
+        vector = published(sha256)
+        return vector if vector is not None else work.get(sha256)
+
+    embedded: list[Embedded] = []
+    skipped = list(found.skipped)
+    fresh = done = 0
+    for batch in embed_photos(found.items, embedder, known):
+        if batch.fresh:
+            work.add(batch.fresh)
+        fresh += len(batch.fresh)
+        embedded += batch.embedded
+        skipped += batch.skipped
+        done += batch.photos
+        progress(done, len(found.items))
+    return embedded, skipped, fresh
+
+
+def _published_embeddings(index: IndexDirectory, embedding_id: str) -> Callable[[str], Embeddings | None]:
+    """Looks embeddings up in the current version, when there is one of the same model that verifies."""
+    try:
+        manifest = index.verify(index.current())
+        if manifest.embedding_id != embedding_id:
+            return nothing_known
+        directory = index.path_of(manifest.id)
+        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count)
+        table = ItemTable(directory / ITEMS_NAME)
+    except (IndexInvalid, ModelInvalid):
+        return nothing_known  # the new version replaces the damaged one
+    rows = {item.sha256: item.row for item in table.all()}
+    table.close()
+
+    def known(sha256: str) -> Embeddings | None:
+        row = rows.get(sha256)
+        return None if row is None else store.vectors(np.array([row]))[0]
+
+    return known
+
+
+def _refuse(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipped], strict: bool) -> None:
+    if not embedded:
+        raise EmptyGallery(f"None of the {len(skipped)} files in {gallery} is a photo that can be used.")
+    if strict and skipped:
+        raise PhotosSkipped(
+            f"{len(skipped)} photos cannot be used, the first is {skipped[0].name}: {skipped[0].message} "
+            "Nothing was published, because of --strict."
+        )
+
+
+def _publish(
+    gallery: Path, index: IndexDirectory, embedder: Embedder, embedded: Sequence[Embedded], skipped: Sequence[Skipped]
+) -> tuple[Manifest, bool]:
+    root = (gallery if gallery.is_dir() else gallery.parent).resolve()
+    items = [_gallery_item(row, one, root) for row, one in enumerate(embedded)]
+    model_sha256 = index.publish_model(embedder.directory)
+    content = canonical_sha256(
+        [
+            [(item.id, item.label, item.sha256) for item in items],
+            [(one.name, one.code) for one in skipped],
+            [str(root), model_sha256, embedder.embedding_id, RECIPE],
+        ]
+    )
+    current = _current_manifest(index)
+    if current is not None and current.content_sha256 == content:
+        return current, False
+    now = datetime.now(UTC)
+    manifest = Manifest(
+        id=f"{now:%Y%m%dT%H%M%S.%fZ}-{content[:8]}",
+        created=now.isoformat(timespec="seconds"),
+        dim=embedder.dim,
+        count=len(items),
+        metric="inner_product",
+        index_recipe=dict(RECIPE),
+        model_sha256=model_sha256,
+        model_name=embedder.card.name,
+        embedding_id=embedder.embedding_id,
+        preprocessing_sha256=embedder.card.input.sha256,
+        content_sha256=content,
+        gallery={"root": str(root), "classes": len({item.label for item in items}), "skipped": len(skipped)},
+        files={},
+    )
+
+    def write(directory: Path) -> Manifest:
+        FaissStore.create(np.stack([one.embedding for one in embedded])).write(directory / INDEX_NAME)
+        write_items(directory / ITEMS_NAME, items)
+        listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
+        (directory / SKIPPED_NAME).write_text(listed, encoding="utf-8")
+        return manifest
+
+    return index.publish(manifest.id, write), True
+
+
+def _current_manifest(index: IndexDirectory) -> Manifest | None:
+    try:
+        return index.verify(index.current())
+    except (IndexNotFound, IndexInvalid, ModelInvalid):
+        return None
+
+
+def _gallery_item(row: int, one: Embedded, root: Path) -> GalleryItem:
+    assert isinstance(one.photo, Item)  # noqa: S101  # read_items gave it
+    path = relative_path(one.photo.path.absolute(), root)
+    return GalleryItem(row=row, id=one.photo.id, label=one.photo.label, sha256=one.sha256, path=path)

@@ -1,0 +1,117 @@
+"""The items of an index version: `items.sqlite`, one line a row of the vector store."""
+
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.errors import IndexInvalid, UnknownClass, UnknownItem
+from model.metrics import Rows
+
+SCHEMA = """
+CREATE TABLE items (
+    row INTEGER PRIMARY KEY,    -- row of the vector store, from 0
+    id TEXT NOT NULL UNIQUE,
+    class TEXT NOT NULL,        -- NFC
+    sha256 TEXT NOT NULL,       -- of the photo's bytes as they were embedded
+    path BLOB NOT NULL          -- raw bytes, relative to the gallery's root
+);
+CREATE INDEX items_by_class ON items (class);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryItem:
+    """One photo of a gallery; `path` is relative to the gallery's root, as raw bytes."""
+
+    row: int
+    id: str
+    label: str
+    sha256: str
+    path: bytes
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Identity of a photo's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_items(path: Path, items: Iterable[GalleryItem]) -> None:
+    """Writes `items.sqlite`, not yet durably."""
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA journal_mode = OFF")
+        database.executescript(SCHEMA)
+        rows = ((item.row, item.id, item.label, item.sha256, item.path) for item in items)
+        database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
+    database.close()
+
+
+class ItemTable:
+    """Reads `items.sqlite` of a published version, which never changes; safe from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        uri = f"{path.resolve().as_uri()}?immutable=1"
+        self._lock = threading.Lock()
+        try:
+            self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            (self._count,) = self._database.execute("SELECT count(*) FROM items").fetchone()
+            (last,) = self._database.execute("SELECT coalesce(max(row), -1) FROM items").fetchone()
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
+        if last != self._count - 1:
+            raise IndexInvalid(f"{path} lacks rows: {self._count} rows, the last is number {last}.")
+
+    def __len__(self) -> int:
+        return int(self._count)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def at(self, rows: Sequence[int]) -> list[GalleryItem]:
+        """The items of some rows, in their order."""
+        marks = ",".join("?" * len(rows))
+        found = {item.row: item for item in self._select(f"WHERE row IN ({marks})", [int(row) for row in rows])}
+        return [found[int(row)] for row in rows]
+
+    def by_id(self, identity: str) -> GalleryItem:
+        """Raises UnknownItem."""
+        found = self._select("WHERE id = ?", [identity])
+        if not found:
+            raise UnknownItem("The gallery has no photo with this id.")
+        return found[0]
+
+    def all(self) -> list[GalleryItem]:
+        """Every item, in row order."""
+        return self._select("ORDER BY row", [])
+
+    def classes(self) -> dict[str, int]:
+        """Class -> number of photos, in alphabetical order."""
+        with self._lock:
+            query = "SELECT class, count(*) FROM items GROUP BY class ORDER BY class"
+            return dict(self._database.execute(query).fetchall())
+
+    def rows_of(self, labels: Sequence[str]) -> Rows:
+        """The rows of some classes, int64 (n,), ascending; raises UnknownClass for a class with no photo."""
+        unknown = [label for label in labels if label not in self.classes()]
+        if unknown:
+            raise UnknownClass(f'The gallery has no class "{unknown[0][:80]}"; GET /gallery/classes lists them.')
+        marks = ",".join("?" * len(labels))
+        with self._lock:
+            query = f"SELECT row FROM items WHERE class IN ({marks}) ORDER BY row"  # noqa: S608  # only question marks
+            rows = self._database.execute(query, list(labels)).fetchall()
+        return np.array([row for (row,) in rows], np.int64)
+
+    def _select(self, condition: str, values: Sequence[int | str]) -> list[GalleryItem]:
+        with self._lock:
+            query = f"SELECT row, id, class, sha256, path FROM items {condition}"  # noqa: S608  # conditions from above
+            return [GalleryItem(*row) for row in self._database.execute(query, values).fetchall()]
+
+
+def relative_path(path: Path, root: Path) -> bytes:
+    """What is stored of a photo's place: its path relative to the gallery's root, as raw bytes."""
+    return os.fsencode(os.path.relpath(path, root))

@@ -1,0 +1,49 @@
+"""Embeddings that survive a kill: what an interrupted build has computed, by the content of the photo."""
+
+import sqlite3
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from model.errors import IndexInvalid
+from model.metrics import Embeddings
+
+
+class BuildProgress:
+    """`work/<recipe>/embeddings.sqlite`: photo sha256 -> embedding, durable after each `add`."""
+
+    def __init__(self, directory: Path, dim: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._dim = dim
+        self._lock = threading.Lock()
+        path = directory / "embeddings.sqlite"
+        try:
+            self._database = sqlite3.connect(path, check_same_thread=False)
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"The unfinished work in {path} cannot be used ({problem}); delete it.") from problem
+
+    def __len__(self) -> int:
+        with self._lock:
+            (count,) = self._database.execute("SELECT count(*) FROM done").fetchone()
+        return int(count)
+
+    def get(self, sha256: str) -> Embeddings | None:
+        """float32 (D,), or None when the photo is not done."""
+        with self._lock:
+            row = self._database.execute("SELECT embedding FROM done WHERE sha256 = ?", (sha256,)).fetchone()
+        if row is None or len(row[0]) != 4 * self._dim:
+            return None
+        return np.frombuffer(row[0], np.float32)
+
+    def add(self, embeddings: Mapping[str, Embeddings]) -> None:
+        """Makes one batch durable: all of it or nothing."""
+        rows = [(sha256, vector.astype(np.float32).tobytes()) for sha256, vector in embeddings.items()]
+        with self._lock, self._database:
+            self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        self._database.close()

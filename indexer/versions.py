@@ -1,0 +1,240 @@
+"""Index versions on disk: publish, verify, switch, keep N, roll back. The only code that touches index directories.
+
+    <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified once it has its name
+    <root>/models/<sha256>/ the model of one or more versions
+    <root>/work/<recipe>/   progress of an interrupted build
+    <root>/CURRENT          the id of the version to serve
+
+A version is written under a temporary name, made durable file by file, renamed, read back and verified; only then is
+CURRENT replaced. A crash at any moment leaves CURRENT on a complete version, and at worst a directory that the next run
+removes.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from model.card import CARD_NAME, Card, card_sha256, load_card, verify_artifact
+from model.errors import IndexInvalid, IndexLocked, IndexNotFound, ModelMismatch, VersionNotFound
+from model.files import FileRecord, fsync_directory, fsync_file, read_json, write_durably
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.faiss"
+ITEMS_NAME = "items.sqlite"
+SKIPPED_NAME = "skipped.json"
+CURRENT_NAME = "CURRENT"
+KEEP_VERSIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an index version says of itself."""
+
+    id: str
+    created: str
+    dim: int
+    count: int
+    metric: str
+    index_recipe: dict[str, Any]
+    model_sha256: str
+    model_name: str
+    embedding_id: str
+    preprocessing_sha256: str
+    content_sha256: str
+    gallery: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Raises IndexInvalid in one sentence when the manifest is missing, damaged or of another schema."""
+        value = read_json(directory / MANIFEST_NAME, IndexInvalid)
+        schema = value.pop("schema_version", None)
+        if schema != SCHEMA_VERSION:
+            raise IndexInvalid(f"{directory} has the schema {schema!r}; this version reads {SCHEMA_VERSION}.")
+        try:
+            files = {name: FileRecord(**record) for name, record in value.pop("files").items()}
+            manifest = cls(**value, files=files)
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} lacks or misspells a field: {problem}.") from problem
+        if manifest.metric != "inner_product":
+            raise IndexInvalid(f"{directory} was built for the metric {manifest.metric!r}, not inner_product.")
+        return manifest
+
+
+class IndexDirectory:
+    """One index directory and its versions."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path_of(self, version: str) -> Path:
+        return self.root / "versions" / version
+
+    def model_path(self, model_sha256: str) -> Path:
+        return self.root / "models" / model_sha256
+
+    def work_path(self, recipe: str) -> Path:
+        return self.root / "work" / recipe
+
+    def current(self) -> str:
+        """The id that CURRENT names; raises IndexNotFound when there is none."""
+        try:
+            name = (self.root / CURRENT_NAME).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as problem:
+            raise IndexNotFound(f"There is no index in {self.root}; make one: carsearch index GALLERY") from problem
+        if not name or "/" in name or name.startswith("."):
+            raise IndexInvalid(f"{self.root / CURRENT_NAME} does not name a version.")
+        return name
+
+    def versions(self) -> list[str]:
+        """Ids of the published versions, oldest first."""
+        folder = self.root / "versions"
+        names = (path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else iter(())
+        return sorted(name for name in names if not name.startswith(".") and not name.endswith(".tmp"))
+
+    def manifest(self, version: str) -> Manifest:
+        """Raises VersionNotFound or IndexInvalid."""
+        directory = self.path_of(version)
+        if not directory.is_dir():
+            raise VersionNotFound(f"There is no version {version} in {self.root}.")
+        manifest = Manifest.read(directory)
+        if manifest.id != version:
+            raise IndexInvalid(f"{directory} holds the manifest of version {manifest.id}.")
+        return manifest
+
+    def verify(self, version: str) -> Manifest:
+        """Checks every byte of a version and its model; raises IndexInvalid, ModelInvalid or VersionNotFound."""
+        manifest = self.manifest(version)
+        self._verify_files(self.path_of(version), manifest)
+        self._verify_model(manifest)
+        return manifest
+
+    def _verify_files(self, directory: Path, manifest: Manifest) -> None:
+        if directory.is_symlink():
+            raise IndexInvalid(f"{directory} is a link; a version is a directory of its own.")
+        for name in (INDEX_NAME, ITEMS_NAME, SKIPPED_NAME):
+            if name not in manifest.files:
+                raise IndexInvalid(f"{directory} is incomplete: its manifest does not name {name}.")
+        for name, record in manifest.files.items():
+            problem = record.problem(directory / name)
+            if problem:
+                raise IndexInvalid(f"The index version {directory.name} is damaged: {name} {problem}.")
+
+    def _verify_model(self, manifest: Manifest) -> Card:
+        directory = self.model_path(manifest.model_sha256)
+        card = verify_artifact(directory)
+        if card_sha256(directory) != manifest.model_sha256:
+            raise ModelMismatch(f"{directory} is not the model that version {manifest.id} was built with.")
+        if card.input.sha256 != manifest.preprocessing_sha256:
+            raise ModelMismatch(f"Version {manifest.id} was built with other preprocessing than its model's.")
+        return card
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the directory for one writer; raises IndexLocked when another process has it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as problem:
+                if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                raise IndexLocked(f"Another process is writing to {self.root}; wait for it to end.") from problem
+            yield
+
+    def publish_model(self, source: Path) -> str:
+        """Copies a model artifact into `models/` by the same steps as a version; returns the sha256 that names it."""
+        card = load_card(source)
+        name = card_sha256(source)
+        target = self.model_path(name)
+        if target.is_dir():
+            verify_artifact(target)
+            return name
+
+        def write(directory: Path) -> None:
+            for file in (*card.files, CARD_NAME):  # the card last: it names the others
+                (directory / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source / file, directory / file)
+
+        self._publish(target, write)
+        verify_artifact(target)
+        return name
+
+    def publish(self, version: str, write: Callable[[Path], Manifest]) -> Manifest:
+        """Publishes a version and points CURRENT at it.
+
+        `write` fills a directory and returns the manifest without files; the manifest is completed and written last.
+        """
+
+        def write_all(directory: Path) -> None:
+            manifest = write(directory)
+            names = sorted(path.name for path in directory.iterdir())
+            files = {name: asdict(FileRecord.of(directory / name)) for name in names}
+            for name in names:
+                fsync_file(directory / name)
+            text = json.dumps({**manifest.to_json(), "files": files}, indent=1, ensure_ascii=False)
+            write_durably(directory / MANIFEST_NAME, text.encode())
+
+        self._publish(self.path_of(version), write_all)
+        manifest = self.verify(version)
+        self.switch(version)
+        return manifest
+
+    def _publish(self, target: Path, write: Callable[[Path], None]) -> None:
+        temporary = target.with_name(f"{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                fsync_file(Path(folder, name))
+            fsync_directory(Path(folder))
+        temporary.rename(target)
+        fsync_directory(target.parent)
+        fsync_directory(target.parent.parent)
+
+    def switch(self, version: str) -> None:
+        """Points CURRENT at a version, after verifying it."""
+        self.verify(version)
+        write_durably(self.root / CURRENT_NAME, f"{version}\n".encode())
+
+    def rollback(self, version: str | None = None) -> str:
+        """Points CURRENT at `version`, or at the one published before the current one; returns its id."""
+        with self.lock():
+            if version is None:
+                current = self.current()
+                earlier = [name for name in self.versions() if name < current]
+                if not earlier:
+                    raise VersionNotFound(f"There is no version before {current} to roll back to.")
+                version = earlier[-1]
+            self.switch(version)
+        return version
+
+    def clean(self, keep: int = KEEP_VERSIONS) -> None:
+        """Removes leftovers of crashes, versions beyond the newest `keep`, and models that no version names.
+
+        The current version is always kept. A directory is renamed before it is deleted, so that one half-deleted never
+        looks like a version. Needs the lock.
+        """
+        current = self.current()
+        published = self.versions()
+        kept = {*published[-keep:], current}
+        models = {self.manifest(version).model_sha256 for version in kept if version in published}
+        for folder, names in (("versions", kept), ("models", models)):
+            for path in sorted((self.root / folder).iterdir()):
+                if path.name not in names:
+                    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name}.deleted")
+                    if doomed != path:
+                        path.rename(doomed)
+                    shutil.rmtree(doomed, ignore_errors=True)
