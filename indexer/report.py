@@ -51,8 +51,15 @@ class Report:
     versions: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """The report as it is written to a file and sent over HTTP."""
-        return asdict(self)
+        """The report as it is written to a file and sent over HTTP, where a label is a "class"."""
+        value = asdict(self)
+        value["per_class"] = [_with_class(score) for score in value["per_class"]]
+        value["most_confused"] = [_with_class(pair) for pair in value["most_confused"]]
+        return value
+
+
+def _with_class(value: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("label", "class"): entry for name, entry in value.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""The HTTP application: parts, routes, error handlers, and the intake around them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
+
+from indexer.stores.faiss import refuse_two_distributions
+from service import __version__, problems
+from service.evaluations import Evaluations
+from service.guard import Guard
+from service.metrics import Metrics
+from service.pool import WorkPool
+from service.routes import evaluate, gallery, health, search
+from service.serving import Serving
+from service.settings import Settings
+from service.state import State
+
+DESCRIPTION = """\
+A photo of a car goes in; the nearest car of a gallery and its class come out.
+
+Errors have one shape, `application/problem+json`, with a stable `code`."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """A server for one index directory; it is live at once, and ready when the index is loaded."""
+    refuse_two_distributions()
+    metrics = Metrics()
+    state = State(
+        settings=settings,
+        metrics=metrics,
+        serving=Serving(settings, metrics),
+        pool=WorkPool(settings, metrics),
+        evaluations=Evaluations(settings, metrics),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        state.serving.start()
+        yield
+        state.evaluations.close()
+        state.pool.close()
+        state.serving.stop()
+
+    # The documents' scripts come from the package and not from somebody's content network.
+    app = FastAPIOffline(
+        title="carsearch", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
+    )
+    app.state.parts = state
+    problems.install(app)
+    for routes in (search, evaluate, gallery, health):
+        app.include_router(routes.router)
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    return app

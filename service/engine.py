@@ -1,0 +1,144 @@
+"""One loaded (model, index) pair: what answers a search. It is swapped whole and never changes."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from indexer.evaluate import Served
+from indexer.gallery import GalleryItem, ItemTable
+from indexer.stores.faiss import FaissStore
+from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory, Manifest
+from model.card import card_sha256
+from model.data import normalise_label
+from model.embedder import Embedder, find_model
+from model.errors import DimMismatch, IndexInvalid, InvalidK, ModelMismatch
+from model.metrics import Embeddings
+from service.schemas import Hit, Versions
+
+MAX_K = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits, and the milliseconds of decode, forward and search."""
+
+    hits: list[Hit]
+    stages_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Everything that one index version needs to answer; safe to use from several threads."""
+
+    manifest: Manifest
+    embedder: Embedder
+    store: FaissStore
+    items: ItemTable
+    gallery_root: Path
+
+    @classmethod
+    def load(
+        cls,
+        index: IndexDirectory,
+        version: str | None = None,
+        *,
+        model: str | None = None,
+        runtime: str = "auto",
+        cache_dir: Path | None = None,
+        gallery_dir: Path | None = None,
+        previous: "Engine | None" = None,
+    ) -> "Engine":
+        """Verifies and loads a version (by default the one CURRENT names) and its model.
+
+        `model` asserts which model it must be. `previous` lends its model when that is the same. Raises IndexInvalid,
+        ModelInvalid and their kinds; ModelMismatch when index, model and runtime do not belong together.
+        """
+        manifest = index.verify(version or index.current())
+        _assert_model(model, manifest)
+        if previous is not None and previous.manifest.model_sha256 == manifest.model_sha256:
+            embedder = previous.embedder
+        else:
+            embedder = Embedder.load(index.model_path(manifest.model_sha256), runtime, cache_dir)
+        if not embedder.card.interchangeable(manifest.embedding_id, embedder.embedding_id):
+            raise ModelMismatch(
+                f"Index version {manifest.id} was embedded with {manifest.embedding_id}, and the runtime "
+                f"{embedder.runtime.name} gives {embedder.embedding_id}; build the index again."
+            )
+        if manifest.dim != embedder.dim:
+            raise DimMismatch(f"The index has {manifest.dim} dimensions, the model {embedder.dim}.")
+        directory = index.path_of(manifest.id)
+        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count)
+        items = ItemTable(directory / ITEMS_NAME)
+        if len(items) != manifest.count:
+            raise IndexInvalid(f"{directory} has {len(items)} items for {manifest.count} vectors.")
+        return cls(manifest, embedder, store, items, gallery_dir or Path(manifest.gallery["root"]))
+
+    @property
+    def versions(self) -> Versions:
+        return Versions(
+            index=self.manifest.id,
+            model=self.manifest.model_name,
+            model_sha256=self.manifest.model_sha256,
+            embedding_id=self.embedder.embedding_id,
+        )
+
+    @property
+    def served(self) -> Served:
+        """This gallery, to evaluate against."""
+        return Served(self.store, self.items, self.manifest.id)
+
+    def search(self, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
+        """Photo bytes -> the k nearest photos of the gallery, restricted to some classes when there are `labels`.
+
+        Raises InvalidK, UnknownClass or ImageRejected.
+        """
+        if not 1 <= k <= MAX_K:
+            raise InvalidK(f"k must be a whole number from 1 to {MAX_K}.")
+        started = time.perf_counter()
+        crop = self.embedder.prepare(data)
+        decoded = time.perf_counter()
+        embedding = self.embedder.embed_crops(crop[None])[0]
+        embedded = time.perf_counter()
+        hits = self.nearest(embedding, k, labels)
+        searched = time.perf_counter()
+        moments = (started, decoded, embedded, searched)
+        stages = zip(("decode", "forward", "search"), np.diff(moments) * 1000, strict=True)
+        return SearchResult(hits, {stage: float(duration) for stage, duration in stages})
+
+    def nearest(self, embedding: Embeddings, k: int, labels: Sequence[str] = ()) -> list[Hit]:
+        """The k nearest photos to an embedding float32 (D,)."""
+        among = self.items.rows_of([normalise_label(label) for label in labels]) if labels else None
+        found = self.store.search(embedding[None], k, among=among)
+        rows = found.rows[0][found.rows[0] >= 0]
+        items = self.items.at(rows.tolist())
+        return [_hit(rank, item, score) for rank, (item, score) in enumerate(zip(items, found.scores[0], strict=False), 1)]
+
+    def photo_path(self, item: GalleryItem) -> Path:
+        """Where a photo of the gallery lies."""
+        return self.gallery_root / os.fsdecode(item.path)
+
+
+def _hit(rank: int, item: GalleryItem, score: float) -> Hit:
+    return Hit(rank=rank, id=item.id, label=item.label, score=float(score), image=image_url(item.id))
+
+
+def image_url(identity: str) -> str:
+    """The path of a photo's image on the server; an id is text, so its own percent signs are quoted again."""
+    dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
+    return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"
+
+
+def _assert_model(model: str | None, manifest: Manifest) -> None:
+    if model is None:
+        return
+    sha256 = card_sha256(find_model(model))
+    if sha256 != manifest.model_sha256:
+        raise ModelMismatch(
+            f"Index version {manifest.id} was built with the model {manifest.model_sha256[:12]}, and {model} is "
+            f"{sha256[:12]}; build the index again or serve without --model."
+        )

@@ -1,0 +1,172 @@
+"""Evaluations in the background: one at a time, recorded in files so that any replica can answer for or cancel them."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from indexer.evaluate import evaluate
+from indexer.report import Evaluation
+from model.data import Photo, Skipped
+from model.errors import CarsearchError, EvaluationCancelled
+from service.engine import Engine
+from service.metrics import Metrics
+from service.problems import Overloaded, UnknownEvaluation
+from service.schemas import EvaluationRecord
+from service.settings import Settings
+
+IDENTITY = re.compile(r"[0-9a-f]{32}")
+KEPT_RECORDS = 100
+RECORD_INTERVAL_S = 0.5
+log = logging.getLogger("carsearch")
+
+
+class EvaluationInput:
+    """A labelled set with everything that must be closed when the evaluation ends."""
+
+    def __init__(self, photos: Sequence[Photo], skipped: list[Skipped], close: contextlib.ExitStack) -> None:
+        self.photos, self.skipped, self.close = photos, skipped, close
+
+
+class Evaluations:
+    """Starts, records and answers for evaluations."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._private = tempfile.mkdtemp(prefix="carsearch-") if settings.state_dir is None else None
+        self._directory = Path(self._private or settings.state_dir or ".") / "evaluations"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluate")
+        self._metrics = metrics
+        self._stopping = False
+        self._busy = False  # touched on the event loop only
+
+    async def run(
+        self, record: EvaluationRecord, data: EvaluationInput, engine: Engine
+    ) -> "asyncio.Future[EvaluationRecord]":
+        """Begins an evaluation on one engine, whatever is swapped meanwhile; the future gives its last record.
+
+        Raises Overloaded while another is running in this process; `data` is then closed.
+        """
+        if self._busy:
+            data.close.close()
+            raise Overloaded("The server is busy with another evaluation; try again later.")
+        self._busy = True
+        await asyncio.to_thread(self._write, record)
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, record, data, engine)
+        running.add_done_callback(lambda _: self._free())
+        return running
+
+    def _free(self) -> None:
+        self._busy = False
+
+    def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> EvaluationRecord:
+        with self._held(record.id), data.close:
+            try:
+                evaluation = self._evaluate(record, data, engine)
+                changes = {"status": "done", "report": evaluation.report.to_json(), "predictions": evaluation.predictions}
+                changes["done"] = changes["total"] = len(data.photos)
+            except EvaluationCancelled:
+                changes = {"status": "cancelled"}
+            except CarsearchError as problem:
+                changes = {"status": "failed", "problem": {"code": problem.code, "detail": str(problem)}}
+            except Exception:
+                log.exception("evaluation %s failed", record.id)
+                changes = {"status": "failed", "problem": {"code": "internal", "detail": "The server failed."}}
+            finished = record.model_copy(update=changes)
+            self._write(finished)
+        self._metrics.evaluations.labels(finished.status).inc()
+        return finished
+
+    def _evaluate(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Evaluation:
+        told = 0.0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            if self._stopping or self._marker(record.id).exists():
+                raise EvaluationCancelled("The evaluation was cancelled.")
+            if time.monotonic() - told >= RECORD_INTERVAL_S:
+                told = time.monotonic()
+                self._write(record.model_copy(update={"done": done, "total": total}))
+
+        gallery = engine.served if record.mode == "gallery" else None
+        return evaluate(data.photos, engine.embedder, gallery=gallery, skipped=data.skipped, progress=progress)
+
+    def read(self, identity: str) -> EvaluationRecord:
+        """The record of an evaluation of any replica; raises UnknownEvaluation."""
+        if not IDENTITY.fullmatch(identity):
+            raise UnknownEvaluation("There is no evaluation with this id.")
+        try:
+            record = EvaluationRecord.model_validate_json(self._record(identity).read_bytes())
+        except FileNotFoundError as problem:
+            raise UnknownEvaluation("There is no evaluation with this id.") from problem
+        if record.status == "running" and not self._is_held(identity):
+            problem_json = {"code": "internal", "detail": "The server that ran the evaluation ended; start it again."}
+            return record.model_copy(update={"status": "failed", "problem": problem_json})
+        return record
+
+    def cancel(self, identity: str) -> EvaluationRecord:
+        """Asks an evaluation to stop, whichever replica runs it; one that has ended stays as it is."""
+        record = self.read(identity)
+        if record.status == "running":
+            self._marker(identity).touch()
+        return record
+
+    def close(self) -> None:
+        """Stops what runs within one batch."""
+        self._stopping = True
+        self._thread.shutdown()
+        if self._private:
+            shutil.rmtree(self._private, ignore_errors=True)
+
+    def _record(self, identity: str) -> Path:
+        return self._directory / f"{identity}.json"
+
+    def _marker(self, identity: str) -> Path:
+        return self._directory / f"{identity}.cancel"
+
+    @contextmanager
+    def _held(self, identity: str) -> Iterator[None]:
+        """Holds a lock that ends with the process: a running record that nobody holds was interrupted."""
+        with (self._directory / f"{identity}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _is_held(self, identity: str) -> bool:
+        try:
+            with (self._directory / f"{identity}.lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return True  # recorded a moment ago, its thread has not begun
+        except OSError as problem:
+            return problem.errno in (errno.EAGAIN, errno.EACCES)
+        return False
+
+    def _write(self, record: EvaluationRecord) -> None:
+        path = self._record(record.id)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(record.model_dump_json(), encoding="utf-8")
+        temporary.replace(path)
+        if record.status != "running":
+            self._forget_old()
+
+    def _forget_old(self) -> None:
+        records = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in records[:-KEPT_RECORDS]:
+            for suffix in (".json", ".cancel", ".lock"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def new_record(mode: str, total: int) -> EvaluationRecord:
+    """The record of an evaluation that is about to begin."""
+    return EvaluationRecord.model_validate({"id": uuid.uuid4().hex, "status": "running", "mode": mode, "total": total})

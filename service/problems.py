@@ -1,0 +1,195 @@
+"""Errors over HTTP: domain errors become statuses here and nowhere else, all in one shape (RFC 9457)."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from model.errors import CarsearchError
+from service.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+MAX_DETAIL = 300
+log = logging.getLogger("carsearch")
+
+
+class RequestRefused(CarsearchError):
+    """Base of the errors that only HTTP knows."""
+
+
+class MalformedMultipart(RequestRefused):
+    code = "malformed_multipart"
+
+
+class MalformedJson(RequestRefused):
+    code = "malformed_json"
+
+
+class MissingFile(RequestRefused):
+    code = "missing_file"
+
+
+class MultipleFiles(RequestRefused):
+    code = "multiple_files"
+
+
+class UnsupportedContentType(RequestRefused):
+    code = "unsupported_content_type"
+
+
+class PayloadTooLarge(RequestRefused):
+    code = "payload_too_large"
+
+
+class UploadTimeout(RequestRefused):
+    code = "upload_timeout"
+
+
+class Overloaded(RequestRefused):
+    code = "overloaded"
+
+
+class DeadlineExceeded(RequestRefused):
+    code = "deadline_exceeded"
+
+
+class NotReady(RequestRefused):
+    code = "not_ready"
+
+
+class Draining(RequestRefused):
+    code = "draining"
+
+
+class UnknownEvaluation(RequestRefused):
+    code = "unknown_evaluation"
+
+
+STATUS_OF = {
+    "malformed_multipart": 400,
+    "malformed_json": 400,
+    "client_disconnected": 400,
+    "not_found": 404,
+    "unknown_dataset": 404,
+    "unknown_item": 404,
+    "unknown_evaluation": 404,
+    "method_not_allowed": 405,
+    "upload_timeout": 408,
+    "evaluation_too_large": 413,
+    "payload_too_large": 413,
+    "archive_too_large": 413,
+    "unsupported_content_type": 415,
+    "unsupported_image_format": 415,
+    "unsupported_archive": 415,
+    "missing_file": 422,
+    "multiple_files": 422,
+    "empty_file": 422,
+    "invalid_k": 422,
+    "invalid_request": 422,
+    "unknown_class": 422,
+    "image_undecodable": 422,
+    "image_too_many_pixels": 422,
+    "image_degenerate": 422,
+    "archive_invalid": 422,
+    "archive_unsafe_path": 422,
+    "archive_bomb": 422,
+    "evaluation_set_invalid": 422,
+    "duplicate_id": 422,
+    "gallery_empty": 422,
+    "manifest_invalid": 422,
+    "data_invalid": 422,
+    "overloaded": 429,
+    "internal": 500,
+    "embedding_invalid": 500,
+    "not_ready": 503,
+    "draining": 503,
+    "deadline_exceeded": 503,
+}
+"""Code -> status. A code that is not here is a failure of the server and answers 500 `internal`."""
+
+RETRY_AFTER_S = {"overloaded": 1, "not_ready": 2, "draining": 2, "deadline_exceeded": 2}
+
+
+def problem_response(request_id: str, code: str, detail: str) -> JSONResponse:
+    """The one error shape, with Retry-After where trying again may help."""
+    status = STATUS_OF[code]
+    body = Problem(
+        type=f"urn:carsearch:error:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail[:MAX_DETAIL],
+        code=code,
+        request_id=request_id,
+    )
+    headers = {"Retry-After": str(RETRY_AFTER_S[code])} if code in RETRY_AFTER_S else None
+    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def problem_of(request: Request, error: CarsearchError) -> JSONResponse:
+    """Answers a domain error; one that users cannot have caused is logged and told as `internal`."""
+    if error.code not in STATUS_OF or STATUS_OF[error.code] == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request %s failed: %s: %s", request_id_of(request), error.code, error, exc_info=error)
+    if error.code not in STATUS_OF:
+        return _answer(request, "internal", "The server failed; the request id finds the reason in its log.")
+    return _answer(request, error.code, str(error))
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the intake gave the request."""
+    return str(request.scope.get("request_id", "-"))
+
+
+def _answer(request: Request, code: str, detail: str) -> JSONResponse:
+    request.scope["problem_code"] = code  # for the metrics and the log line, which see only the scope
+    return problem_response(request_id_of(request), code, detail)
+
+
+async def _on_domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, CarsearchError)  # noqa: S101  # it is registered for these alone
+    return problem_of(request, error)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    """Names the parameter and the rule and never the value, which may be anything, in any encoding."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    if where[-1] == "k":
+        return _answer(request, "invalid_k", "k must be a whole number from 1 to 100.")
+    if first["type"] == "json_invalid":
+        return _answer(request, "malformed_json", "The body is not valid JSON.")
+    return _answer(request, "invalid_request", f"{' '.join(where)[:100]}: {first['msg']}.")
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    if code is None:
+        return _answer(request, "malformed_multipart" if error.status_code == 400 else "internal", str(error.detail))
+    detail = "There is nothing at this address." if code == "not_found" else "This address does not take that method."
+    response = _answer(request, code, detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    return _answer(request, "client_disconnected", "The client went away.")  # nobody reads it; it is counted
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    log.error("request %s failed", request_id_of(request), exc_info=error)
+    return _answer(request, "internal", "The server failed; the request id finds the reason in its log.")
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers; the last one catches bugs."""
+    app.add_exception_handler(CarsearchError, _on_domain_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_bug)

@@ -1,0 +1,53 @@
+"""The gallery's own photos and classes."""
+
+import io
+
+from fastapi import APIRouter, Request, Response
+from PIL import Image
+
+from model.data import read_file
+from model.errors import CarsearchError, UnknownItem
+from model.preprocess import decode
+from service.engine import Engine
+from service.routes.search import problems
+from service.state import ServerState
+
+router = APIRouter(tags=["gallery"])
+
+LONGEST_SIDE = 1024
+
+
+@router.get("/gallery/classes")
+async def classes(state: ServerState) -> dict[str, int]:
+    """The classes of the gallery with their numbers of photos, in alphabetical order."""
+    engine = state.serving.engine
+    found, _ = await state.pool.run(engine.items.classes)
+    return found
+
+
+@router.get(
+    "/gallery/{identity:path}/image",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **problems(404, 429, 503)},
+)
+async def image(request: Request, identity: str, state: ServerState) -> Response:
+    """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
+    engine = state.serving.engine
+    (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity))
+    headers = {"ETag": etag, "Cache-Control": "public, max-age=3600"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="image/jpeg", headers=headers)
+
+
+def _encoded(engine: Engine, identity: str) -> tuple[str, bytes]:
+    item = engine.items.by_id(identity)
+    try:
+        pixels = decode(read_file(engine.photo_path(item)))
+    except CarsearchError as problem:
+        raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return f'"{item.sha256[:32]}"', buffer.getvalue()

@@ -1,0 +1,65 @@
+"""POST /search: a photo in, the nearest photos of the gallery out."""
+
+import io
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from service.engine import MAX_K
+from service.problems import MEDIA_TYPE
+from service.schemas import Problem, SearchResponse, Timings
+from service.state import ServerState
+from service.upload import receive_file
+
+router = APIRouter(tags=["search"])
+
+# The upload is read by service.upload and not by FastAPI's form parser, so its shape is written out here.
+FILE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}},
+                }
+            }
+        },
+    }
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Documents error answers of a route in the one shape they have."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}
+    return {status: {"description": "See `code`.", "content": {MEDIA_TYPE: schema}} for status in statuses}
+
+
+@router.post("/search", openapi_extra=FILE_BODY, responses=problems(400, 408, 413, 415, 422, 429, 503))
+async def search(
+    request: Request,
+    state: ServerState,
+    k: Annotated[int, Query(ge=1, le=MAX_K, description="How many photos to return.")] = 5,
+    class_: Annotated[
+        list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
+    ] = None,
+) -> SearchResponse:
+    """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
+    engine = state.serving.engine
+    with io.BytesIO() as sink:
+        await receive_file(request, "file", sink)
+        data = sink.getvalue()
+    received = time.perf_counter()
+    result, queue_ms = await state.pool.run(lambda: engine.search(data, k, class_ or ()))
+    total_ms = (time.perf_counter() - received) * 1000
+    stages = {"queue": queue_ms, **result.stages_ms, "total": total_ms}
+    for stage, milliseconds in stages.items():
+        state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
+    return SearchResponse(
+        nearest=result.hits[0] if result.hits else None,
+        results=result.hits,
+        versions=engine.versions,
+        timings_ms=Timings(**{stage: round(milliseconds, 3) for stage, milliseconds in stages.items()}),
+    )

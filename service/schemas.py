@@ -1,0 +1,101 @@
+"""What goes over HTTP, as types: requests, responses and the one error shape."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Schema(BaseModel):
+    """Base: immutable, and a field that is not declared is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Hit(Schema):
+    """One photo of the gallery."""
+
+    rank: int = Field(description="From 1.")
+    id: str
+    label: str = Field(serialization_alias="class", validation_alias="class")
+    score: float = Field(description="Cosine of the embeddings, -1 to 1.")
+    image: str = Field(description="Path of the photo on this server.")
+
+
+class Versions(Schema):
+    """What answered: the same versions for everything in one answer."""
+
+    index: str
+    model: str
+    model_sha256: str
+    embedding_id: str
+
+
+class Timings(Schema):
+    """Where the time went, in milliseconds; `queue` is the wait for a free thread."""
+
+    queue: float
+    decode: float
+    forward: float
+    search: float
+    total: float
+
+
+class SearchResponse(Schema):
+    """The nearest photo, and the first k with it."""
+
+    nearest: Hit | None
+    results: list[Hit]
+    versions: Versions
+    timings_ms: Timings
+
+
+class Problem(Schema):
+    """An error, by RFC 9457; `code` is stable, `detail` is one sentence for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+class DatasetRequest(BaseModel):
+    """A labelled set that the settings name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: str
+
+
+class EvaluationRecord(Schema):
+    """An evaluation that runs in the background, or ran."""
+
+    id: str
+    status: Literal["running", "done", "failed", "cancelled"]
+    mode: Literal["leave-one-out", "gallery"]
+    done: int = Field(0, description="Photos embedded so far.")
+    total: int = Field(0, description="Photos in the set.")
+    report: dict[str, Any] | None = None
+    predictions: list[tuple[str, str]] | None = None
+    problem: dict[str, Any] | None = None
+
+
+class Info(Schema):
+    """What is being served."""
+
+    version: str
+    ready: bool
+    versions: Versions | None
+    photos: int
+    classes: int
+    runtime: str | None
+    index_created: str | None
+    datasets: list[str]
+    refused_version: str | None = Field(description="A version that CURRENT names but that did not verify.")
+
+
+class Health(Schema):
+    """An answer that says nothing but its status."""
+
+    status: Literal["ok"] = "ok"

@@ -1,0 +1,110 @@
+"""Which engine serves: loads the version that CURRENT names, and swaps when CURRENT changes and the new one verifies."""
+
+import logging
+import threading
+from datetime import datetime
+
+from indexer.versions import CURRENT_NAME, IndexDirectory
+from model.errors import CarsearchError, IndexNotFound
+from service.engine import Engine
+from service.metrics import Metrics
+from service.problems import NotReady
+from service.settings import Settings
+
+log = logging.getLogger("carsearch")
+
+
+class Serving:
+    """Holds the engine of a server process. One thread loads; requests take the engine once and keep it."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.index = IndexDirectory(settings.index_dir)
+        self.refused_version: str | None = None
+        self._engine: Engine | None = None
+        self._why_not = "The server is loading its index."
+        self._seen: tuple[str, int] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="index-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine to answer one request with; raises NotReady when there is none."""
+        engine = self._engine
+        if engine is None:
+            raise NotReady(self._why_not)
+        return engine
+
+    @property
+    def loaded(self) -> Engine | None:
+        return self._engine
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look()
+            except Exception:  # the thread must outlive whatever a bad disk does to it
+                log.exception("looking at %s failed", self.index.root)
+            self._stop.wait(self.settings.watch_interval_s)
+
+    def look(self) -> None:
+        """Looks at CURRENT once and swaps to what it names if that is new and verifies."""
+        try:
+            version = self.index.current()
+            # The time tells a version published again under its name from one that was refused a moment ago.
+            seen = (version, (self.index.root / CURRENT_NAME).stat().st_mtime_ns)
+        except (IndexNotFound, OSError) as problem:
+            self._why_not = str(problem)
+            return
+        except CarsearchError as problem:
+            self._refuse("CURRENT", problem)
+            return
+        if seen == self._seen:
+            return
+        self._seen = seen
+        previous = self._engine
+        if previous is not None and previous.manifest.id == version:
+            self.refused_version = None
+            return
+        try:
+            engine = self._load(version, previous)
+        except (CarsearchError, OSError) as problem:
+            self._refuse(version, problem)
+            return
+        self._swap(engine)
+
+    def _load(self, version: str, previous: Engine | None) -> Engine:
+        return Engine.load(
+            self.index,
+            version,
+            model=self.settings.model,
+            runtime=self.settings.runtime,
+            cache_dir=self.settings.cache_dir,
+            gallery_dir=self.settings.gallery_dir,
+            previous=previous,
+        )
+
+    def _swap(self, engine: Engine) -> None:
+        self._engine = engine  # one assignment: a request sees the old pair or the new one
+        self.refused_version = None
+        self.metrics.swaps.inc()
+        self.metrics.ready.set(1)
+        self.metrics.gallery_photos.set(len(engine.store))
+        self.metrics.index_created.set(datetime.fromisoformat(engine.manifest.created).timestamp())
+        log.info("serving index version %s: %d photos", engine.manifest.id, len(engine.store))
+
+    def _refuse(self, version: str, problem: Exception) -> None:
+        if self.refused_version == version == "CURRENT":
+            return  # an unreadable CURRENT is looked at again and again, but told once
+        self.refused_version = version
+        self._why_not = f"The index cannot be served: {problem}"
+        self.metrics.refused.inc()
+        log.error("refused index version %s: %s", version, problem)

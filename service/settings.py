@@ -1,0 +1,76 @@
+"""Every setting of the server: the only reader of the environment (prefix CARSEARCH_).
+
+docs/settings.md lists them all; a test holds it to this file.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.errors import SettingsInvalid
+from model.runtimes import RuntimeName
+
+PREFIX = "CARSEARCH_"
+MIB = 1 << 20
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveSeconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; each field is the variable CARSEARCH_<NAME IN CAPITALS>."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    index_dir: Path = Field(Path("index"), description="Index directory that `carsearch index` writes.")
+    model: str | None = Field(None, description="Name or directory of the model that the index must have been built with.")
+    runtime: RuntimeName = Field("auto", description="`openvino`, `torch`, or `auto`: torch where CUDA is, else OpenVINO.")
+    cache_dir: Path | None = Field(None, description="Where compiled graphs are kept between starts.")
+    gallery_dir: Path | None = Field(None, description="Where the photos lie, if not where they lay when they were indexed.")
+    datasets: dict[str, Path] = Field({}, description='Labelled sets for `/evaluate` by name, as JSON: `{"val": "/data/val"}`.')
+
+    search_threads: PositiveInt = Field(
+        len(os.sched_getaffinity(0)), description="Threads that decode, embed and search; one a core by default."
+    )
+    max_queue: PositiveInt = Field(64, description="Searches and gallery images that may wait; more get 429.")
+    request_deadline_s: PositiveSeconds = Field(10, description="Longest time from a whole upload to its answer, in seconds.")
+    body_deadline_s: PositiveSeconds = Field(15, description="Longest time for an upload to `/search`, in seconds.")
+    max_body_bytes: PositiveInt = Field(10 * MIB, description="Largest body, but for archives sent to `/evaluate`.")
+
+    max_archive_bytes: PositiveInt = Field(512 * MIB, description="Largest body of `POST /evaluate`.")
+    min_upload_bytes_per_s: PositiveInt = Field(16 * 1024, description="Slowest upload of an archive, after the first seconds.")
+    max_archive_entries: PositiveInt = Field(20_000, description="Most files in an archive.")
+    max_archive_total_bytes: PositiveInt = Field(2048 * MIB, description="Largest sum of the unpacked files of an archive.")
+    max_photo_bytes: PositiveInt = Field(10 * MIB, description="Largest unpacked file in an archive.")
+    max_sync_photos: PositiveInt = Field(500, description="Largest set that `/evaluate` answers at once; more need async.")
+    spool_dir: Path = Field(Path(tempfile.gettempdir()), description="Where an uploaded archive lies, unlinked, while it is read.")
+    state_dir: Path | None = Field(
+        None, description="Where evaluations are recorded, shared by replicas; by default private to the process."
+    )
+
+    watch_interval_s: PositiveSeconds = Field(1, description="How often CURRENT is looked at, in seconds.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log record written.")
+
+
+def load_settings(**chosen: object) -> Settings:
+    """Settings from the environment, overridden by what the command line chose (None means not chosen).
+
+    Raises SettingsInvalid naming variable and rule. A variable with our prefix that is none of ours is an error too:
+    a misspelt setting that is silently ignored is found in production.
+    """
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsInvalid(f"There is no setting {unknown[0]}; docs/settings.md lists them.")
+    try:
+        return Settings(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_input=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise SettingsInvalid(f"{name} is wrong: {first['msg']}.") from problem
+    except ValueError as problem:  # a value that is not the JSON it must be
+        raise SettingsInvalid(f"A setting cannot be read: {problem}.") from problem

@@ -1,0 +1,31 @@
+"""What the routes share: made once with the app, read through typed aliases."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.evaluations import Evaluations
+from service.metrics import Metrics
+from service.pool import WorkPool
+from service.serving import Serving
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The parts of one running server."""
+
+    settings: Settings
+    metrics: Metrics
+    serving: Serving
+    pool: WorkPool
+    evaluations: Evaluations
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.parts
+    return state
+
+
+ServerState = Annotated[State, Depends(_state)]
