@@ -1,7 +1,8 @@
 """The model card: everything that serving must know about a network, beside its weights.
 
 A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg` and
-`openvino/<precision>.xml|bin`. The card names the sha256 of every other file, so the sha256 of `card.json` pins the whole artifact.
+`openvino/<precision>.xml|bin`. The card names the sha256 of every other file, so the sha256 of `card.json` pins the
+whole artifact.
 """
 
 import dataclasses
@@ -166,7 +167,7 @@ def card_sha256(directory: Path) -> str:
 
 
 def verify_artifact(directory: Path) -> Card:
-    """Reads the card and checks every file it names; raises ModelInvalid naming the first whose hash or size differs."""
+    """Reads the card and checks every file it names by hash; raises ModelInvalid naming the first bad one."""
     card = load_card(directory)
     for name, record in card.files.items():
         problem = record.problem(directory / name)

@@ -69,7 +69,7 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise FileUnreadable(f"The file cannot be read: {problem.strerror or problem}.") from problem
+        raise FileUnreadable(f"{printable(str(path))} cannot be read: {problem.strerror or problem}.") from problem
 
 
 def normalise_label(name: str) -> str:

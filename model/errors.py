@@ -58,6 +58,24 @@ class MissingDependency(CarsearchError):
         super().__init__(f'{package} is not installed; install it with: pip install "carsearch[{extra}]"')
 
 
+EXTRAS = {
+    "faiss": "cpu",
+    "lightning": "train",
+    "openvino": "cpu",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "torch": "train",
+    "torchvision": "train",
+}
+"""Optional package -> the extra that brings it."""
+
+
+def missing_dependency(problem: ModuleNotFoundError) -> MissingDependency | None:
+    """What to install for a module that was not found; None when it is not an optional package."""
+    package = (problem.name or "").partition(".")[0]
+    return MissingDependency(package, EXTRAS[package]) if package in EXTRAS else None
+
+
 class SettingsInvalid(CarsearchError):
     """A setting has a value the program cannot use; the message names key and rule."""
 

@@ -1,29 +1,22 @@
 """torch -> OpenVINO, with the parity of the two measured on photos and written into the card."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
+import torch
+from openvino.preprocess import PrePostProcessor
 
 from model.card import GOLDEN_NAME, MIN_PARITY_COSINE, Card, Parity, verify_artifact
 from model.data import read_items
 from model.embedder import Embedder, Progress, decode_pool, map_in_order, silent
-from model.errors import CarsearchError, DataInvalid, MissingDependency, ParityFailed, RunMismatch
+from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch
 from model.files import FileRecord, fsync_directory, fsync_file, read_json
+from model.network import EmbeddingNetwork, load_network
 from model.preprocess import Pixels, prepare
-
-try:
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino as ov
-    import torch
-    from openvino.preprocess import PrePostProcessor
-
-    from model.network import EmbeddingNetwork, load_network
-    from model.runtimes.openvino import OpenVINORuntime, graph_path
-    from model.runtimes.torch import TorchRuntime
-except ModuleNotFoundError as problem:
-    raise MissingDependency(problem.name or "torch", "train") from problem
+from model.runtimes.openvino import OpenVINORuntime, graph_path
+from model.runtimes.torch import TorchRuntime
 
 PARITY_PHOTOS = 256
 
@@ -63,9 +56,11 @@ class _Rows(torch.nn.Module):
 
 def _convert(network: EmbeddingNetwork, path: Path) -> None:
     side = network.spec.crop
-    shape = [1, 3, side, side]
-    with torch.inference_mode():
-        graph = ov.convert_model(_Rows(network).eval(), example_input=torch.zeros(shape), input=shape)
+    program = torch.export.export(_Rows(network).eval(), (torch.zeros(1, 3, side, side),))
+    graph = ov.convert_model(program)
+    graph.reshape(
+        [1, 3, side, side]
+    )  # the conversion leaves the shape open; see OpenVINORuntime for why it is one photo
     steps = PrePostProcessor(graph)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))

@@ -59,7 +59,7 @@ class EmbeddingNetwork(nn.Module):
 
 
 def load_imagenet(network: EmbeddingNetwork) -> None:
-    """Starts a network from torchvision's ImageNet weights, which torch.hub downloads once; else raises ModelInvalid."""
+    """Starts a network from torchvision's ImageNet weights, which torch.hub downloads; raises ModelInvalid offline."""
     try:
         weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as problem:

@@ -59,21 +59,21 @@ class ArchivePhoto:
 @dataclass(frozen=True, slots=True)
 class _Member:
     name: str
-    bytes: int
+    size_bytes: int
     packed_bytes: int
-    problem: Skipped | None
+    unusable: Skipped | None
     read: Callable[[], bytes]
 
 
 def read_archive(file: BinaryIO, settings: Settings) -> tuple[list[ArchivePhoto], list[Skipped]]:
     """Lists the photos of a zip or tar of class folders, ordered by id, and what in it is not used.
 
-    The photos can be read as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid and
-    its kinds, or EvaluationSetInvalid when photos lie in no class folder.
+    The photos can be read as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid
+    and its kinds, or EvaluationSetInvalid when photos lie in no class folder.
     """
     members = list(_checked(_members(file, settings), settings))
-    skipped = [member.problem for member in members if member.problem is not None]
-    usable = [member for member in members if member.problem is None]
+    skipped = [member.unusable for member in members if member.unusable is not None]
+    usable = [member for member in members if member.unusable is None]
     prefix = _wrapping_folder([member.name for member in usable])
     usable = [replace(member, name=member.name.removeprefix(prefix)) for member in usable]
     stray = [member.name for member in usable if "/" not in member.name]
@@ -106,16 +106,16 @@ def _checked(members: Iterator[_Member], settings: Settings) -> Iterator[_Member
         parts = member.name.split("/")
         if _is_unsafe(member.name, parts):
             raise ArchiveUnsafePath(f"The archive has a file name that leaves it: {printable(member.name)[:80]!r}.")
-        total += member.bytes
+        total += member.size_bytes
         if total > settings.max_archive_total_bytes:
             raise ArchiveBomb(f"Unpacked, the archive is larger than {settings.max_archive_total_bytes} bytes.")
-        if member.bytes > MIB and member.bytes > MAX_RATIO * max(1, member.packed_bytes):
+        if member.size_bytes > MIB and member.size_bytes > MAX_RATIO * max(1, member.packed_bytes):
             raise ArchiveBomb(f"The archive packs a file more than {MAX_RATIO} times.")
         if any(part.startswith(".") or part.lower() in LITTER for part in parts):
             continue
-        if member.problem is None and member.bytes > settings.max_photo_bytes:
+        if member.unusable is None and member.size_bytes > settings.max_photo_bytes:
             message = f"The file is larger than {settings.max_photo_bytes} bytes."
-            member = replace(member, problem=Skipped(printable(member.name), ImageTooManyPixels.code, message))
+            member = replace(member, unusable=Skipped(printable(member.name), ImageTooManyPixels.code, message))
         yield member
 
 
@@ -148,7 +148,7 @@ def _zip_members(file: BinaryIO, settings: Settings) -> Iterator[_Member]:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UnsupportedArchive("The zip uses a compression other than deflate.")
         name = _zip_name(entry)
-        problem = _not_a_file(name, entry.external_attr >> 16)
+        unusable = _not_a_file(name, entry.external_attr >> 16)
 
         def read(entry: zipfile.ZipInfo = entry) -> bytes:
             try:
@@ -157,7 +157,7 @@ def _zip_members(file: BinaryIO, settings: Settings) -> Iterator[_Member]:
             except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as problem:
                 raise ImageUndecodable("The file is damaged inside the archive.") from problem
 
-        yield _Member(name, entry.file_size, entry.compress_size, problem, read)
+        yield _Member(name, entry.file_size, entry.compress_size, unusable, read)
 
 
 def _zip_name(entry: zipfile.ZipInfo) -> str:
@@ -200,9 +200,7 @@ def _tar_members(file: BinaryIO, settings: Settings) -> Iterator[_Member]:
             if entry.isdir():
                 continue
             name = entry.name.removeprefix("./")
-            problem = None
-            if not entry.isreg():
-                problem = Skipped(printable(name), "not_a_file", "Links and special files are not followed.")
+            unusable = None if entry.isreg() else _special(name)
 
             def read(entry: tarfile.TarInfo = entry) -> bytes:
                 with lock:
@@ -212,15 +210,19 @@ def _tar_members(file: BinaryIO, settings: Settings) -> Iterator[_Member]:
                     raise ImageUndecodable("The file is cut off inside the archive.")
                 return data
 
-            yield _Member(name, entry.size, entry.size, problem, read)
+            yield _Member(name, entry.size, entry.size, unusable, read)
     except (tarfile.TarError, ValueError, OSError, EOFError) as problem:
         raise ArchiveInvalid("The tar is damaged or cut off.") from problem
 
 
 def _not_a_file(name: str, mode: int) -> Skipped | None:
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        return Skipped(printable(name), "not_a_file", "Links and special files are not followed.")
+        return _special(name)
     return None
+
+
+def _special(name: str) -> Skipped:
+    return Skipped(printable(name), "not_a_file", "Links and special files are not followed.")
 
 
 def _read_limited(member: BinaryIO, limit: int) -> bytes:

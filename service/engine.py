@@ -116,7 +116,8 @@ class Engine:
         found = self.store.search(embedding[None], k, among=among)
         rows = found.rows[0][found.rows[0] >= 0]
         items = self.items.at(rows.tolist())
-        return [_hit(rank, item, score) for rank, (item, score) in enumerate(zip(items, found.scores[0], strict=False), 1)]
+        scores = found.scores[0, : len(rows)].tolist()
+        return [_hit(rank, item, score) for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1)]
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""
@@ -124,7 +125,7 @@ class Engine:
 
 
 def _hit(rank: int, item: GalleryItem, score: float) -> Hit:
-    return Hit(rank=rank, id=item.id, label=item.label, score=float(score), image=image_url(item.id))
+    return Hit(rank=rank, id=item.id, label=item.label, score=score, image=image_url(item.id))
 
 
 def image_url(identity: str) -> str:

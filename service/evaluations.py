@@ -72,21 +72,23 @@ class Evaluations:
 
     def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> EvaluationRecord:
         with self._held(record.id), data.close:
-            try:
-                evaluation = self._evaluate(record, data, engine)
-                changes = {"status": "done", "report": evaluation.report.to_json(), "predictions": evaluation.predictions}
-                changes["done"] = changes["total"] = len(data.photos)
-            except EvaluationCancelled:
-                changes = {"status": "cancelled"}
-            except CarsearchError as problem:
-                changes = {"status": "failed", "problem": {"code": problem.code, "detail": str(problem)}}
-            except Exception:
-                log.exception("evaluation %s failed", record.id)
-                changes = {"status": "failed", "problem": {"code": "internal", "detail": "The server failed."}}
-            finished = record.model_copy(update=changes)
+            finished = record.model_copy(update=self._outcome(record, data, engine))
             self._write(finished)
         self._metrics.evaluations.labels(finished.status).inc()
         return finished
+
+    def _outcome(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> dict[str, object]:
+        try:
+            evaluation = self._evaluate(record, data, engine)
+        except EvaluationCancelled:
+            return {"status": "cancelled"}
+        except CarsearchError as problem:
+            return {"status": "failed", "problem": {"code": problem.code, "detail": str(problem)}}
+        except Exception:  # a worker's last resort: whoever waits must get an answer
+            log.exception("evaluation %s failed", record.id)
+            return {"status": "failed", "problem": {"code": "internal", "detail": "The server failed."}}
+        report, predictions = evaluation.report.to_json(), evaluation.predictions
+        return {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}
 
     def _evaluate(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Evaluation:
         told = 0.0

@@ -8,7 +8,6 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -46,22 +45,19 @@ class Guard:
             refused.headers["Connection"] = "close"  # the body is still on its way and nobody will read it
             await refused(scope, receive, answer.send)
             return
-        await self.app(scope, self._counted(receive, limit, self._deadline(scope, limit)), answer.send)
+        await self.app(scope, self._counted(receive, limit), answer.send)
 
     def _limit(self, scope: Scope, headers: Headers) -> int:
         archive = scope["path"] == "/evaluate" and headers.get("content-type", "").startswith("multipart/")
         return self.settings.max_archive_bytes if archive else self.settings.max_body_bytes
 
-    def _deadline(self, scope: Scope, limit: int) -> Callable[[int], float]:
-        """Seconds that an upload of so many bytes may have taken: a fixed time, for archives plus a minimum rate."""
-        del scope
-        fixed = self.settings.body_deadline_s
-        if limit == self.settings.max_body_bytes:
-            return lambda received: fixed
-        return lambda received: fixed + received / self.settings.min_upload_bytes_per_s
+    def _deadline(self, received: int, limit: int) -> float:
+        """Seconds that an upload may have taken after so many bytes: a fixed time, for archives plus a minimum rate."""
+        rate = self.settings.min_upload_bytes_per_s
+        allowance = received / rate if limit == self.settings.max_archive_bytes else 0
+        return self.settings.body_deadline_s + allowance
 
-    @staticmethod
-    def _counted(receive: Receive, limit: int, deadline: Callable[[int], float]) -> Receive:
+    def _counted(self, receive: Receive, limit: int) -> Receive:
         started = time.monotonic()
         received = 0
         complete = False
@@ -71,7 +67,7 @@ class Guard:
             if complete:  # what follows is the wait for a disconnect, which has no deadline
                 return await receive()
             try:
-                async with asyncio.timeout(started + deadline(received) - time.monotonic()):
+                async with asyncio.timeout(started + self._deadline(received, limit) - time.monotonic()):
                     message = await receive()
             except TimeoutError as problem:
                 raise UploadTimeout("The upload took too long.") from problem

@@ -1,4 +1,4 @@
-"""Which engine serves: loads the version that CURRENT names, and swaps when CURRENT changes and the new one verifies."""
+"""Which engine serves: the version that CURRENT names, swapped when CURRENT changes and the new one verifies."""
 
 import logging
 import threading

@@ -27,33 +27,53 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     index_dir: Path = Field(Path("index"), description="Index directory that `carsearch index` writes.")
-    model: str | None = Field(None, description="Name or directory of the model that the index must have been built with.")
-    runtime: RuntimeName = Field("auto", description="`openvino`, `torch`, or `auto`: torch where CUDA is, else OpenVINO.")
+    model: str | None = Field(
+        None, description="Name or directory of the model that the index must have been built with."
+    )
+    runtime: RuntimeName = Field(
+        "auto", description="`openvino`, `torch`, or `auto`: torch where CUDA is, else OpenVINO."
+    )
     cache_dir: Path | None = Field(None, description="Where compiled graphs are kept between starts.")
-    gallery_dir: Path | None = Field(None, description="Where the photos lie, if not where they lay when they were indexed.")
-    datasets: dict[str, Path] = Field({}, description='Labelled sets for `/evaluate` by name, as JSON: `{"val": "/data/val"}`.')
+    gallery_dir: Path | None = Field(
+        None, description="Where the photos lie, if not where they lay when they were indexed."
+    )
+    datasets: dict[str, Path] = Field(
+        {}, description='Labelled sets for `/evaluate` by name, as JSON: `{"val": "/data/val"}`.'
+    )
 
     search_threads: PositiveInt = Field(
         len(os.sched_getaffinity(0)), description="Threads that decode, embed and search; one a core by default."
     )
     max_queue: PositiveInt = Field(64, description="Searches and gallery images that may wait; more get 429.")
-    request_deadline_s: PositiveSeconds = Field(10, description="Longest time from a whole upload to its answer, in seconds.")
+    request_deadline_s: PositiveSeconds = Field(
+        10, description="Longest time from a whole upload to its answer, in seconds."
+    )
     body_deadline_s: PositiveSeconds = Field(15, description="Longest time for an upload to `/search`, in seconds.")
     max_body_bytes: PositiveInt = Field(10 * MIB, description="Largest body, but for archives sent to `/evaluate`.")
 
     max_archive_bytes: PositiveInt = Field(512 * MIB, description="Largest body of `POST /evaluate`.")
-    min_upload_bytes_per_s: PositiveInt = Field(16 * 1024, description="Slowest upload of an archive, after the first seconds.")
+    min_upload_bytes_per_s: PositiveInt = Field(
+        16 * 1024, description="Slowest upload of an archive, after the first seconds."
+    )
     max_archive_entries: PositiveInt = Field(20_000, description="Most files in an archive.")
-    max_archive_total_bytes: PositiveInt = Field(2048 * MIB, description="Largest sum of the unpacked files of an archive.")
+    max_archive_total_bytes: PositiveInt = Field(
+        2048 * MIB, description="Largest sum of the unpacked files of an archive."
+    )
     max_photo_bytes: PositiveInt = Field(10 * MIB, description="Largest unpacked file in an archive.")
-    max_sync_photos: PositiveInt = Field(500, description="Largest set that `/evaluate` answers at once; more need async.")
-    spool_dir: Path = Field(Path(tempfile.gettempdir()), description="Where an uploaded archive lies, unlinked, while it is read.")
+    max_sync_photos: PositiveInt = Field(
+        500, description="Largest set that `/evaluate` answers at once; more need async."
+    )
+    spool_dir: Path = Field(
+        Path(tempfile.gettempdir()), description="Where an uploaded archive lies, unlinked, while it is read."
+    )
     state_dir: Path | None = Field(
         None, description="Where evaluations are recorded, shared by replicas; by default private to the process."
     )
 
     watch_interval_s: PositiveSeconds = Field(1, description="How often CURRENT is looked at, in seconds.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log record written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log record written."
+    )
 
 
 def load_settings(**chosen: object) -> Settings:

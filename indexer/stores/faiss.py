@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.stores.base import Neighbours
-from model.errors import CarsearchError, DimMismatch, IndexInvalid, MissingDependency
+from model.errors import CarsearchError, DimMismatch, IndexInvalid, missing_dependency
 from model.metrics import Embeddings, Rows, exact_scores, score_tolerance
 
 try:
     import faiss
 except ModuleNotFoundError as problem:
-    raise MissingDependency("faiss", "cpu") from problem
+    raise missing_dependency(problem) or problem from problem
 
 RECIPE = {"kind": "IndexFlatIP"}
 """What goes into an index manifest: how the vectors are stored."""

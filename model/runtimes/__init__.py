@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Literal, cast
 
 from model.card import Card
-from model.errors import CarsearchError, MissingDependency, ModelInvalid
+from model.errors import CarsearchError, ModelInvalid, missing_dependency
 from model.runtimes.base import Runtime
 
 RuntimeName = Literal["auto", "openvino", "torch", "fake"]
 
 RUNTIMES = {
-    "openvino": ("model.runtimes.openvino:OpenVINORuntime", "openvino", "cpu"),
-    "torch": ("model.runtimes.torch:TorchRuntime", "torch", "gpu"),
-    "fake": ("model.runtimes.fake:FakeRuntime", "numpy", "cpu"),
+    "openvino": "model.runtimes.openvino:OpenVINORuntime",
+    "torch": "model.runtimes.torch:TorchRuntime",
+    "fake": "model.runtimes.fake:FakeRuntime",
 }
-"""Name -> (class, the package it needs, the extra that brings the package)."""
 
 
 def load_runtime(name: str, directory: Path, card: Card, cache_dir: Path | None = None) -> Runtime:
@@ -28,12 +27,11 @@ def load_runtime(name: str, directory: Path, card: Card, cache_dir: Path | None 
     chosen = _automatic() if name == "auto" else name
     if chosen not in RUNTIMES:
         raise CarsearchError(f'There is no runtime "{name}"; there are: auto, {", ".join(RUNTIMES)}.')
-    target, package, extra = RUNTIMES[chosen]
-    module, _, attribute = target.partition(":")
+    module, _, attribute = RUNTIMES[chosen].partition(":")
     try:
         factory = cast(Callable[[Path, Card, Path | None], Runtime], getattr(import_module(module), attribute))
     except ModuleNotFoundError as problem:
-        raise MissingDependency(problem.name or package, extra) from problem
+        raise missing_dependency(problem) or problem from problem
     runtime = factory(directory, card, cache_dir)
     if runtime.dim != card.embedding_dim:
         raise ModelInvalid(f"The card says {card.embedding_dim} dimensions, the graph gives {runtime.dim}.")

@@ -86,8 +86,8 @@ async def cancel(identity: str, state: ServerState) -> EvaluationRecord:
 async def _answer_of(
     request: Request, state: State, identity: str, running: "asyncio.Future[EvaluationRecord]", predictions: bool
 ) -> Response:
-    gone = asyncio.ensure_future(_disconnected(request))
-    await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
+    gone: asyncio.Future[object] = asyncio.ensure_future(_disconnected(request))
+    await asyncio.wait((cast("asyncio.Future[object]", running), gone), return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
         await run_in_threadpool(state.evaluations.cancel, identity)
     gone.cancel()
@@ -135,4 +135,3 @@ async def _uploaded_set(request: Request, state: State) -> EvaluationInput:
         sink.seek(0)
         photos, skipped = await run_in_threadpool(read_archive, sink, state.settings)
         return EvaluationInput(photos, skipped, stack.pop_all())
-

@@ -1,0 +1,308 @@
+"""The command line: train, export, index, evaluate, search, serve."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from model.data import Skipped
+from model.errors import CarsearchError, missing_dependency
+from service import __version__
+
+if TYPE_CHECKING:  # at run time each command imports what it needs, so that none waits for torch
+    from indexer.versions import IndexDirectory
+    from model import embedder
+    from service.engine import Engine
+
+app = typer.Typer(
+    name="carsearch",
+    help="A photo of a car goes in; the nearest car of a gallery and its class come out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+SKIPPED_SHOWN = 20
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Init(StrEnum):
+    random = "random"
+    imagenet = "imagenet"
+
+
+class RuntimeChoice(StrEnum):
+    auto = "auto"
+    openvino = "openvino"
+    torch = "torch"
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+
+
+class Mode(StrEnum):
+    leave_one_out = "leave-one-out"
+    gallery = "gallery"
+
+
+ModelOption = Annotated[str | None, typer.Option("--model", help="Name of a model that ships, or a model directory.")]
+RuntimeOption = Annotated[RuntimeChoice, typer.Option(help="What runs the network.")]
+IndexOption = Annotated[Path, typer.Option("--index", help="Index directory.")]
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Class folders or a CSV manifest.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Where the model goes; the same command resumes a run there.")],
+    recipe: Annotated[str, typer.Option(help="baseline (the seed's) or quick.")] = "baseline",
+    val: Annotated[Path | None, typer.Option(help="Photos of other classes; by default some are held out.")] = None,
+    init: Annotated[Init, typer.Option(help="Where the weights start.")] = Init.random,
+    device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = Device.auto,
+    devices: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Another number of epochs than the recipe's.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Decoding processes for each device.")] = 2,
+) -> None:
+    """Train a network by classification; validates by the benchmark on classes it never sees."""
+    from model.train import TrainOptions
+    from model.train import train as run
+
+    options = TrainOptions(
+        data=data, out=out_dir, recipe=recipe, validation=val, init=init.value, device=device.value,
+        devices=devices, epochs=epochs, workers=workers, on_skipped=_list_skipped,
+    )  # fmt: skip
+    run(options)
+    out.print(f"The model is in {out_dir}. Next: carsearch export {out_dir}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    model_dir: Annotated[Path, typer.Argument(help="Directory that `carsearch train` wrote.")],
+    precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = Precision.fp32,
+    photos: Annotated[Path | None, typer.Option(help="Photos to compare on; by default those of training.")] = None,
+) -> None:
+    """Export a network to OpenVINO and measure that the graph gives the same embeddings."""
+    from model.export import export as run
+
+    del precision  # fp32 is the only one yet
+    with _progress("comparing") as progress:
+        parity = run(model_dir, photos, progress)
+    cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
+    out.print(f"exported: {cosines} on {parity.photos} photos", soft_wrap=True)
+
+
+@app.command()
+def index(
+    gallery: Annotated[Path | None, typer.Argument(help="Class folders or a CSV manifest.")] = None,
+    index_dir: IndexOption = Path("index"),
+    model: ModelOption = None,
+    runtime: RuntimeOption = RuntimeChoice.auto,
+    strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
+    keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
+    list_: Annotated[bool, typer.Option("--list", help="List the versions and stop.")] = False,
+    verify: Annotated[bool, typer.Option(help="Check every byte of every version and stop.")] = False,
+    rollback: Annotated[bool, typer.Option(help="Go back to the version before, or to --to, and stop.")] = False,
+    to: Annotated[str | None, typer.Option(help="Version for --rollback.")] = None,
+) -> None:
+    """Embed a gallery and publish it as the current index version, embedding only what is new or changed."""
+    from indexer.versions import IndexDirectory
+
+    directory = IndexDirectory(index_dir)
+    if list_ or verify:
+        _show_versions(directory, verify)
+        return
+    if rollback:
+        out.print(f"CURRENT is now {directory.rollback(to)}.", soft_wrap=True)
+        return
+    if gallery is None:
+        raise typer.BadParameter("Name a gallery, or one of --list, --verify, --rollback.")
+    from indexer.build import build_index
+    from model.embedder import Embedder
+
+    embedder = Embedder.load(model if model is not None else _model_of(index_dir), runtime.value)
+    with _progress("indexing") as progress:
+        result = build_index(gallery, directory, embedder, strict=strict, keep=keep, progress=progress)
+    _list_skipped(result.skipped)
+    state = "published" if result.changed else "unchanged"
+    out.print(
+        f"{state}: version {result.version}, {result.photos} photos of {result.classes} classes "
+        f"({result.embedded} embedded, {result.reused} reused, {len(result.skipped)} skipped)",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Labelled set: class folders or a CSV manifest.")],
+    model: ModelOption = None,
+    runtime: RuntimeOption = RuntimeChoice.auto,
+    mode: Annotated[Mode, typer.Option(help="The benchmark, or against the gallery of --index.")] = Mode.leave_one_out,
+    index_dir: Annotated[Path | None, typer.Option("--index", help="Index whose model, and gallery, to use.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the whole report here, as JSON.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help='Write "query nearest" pairs here.')] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Run the top-1 benchmark on a labelled set."""
+    from indexer.evaluate import evaluate as run
+    from model.data import read_items
+    from model.embedder import Embedder
+    from service import tables
+
+    found = read_items(data)
+    engine = _engine(index_dir, runtime) if index_dir is not None and model is None else None
+    if engine is None and mode is Mode.gallery:
+        raise typer.BadParameter("--mode gallery needs --index, and takes its model.")
+    embedder = engine.embedder if engine else Embedder.load(model, runtime.value)
+    gallery = engine.served if engine and mode is Mode.gallery else None
+    with _progress("evaluating") as progress:
+        evaluation = run(found.items, embedder, gallery=gallery, skipped=found.skipped, progress=progress)
+    if report is not None:
+        _write(report, json.dumps(evaluation.report.to_json(), indent=1, ensure_ascii=False) + "\n")
+    if predictions is not None:
+        _write(predictions, evaluation.predictions_text())
+    if json_:
+        out.print_json(data=evaluation.report.to_json(), ensure_ascii=False)
+        return
+    _list_skipped(evaluation.report.skipped)
+    out.print(tables.of_report(evaluation.report))
+
+
+@app.command()
+def search(
+    photo: Annotated[Path, typer.Argument(help="JPEG, PNG or WebP.")],
+    index_dir: IndexOption = Path("index"),
+    url: Annotated[str | None, typer.Option(help="Ask this server instead of an index directory.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many photos, 1 to 100.")] = 5,
+    class_: Annotated[list[str] | None, typer.Option("--class", help="Only photos of this class; repeatable.")] = None,
+    runtime: RuntimeOption = RuntimeChoice.auto,
+    json_: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Find the photos of a gallery that are nearest to one photo."""
+    from model.data import read_file
+    from service import client, tables
+
+    data = read_file(photo)
+    if url is not None:
+        answer = client.search(url, data, k, class_ or [])
+    else:
+        engine = _engine(index_dir, runtime)
+        hits = [hit.model_dump(by_alias=True) for hit in engine.search(data, k, class_ or []).hits]
+        versions = engine.versions.model_dump()
+        answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": versions}
+    if json_:
+        out.print_json(data=answer, ensure_ascii=False)
+    else:
+        out.print(tables.of_hits(answer["results"]))
+
+
+@app.command()
+def serve(
+    index_dir: Annotated[Path | None, typer.Option("--index", help="Index directory (CARSEARCH_INDEX_DIR).")] = None,
+    model: Annotated[str | None, typer.Option(help="Refuse an index that another model built.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+) -> None:
+    """Serve an index over HTTP; every setting is in docs/settings.md."""
+    from service.server import run
+    from service.settings import load_settings
+
+    run(load_settings(index_dir=index_dir, model=model), host, port)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(__version__)
+
+
+def _engine(index_dir: Path, runtime: RuntimeChoice) -> "Engine":
+    from indexer.versions import IndexDirectory
+    from service.engine import Engine
+
+    return Engine.load(IndexDirectory(index_dir), runtime=runtime.value)
+
+
+def _model_of(index_dir: Path) -> str | None:
+    """The model of the current version, so that re-indexing needs no --model."""
+    from indexer.versions import IndexDirectory
+    from model.errors import IndexNotFound
+
+    directory = IndexDirectory(index_dir)
+    try:
+        return str(directory.model_path(directory.manifest(directory.current()).model_sha256))
+    except IndexNotFound:
+        return None
+
+
+def _show_versions(directory: "IndexDirectory", verify: bool) -> None:
+    from service import tables
+
+    rows, bad = tables.version_rows(directory, verify)
+    out.print(tables.of_versions(rows))
+    if bad:
+        raise bad
+
+
+@contextmanager
+def _progress(what: str) -> "Iterator[embedder.Progress]":
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _list_skipped(skipped: Sequence[Skipped]) -> None:
+    for photo in skipped[:SKIPPED_SHOWN]:
+        err.print(
+            f"skipped {photo.name}: {photo.message}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
+    if len(skipped) > SKIPPED_SHOWN:
+        err.print(f"... and {len(skipped) - SKIPPED_SHOWN} more", style="yellow")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise CarsearchError(f"{path} cannot be written: {problem.strerror}.") from problem
+
+
+def _fail(problem: CarsearchError) -> NoReturn:
+    err.print(f"error: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: a failure is one sentence and exit status 1, wrong usage 2, Ctrl-C 130; never a traceback."""
+    try:
+        app()
+    except CarsearchError as problem:
+        _fail(problem)
+    except ModuleNotFoundError as problem:
+        missing = missing_dependency(problem)
+        if missing is None:
+            raise  # one of our own modules: a bug, and a traceback is what helps
+        _fail(missing)
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        _fail(CarsearchError(f"{where}{problem.strerror or problem}."))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
