@@ -8,7 +8,7 @@ import openvino as ov
 import torch
 from openvino.preprocess import PrePostProcessor
 
-from model.card import GOLDEN_NAME, MIN_PARITY_COSINE, Card, Parity, verify_artifact
+from model.card import GOLDEN_NAME, MIN_PARITY_COSINE, WEIGHTS_NAME, Card, Parity, load_card, verify_artifact
 from model.data import read_items
 from model.embedder import Embedder, Progress, decode_pool, map_in_order, silent
 from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch
@@ -28,19 +28,29 @@ def export(directory: Path, photos: Path | None = None, progress: Progress = sil
     or a manifest; by default those that training validated on). Raises ParityFailed, and leaves the artifact without
     the graph, when the lowest is under 0.9999.
     """
-    card = verify_artifact(directory)
+    card = _without_graph(load_card(directory))
+    card.save(directory)  # from here until the new graph is measured, the artifact is one that has none
+    verify_artifact(directory)
     crops = _parity_crops(card, photos or _photos_of_training(directory))
-    network = load_network(directory, card)
     path = graph_path(directory)
-    _convert(network, path)
     try:
+        _convert(load_network(directory, card), path)
         parity = measure_parity(directory, card, crops, progress)
-    except CarsearchError:
-        path.unlink()
-        path.with_suffix(".bin").unlink()
+    except BaseException:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".bin").unlink(missing_ok=True)
         raise
     _record(directory, card, parity)
     return parity
+
+
+def _without_graph(card: Card) -> Card:
+    return dataclasses.replace(
+        card,
+        files={name: record for name, record in card.files.items() if name in (WEIGHTS_NAME, GOLDEN_NAME)},
+        parity=[],
+        golden={name: embedding for name, embedding in card.golden.items() if name != OpenVINORuntime.name},
+    )
 
 
 class _Rows(torch.nn.Module):
@@ -102,13 +112,8 @@ def measure_parity(directory: Path, card: Card, crops: Pixels, progress: Progres
 def _record(directory: Path, card: Card, parity: Parity) -> None:
     path = graph_path(directory)
     names = [str(file.relative_to(directory)) for file in (path, path.with_suffix(".bin"))]
-    kept = [other for other in card.parity if (other.runtime, other.precision) != (parity.runtime, parity.precision)]
-    exported = dataclasses.replace(
-        card,
-        files={**card.files, **{name: FileRecord.of(directory / name) for name in names}},
-        parity=[*kept, parity],
-        golden={name: value for name, value in card.golden.items() if name != parity.runtime},
-    )
+    records = {name: FileRecord.of(directory / name) for name in names}
+    exported = dataclasses.replace(card, files={**card.files, **records}, parity=[parity])
     embedder = Embedder(directory, exported, OpenVINORuntime(directory, exported))
     golden = embedder.embed_photo((directory / GOLDEN_NAME).read_bytes())
     dataclasses.replace(exported, golden={**exported.golden, parity.runtime: golden.tolist()}).save(directory)
