@@ -29,9 +29,9 @@ def export(directory: Path, photos: Path | None = None, progress: Progress = sil
     the graph, when the lowest is under 0.9999.
     """
     card = _without_graph(load_card(directory))
+    crops = _parity_crops(card, photos or _photos_of_training(directory))
     card.save(directory)  # from here until the new graph is measured, the artifact is one that has none
     verify_artifact(directory)
-    crops = _parity_crops(card, photos or _photos_of_training(directory))
     path = graph_path(directory)
     try:
         _convert(load_network(directory, card), path)
@@ -68,9 +68,7 @@ def _convert(network: EmbeddingNetwork, path: Path) -> None:
     side = network.spec.crop
     program = torch.export.export(_Rows(network).eval(), (torch.zeros(1, 3, side, side),))
     graph = ov.convert_model(program)
-    graph.reshape(
-        [1, 3, side, side]
-    )  # the conversion leaves the shape open; see OpenVINORuntime for why it is one photo
+    graph.reshape([1, 3, side, side])  # the conversion leaves it open; OpenVINORuntime says why it is one photo
     steps = PrePostProcessor(graph)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))

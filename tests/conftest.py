@@ -1,0 +1,97 @@
+"""Fixtures: small models, galleries and indexes made once a run, and the real photos when they are at hand."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer.build import build_index
+from indexer.versions import IndexDirectory
+from model.card import GOLDEN_NAME, WEIGHTS_NAME, Card, InputSpec
+from model.embedder import Embedder
+from model.files import FileRecord
+from tests.photos import car_photo, write_gallery
+from tests.servers import Server, running_server
+
+CARS = Path(__file__).resolve().parent.parent.parent / "shared" / "cars"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CARSEARCH_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def cars() -> Path:
+    """Real photos that lie beside a developer's checkout; without them the test is skipped, visibly."""
+    if not (CARS / "val").is_dir():
+        pytest.skip("the real photos (../shared/cars) are not here")
+    return CARS
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of four photos; read only."""
+    return write_gallery(tmp_path_factory.mktemp("gallery"))
+
+
+def write_fake_model(directory: Path, dim: int = 64, crop: int = 32) -> Path:
+    """A model artifact for the runtime "fake"; its weights are a file that nobody reads."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / WEIGHTS_NAME).write_bytes(f"no weights, {dim} dimensions".encode())
+    (directory / GOLDEN_NAME).write_bytes(car_photo())
+    files = {name: FileRecord.of(directory / name) for name in (WEIGHTS_NAME, GOLDEN_NAME)}
+    Card("fake", "fake", dim, InputSpec(resize=crop, crop=crop), files).save(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def fake_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory for the runtime "fake"."""
+    return write_fake_model(tmp_path_factory.mktemp("fake-model"))
+
+
+@pytest.fixture(scope="session")
+def fake_embedder(fake_model: Path) -> Embedder:
+    """An embedder without a network."""
+    return Embedder.load(fake_model, "fake")
+
+
+@pytest.fixture(scope="session")
+def real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real ResNet-18 with random weights and crops of 64 pixels, exported to OpenVINO."""
+    import torch
+
+    from model.artifact import create_artifact
+    from model.export import export
+    from model.network import EmbeddingNetwork
+
+    directory = tmp_path_factory.mktemp("real-model")
+    torch.manual_seed(0)
+    create_artifact(EmbeddingNetwork("resnet18", InputSpec(resize=72, crop=64)), directory, "tiny", {})
+    export(directory, write_gallery(tmp_path_factory.mktemp("parity"), classes=4, photos=4))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def real_embedder(real_model: Path) -> Embedder:
+    """The real network in OpenVINO."""
+    return Embedder.load(real_model, "openvino")
+
+
+@pytest.fixture(scope="session")
+def real_index(tmp_path_factory: pytest.TempPathFactory, gallery: Path, real_embedder: Embedder) -> IndexDirectory:
+    """`gallery` indexed with the real network; read only."""
+    index = IndexDirectory(tmp_path_factory.mktemp("index"))
+    build_index(gallery, index, real_embedder)
+    return index
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory, gallery: Path) -> Iterator[Server]:
+    """A real server process over `real_index`, for tests that change nothing in it."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with running_server(real_index.root, log, DATASETS=f'{{"demo": "{gallery}"}}') as running:
+        yield running
