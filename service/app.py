@@ -24,10 +24,18 @@ A photo of a car goes in; the nearest car of a gallery and its class come out.
 Errors have one shape, `application/problem+json`, with a stable `code`."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """A server for one index directory; it is live at once, and ready when the index is loaded."""
-    refuse_two_distributions()
+def create_app(settings: Settings) -> Guard:
+    """A server for one index directory; it is live at once, and ready when the index is loaded.
+
+    The guard stands around everything, the handler of bugs included, so that every answer is counted and has its id.
+    """
     metrics = Metrics()
+    return Guard(create_api(settings, metrics), settings, metrics)
+
+
+def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
+    """The routes without the guard."""
+    refuse_two_distributions()
     state = State(
         settings=settings,
         metrics=metrics,
@@ -57,5 +65,4 @@ def create_app(settings: Settings) -> FastAPI:
     async def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    app.add_middleware(Guard, settings=settings, metrics=metrics)
     return app

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from datetime import datetime
 
 from indexer.versions import CURRENT_NAME, IndexDirectory
@@ -11,6 +12,7 @@ from service.metrics import Metrics
 from service.problems import NotReady
 from service.settings import Settings
 
+RETRY_S = 60
 log = logging.getLogger("carsearch")
 
 
@@ -25,6 +27,7 @@ class Serving:
         self._engine: Engine | None = None
         self._why_not = "The server is loading its index."
         self._seen: tuple[str, int] | None = None
+        self._retry_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="index-watch", daemon=True)
 
@@ -67,7 +70,8 @@ class Serving:
         except CarsearchError as problem:
             self._refuse("CURRENT", problem)
             return
-        if seen == self._seen:
+        refused = self.refused_version is not None
+        if seen == self._seen and not (refused and time.monotonic() >= self._retry_at):
             return
         self._seen = seen
         previous = self._engine
@@ -105,6 +109,7 @@ class Serving:
         if self.refused_version == version == "CURRENT":
             return  # an unreadable CURRENT is looked at again and again, but told once
         self.refused_version = version
+        self._retry_at = time.monotonic() + RETRY_S  # the disk may have had a bad moment
         self._why_not = f"The index cannot be served: {problem}"
         self.metrics.refused.inc()
         log.error("refused index version %s: %s", version, problem)

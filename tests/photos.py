@@ -1,6 +1,7 @@
 """Synthetic photos and sets: nothing here comes from anybody's camera."""
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,8 @@ def write_seed_table(root: Path) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(encoded(Image.fromarray(mixture), "PNG"))
     return root
+
+
+if __name__ == "__main__":
+    # python -m tests.photos DIR: a made-up gallery for the README's first command
+    write_gallery(Path(sys.argv[1]), classes=6, photos=8)

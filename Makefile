@@ -1,0 +1,43 @@
+# make demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
+# make test                           install everything and run the tests
+# make check                          linters and types
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+PORT ?= 8000
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.demo
+	@test -n "$(GALLERY)" || { echo 'Name your photos: make demo GALLERY=<directory with one folder a class>'; exit 2; }
+	$(BIN)/carsearch train --data "$(GALLERY)" --recipe quick --out "$(DEMO)/model"
+	$(BIN)/carsearch export "$(DEMO)/model"
+	$(BIN)/carsearch index "$(GALLERY)" --index "$(DEMO)/index" --model "$(DEMO)/model"
+	$(BIN)/carsearch evaluate --data "$(GALLERY)" --model "$(DEMO)/model"
+	@echo
+	@echo 'Try: curl -F file=@PHOTO.jpg http://127.0.0.1:$(PORT)/search    Documents: http://127.0.0.1:$(PORT)/docs'
+	$(BIN)/carsearch serve --index "$(DEMO)/index" --port $(PORT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf "$(VENV)" "$(DEMO)" build *.egg-info
+
+# One environment, made twice as full for developers; a change of what is needed installs again.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[cpu,train]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[cpu,train,dev]"
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,72 @@
+"""The README's commands, run in its order as a newcomer would, on a made-up set of photos."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.photos import car_photo, write_gallery
+from tests.servers import clean_environment, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+SET_UP = re.compile(r"^make (demo|test)\b")  # these install and test everything; .ci/run runs them
+
+
+def commands(document: Path) -> list[str]:
+    """The commands of a document's `sh` blocks, one a line, without comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def script(lines: list[str], port: int) -> str:
+    """One shell script of the commands: the server in the background, curl failing on a status that is an error."""
+    steps = ["set -euo pipefail"]
+    for line in lines:
+        step = line.replace("8000", str(port)).replace(
+            "curl ", "curl --fail-with-body -sS -o /dev/null -w '%{http_code}\\n' "
+        )
+        if " serve " in f" {step} ":
+            step = (
+                f"{step} 2> server.log & server=$!\n"
+                "trap 'kill $server; wait $server || true' EXIT\n"
+                f"curl -sS --retry 60 --retry-delay 1 --retry-all-errors -f -o /dev/null http://127.0.0.1:{port}/readyz"
+            )
+        steps.append(step)
+    return "\n".join(steps)
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Path:
+    """A directory with the photos that the README speaks of."""
+    write_gallery(tmp_path / "photos" / "train", classes=4, photos=6)
+    write_gallery(tmp_path / "photos" / "val", classes=3, photos=4, first_kind=4)
+    (tmp_path / "photo.jpg").write_bytes(car_photo(4, 9))
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos" / "val")
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_every_command_of_the_readme_works(newcomer: Path) -> None:
+    lines = [line for line in commands(ROOT / "README.md") if not SET_UP.match(line)]
+    assert len(lines) >= 15
+    environment = clean_environment()
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script(lines, free_port())],
+        cwd=newcomer, env=environment, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert (newcomer / "report.json").is_file()
+    assert len((newcomer / "predictions.txt").read_text().splitlines()) == 12
+
+
+def test_the_set_up_is_the_two_commands_that_ci_runs() -> None:
+    set_up = [line for line in commands(ROOT / "README.md") if SET_UP.match(line)]
+    assert set_up == ["make demo GALLERY=photos/train", "make test"]
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "\nmake test\n" in ci
+    assert "make demo GALLERY=" in ci
