@@ -1,6 +1,7 @@
 """Building an index version: reader -> embedder -> writer, resumable, embedding only what changed."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -133,12 +134,13 @@ def _refuse(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipp
 def _publish(
     gallery: Path, index: IndexDirectory, embedder: Embedder, embedded: Sequence[Embedded], skipped: Sequence[Skipped]
 ) -> tuple[Manifest, bool]:
-    root = (gallery if gallery.is_dir() else gallery.parent).resolve()
-    items = [_gallery_item(row, one, root) for row, one in enumerate(embedded)]
+    folder = gallery if gallery.is_dir() else gallery.parent
+    root = folder.resolve()
+    items = [_gallery_item(row, one, folder) for row, one in enumerate(embedded)]
     model_sha256 = index.publish_model(embedder.directory)
     content = canonical_sha256(
         [
-            [(item.id, item.label, item.sha256) for item in items],
+            [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items],
             [(one.name, one.code) for one in skipped],
             [str(root), model_sha256, embedder.embedding_id, RECIPE],
         ]
@@ -180,7 +182,9 @@ def _current_manifest(index: IndexDirectory) -> Manifest | None:
         return None
 
 
-def _gallery_item(row: int, one: Embedded, root: Path) -> GalleryItem:
+def _gallery_item(row: int, one: Embedded, folder: Path) -> GalleryItem:
     assert isinstance(one.photo, Item)  # noqa: S101  # read_items gave it
-    path = relative_path(one.photo.path.absolute(), root)
+    # A gallery may be reached through a link, and then its own photos still lie inside it.
+    inside = one.photo.path.is_relative_to(folder)
+    path = relative_path(one.photo.path, folder if inside else folder.resolve())
     return GalleryItem(row=row, id=one.photo.id, label=one.photo.label, sha256=one.sha256, path=path)

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +43,15 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def write_items(path: Path, items: Iterable[GalleryItem]) -> None:
-    """Writes `items.sqlite`, not yet durably."""
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA journal_mode = OFF")
-        database.executescript(SCHEMA)
-        rows = ((item.row, item.id, item.label, item.sha256, item.path) for item in items)
-        database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
-    database.close()
+    """Writes `items.sqlite`, not yet durably; raises IndexInvalid when it cannot."""
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("PRAGMA journal_mode = OFF")
+            database.executescript(SCHEMA)
+            rows = ((item.row, item.id, item.label, item.sha256, item.path) for item in items)
+            database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
+    except sqlite3.Error as problem:
+        raise IndexInvalid(f"{path} cannot be written: {problem}.") from problem
 
 
 class ItemTable:
@@ -59,11 +62,16 @@ class ItemTable:
         self._lock = threading.Lock()
         try:
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
+        try:
             (self._count,) = self._database.execute("SELECT count(*) FROM items").fetchone()
             (last,) = self._database.execute("SELECT coalesce(max(row), -1) FROM items").fetchone()
         except sqlite3.Error as problem:
+            self.close()
             raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
         if last != self._count - 1:
+            self.close()
             raise IndexInvalid(f"{path} lacks rows: {self._count} rows, the last is number {last}.")
 
     def __len__(self) -> int:

@@ -2,7 +2,8 @@
 
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,27 @@ class BuildProgress:
         directory.mkdir(parents=True, exist_ok=True)
         self._dim = dim
         self._lock = threading.Lock()
-        path = directory / "embeddings.sqlite"
+        self._path = directory / "embeddings.sqlite"
+        with self._refusing():
+            self._database = sqlite3.connect(self._path, check_same_thread=False)
         try:
-            self._database = sqlite3.connect(path, check_same_thread=False)
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
-        except sqlite3.Error as problem:
-            raise IndexInvalid(f"The unfinished work in {path} cannot be used ({problem}); delete it.") from problem
+            with self._refusing():
+                self._database.execute("PRAGMA synchronous = FULL")
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)"
+                )
+        except IndexInvalid:
+            self.close()
+            raise
 
     def __len__(self) -> int:
-        with self._lock:
+        with self._refusing():
             (count,) = self._database.execute("SELECT count(*) FROM done").fetchone()
         return int(count)
 
     def get(self, sha256: str) -> Embeddings | None:
         """float32 (D,), or None when the photo is not done."""
-        with self._lock:
+        with self._refusing():
             row = self._database.execute("SELECT embedding FROM done WHERE sha256 = ?", (sha256,)).fetchone()
         if row is None or len(row[0]) != 4 * self._dim:
             return None
@@ -42,8 +48,18 @@ class BuildProgress:
     def add(self, embeddings: Mapping[str, Embeddings]) -> None:
         """Makes one batch durable: all of it or nothing."""
         rows = [(sha256, vector.astype(np.float32).tobytes()) for sha256, vector in embeddings.items()]
-        with self._lock, self._database:
+        with self._refusing(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
 
     def close(self) -> None:
         self._database.close()
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Holds the database for one thread; what SQLite objects to becomes one sentence."""
+        try:
+            with self._lock:
+                yield
+        except sqlite3.Error as problem:
+            message = f"The unfinished work in {self._path} cannot be used ({problem}); delete it."
+            raise IndexInvalid(message) from problem

@@ -17,12 +17,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
-from model.card import CARD_NAME, Card, card_sha256, load_card, verify_artifact
-from model.errors import IndexInvalid, IndexLocked, IndexNotFound, ModelMismatch, VersionNotFound
+from model.card import CARD_NAME, Card, card_sha256, verify_artifact
+from model.errors import IndexInvalid, IndexLocked, IndexNotFound, ModelInvalid, ModelMismatch, VersionNotFound
 from model.files import FileRecord, fsync_directory, fsync_file, read_json, write_durably
 
 SCHEMA_VERSION = 1
@@ -67,6 +67,10 @@ class Manifest:
             manifest = cls(**value, files=files)
         except (KeyError, TypeError, AttributeError) as problem:
             raise IndexInvalid(f"{directory / MANIFEST_NAME} lacks or misspells a field: {problem}.") from problem
+        for field in fields(cls):
+            kind: Any = get_origin(field.type) or field.type
+            if not isinstance(getattr(manifest, field.name), kind):
+                raise IndexInvalid(f"{directory / MANIFEST_NAME} has a {field.name} of another kind.")
         if manifest.metric != "inner_product":
             raise IndexInvalid(f"{directory} was built for the metric {manifest.metric!r}, not inner_product.")
         return manifest
@@ -93,7 +97,7 @@ class IndexDirectory:
             name = (self.root / CURRENT_NAME).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as problem:
             raise IndexNotFound(f"There is no index in {self.root}; make one: carsearch index GALLERY") from problem
-        if not name or "/" in name or name.startswith("."):
+        if not name or "/" in name or name.startswith(".") or len(name) > 255:
             raise IndexInvalid(f"{self.root / CURRENT_NAME} does not name a version.")
         return name
 
@@ -155,12 +159,15 @@ class IndexDirectory:
 
     def publish_model(self, source: Path) -> str:
         """Copies a model artifact into `models/` by the same steps as a version; returns the sha256 that names it."""
-        card = load_card(source)
+        card = verify_artifact(source)
         name = card_sha256(source)
         target = self.model_path(name)
         if target.is_dir():
-            verify_artifact(target)
-            return name
+            try:
+                verify_artifact(target)
+                return name
+            except ModelInvalid:
+                _remove(target)  # a damaged copy; the source, verified above, replaces it
 
         def write(directory: Path) -> None:
             for file in (*card.files, CARD_NAME):  # the card last: it names the others
@@ -183,7 +190,8 @@ class IndexDirectory:
             files = {name: asdict(FileRecord.of(directory / name)) for name in names}
             for name in names:
                 fsync_file(directory / name)
-            text = json.dumps({**manifest.to_json(), "files": files}, indent=1, ensure_ascii=False)
+            # The gallery's path may hold bytes that are not UTF-8; ASCII escapes carry them.
+            text = json.dumps({**manifest.to_json(), "files": files}, indent=1)
             write_durably(directory / MANIFEST_NAME, text.encode())
 
         self._publish(self.path_of(version), write_all)
@@ -195,11 +203,18 @@ class IndexDirectory:
         temporary = target.with_name(f"{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write(temporary)
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                fsync_file(Path(folder, name))
-            fsync_directory(Path(folder))
+        try:
+            write(temporary)
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    fsync_file(Path(folder, name))
+                fsync_directory(Path(folder))
+        except (OSError, IndexInvalid) as problem:
+            shutil.rmtree(temporary, ignore_errors=True)  # the disk may be full
+            if isinstance(problem, IndexInvalid):
+                raise
+            where = problem.filename or temporary
+            raise IndexInvalid(f"{where} cannot be written: {problem.strerror or problem}.") from problem
         temporary.rename(target)
         fsync_directory(target.parent)
         fsync_directory(target.parent.parent)
@@ -230,11 +245,24 @@ class IndexDirectory:
         current = self.current()
         published = self.versions()
         kept = {*published[-keep:], current}
-        models = {self.manifest(version).model_sha256 for version in kept if version in published}
+        models = {model for version in kept if (model := self._model_of(version)) is not None}
+        for leftover in self.root.glob(f"{CURRENT_NAME}.*.tmp"):
+            leftover.unlink()
         for folder, names in (("versions", kept), ("models", models)):
             for path in sorted((self.root / folder).iterdir()):
                 if path.name not in names:
-                    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name}.deleted")
-                    if doomed != path:
-                        path.rename(doomed)
-                    shutil.rmtree(doomed, ignore_errors=True)
+                    _remove(path)
+
+    def _model_of(self, version: str) -> str | None:
+        try:
+            return self.manifest(version).model_sha256
+        except IndexInvalid:
+            return None  # damaged; a build must not fail because an old version has
+
+
+def _remove(path: Path) -> None:
+    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name}.deleted")
+    if doomed != path:
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

@@ -132,18 +132,23 @@ class Card:
                 f"The model card has schema {value.get('schema_version')!r}; this version reads {SCHEMA_VERSION}."
             )
         try:
-            return cls(
+            card = cls(
                 name=str(value["name"]),
                 architecture=str(value["architecture"]),
                 embedding_dim=int(value["embedding_dim"]),
                 input=InputSpec.from_json(value["input"]),
                 files={name: FileRecord(**record) for name, record in value["files"].items()},
-                golden=dict(value["golden"]),
+                golden={name: [float(one) for one in values] for name, values in value["golden"].items()},
                 parity=[Parity(**parity) for parity in value["parity"]],
                 training=dict(value["training"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
             raise ModelInvalid(f"The model card lacks or misspells a field: {problem}.") from problem
+        if WEIGHTS_NAME not in card.files:
+            raise ModelInvalid(f"The model card names no {WEIGHTS_NAME}.")
+        if any(len(embedding) != card.embedding_dim for embedding in card.golden.values()):
+            raise ModelInvalid(f"A golden embedding of the model card does not have {card.embedding_dim} values.")
+        return card
 
     def save(self, directory: Path) -> None:
         """Writes `card.json` durably and whole: readers see the old card or the new one."""

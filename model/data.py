@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import os
 import stat
 import unicodedata
@@ -70,6 +71,8 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as problem:
         raise FileUnreadable(f"{printable(str(path))} cannot be read: {problem.strerror or problem}.") from problem
+    except ValueError as problem:  # a NUL, which no file name holds but a manifest may
+        raise FileUnreadable(f"{str(path)!r} cannot be read: {problem}.") from problem
 
 
 def normalise_label(name: str) -> str:
@@ -159,7 +162,7 @@ def _from_manifest(manifest: Path) -> ItemList:
         raise ManifestInvalid(f"{manifest} cannot be read: {problem.strerror}.") from problem
     except UnicodeDecodeError as problem:
         raise ManifestInvalid(f"{manifest} is not a CSV file in UTF-8.") from problem
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = reader.fieldnames or []
         for column in ("path", "class"):
@@ -167,7 +170,7 @@ def _from_manifest(manifest: Path) -> ItemList:
                 raise ManifestInvalid(f'{manifest} has no column "{column}"; its first line must be path,class[,id].')
         items = [_manifest_item(manifest, reader.line_num, row) for row in reader]
     except csv.Error as problem:
-        raise ManifestInvalid(f"{manifest}, line {reader.line_num}: {problem}.") from problem
+        raise ManifestInvalid(f"{manifest}, line {reader.reader.line_num}: {problem}.") from problem
     refuse_duplicate_ids(items)
     return ItemList(sorted(items, key=lambda item: item.id), [])
 

@@ -35,6 +35,7 @@ def export(directory: Path, photos: Path | None = None, progress: Progress = sil
     path = graph_path(directory)
     try:
         _convert(load_network(directory, card), path)
+        card = _with_graph(directory, card)
         parity = measure_parity(directory, card, crops, progress)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -107,11 +108,15 @@ def measure_parity(directory: Path, card: Card, crops: Pixels, progress: Progres
     return parity
 
 
-def _record(directory: Path, card: Card, parity: Parity) -> None:
+def _with_graph(directory: Path, card: Card) -> Card:
     path = graph_path(directory)
     names = [str(file.relative_to(directory)) for file in (path, path.with_suffix(".bin"))]
     records = {name: FileRecord.of(directory / name) for name in names}
-    exported = dataclasses.replace(card, files={**card.files, **records}, parity=[parity])
+    return dataclasses.replace(card, files={**card.files, **records})
+
+
+def _record(directory: Path, card: Card, parity: Parity) -> None:
+    exported = dataclasses.replace(card, parity=[parity])
     embedder = Embedder(directory, exported, OpenVINORuntime(directory, exported))
     golden = embedder.embed_photo((directory / GOLDEN_NAME).read_bytes())
     dataclasses.replace(exported, golden={**exported.golden, parity.runtime: golden.tolist()}).save(directory)

@@ -50,7 +50,7 @@ def read_json(path: Path, error: type[CarsearchError]) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}.") from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise error(f"{path} is not valid JSON.") from problem
     if not isinstance(value, dict):
         raise error(f"{path} does not hold a JSON object.")

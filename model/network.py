@@ -5,6 +5,7 @@ Recognition", CVPR 2016), L2-normalised.
 """
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import cast
 from urllib.error import URLError
 
@@ -59,13 +60,17 @@ class EmbeddingNetwork(nn.Module):
 
 
 def load_imagenet(network: EmbeddingNetwork) -> None:
-    """Starts a network from torchvision's ImageNet weights, which torch.hub downloads; raises ModelInvalid offline."""
+    """Starts a network from torchvision's ImageNet weights, which torch.hub downloads or has downloaded before.
+
+    Raises ModelInvalid when there is no network to download them from, or the file is damaged.
+    """
     try:
         weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as problem:
-        raise ModelInvalid(f"The ImageNet weights cannot be downloaded ({problem}); use --init random.") from problem
-    wanted = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    network.backbone.load_state_dict(wanted)
+        wanted = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+        network.backbone.load_state_dict(wanted)
+    except (URLError, OSError, RuntimeError, EOFError, LookupError, UnpicklingError) as problem:
+        reason = str(problem).partition("\n")[0] or type(problem).__name__
+        raise ModelInvalid(f"The ImageNet weights cannot be had ({reason}); use --init random.") from problem
 
 
 def save_weights(network: EmbeddingNetwork, directory: Path) -> None:

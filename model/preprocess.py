@@ -2,7 +2,8 @@
 
 Rules of `decode`, so that a photo means the same wherever it enters:
   - JPEG, PNG and WebP by content, whatever the name or declared type; of several frames, the first;
-  - EXIF orientation 1..8 is applied, anything broken counts as 1; other metadata and colour profiles are ignored;
+  - EXIF orientation 1..8 is applied (XMP's where EXIF has none), anything broken counts as 1; other metadata and
+    colour profiles are ignored;
   - transparency is composited on white; 16-bit values keep their high byte; CMYK and grey become RGB;
   - sides below 16 pixels, or one side more than 20 times the other, are not photos of a car: ImageDegenerate.
 """
@@ -22,7 +23,7 @@ from model.errors import (
     ImageUndecodable,
     UnsupportedImageFormat,
 )
-from model.imageheader import read_header
+from model.imageheader import ImageHeader, read_header
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,9 +50,11 @@ def decode(data: bytes) -> Pixels:
 
     Raises one of the kinds of ImageRejected, whatever the bytes are; never anything else.
     """
-    _check_header(data)
+    header = _check_header(data)
     try:
         with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
+            if image.size != (header.width, header.height):  # a second header, behind the one that was checked
+                raise ValueError("the photo declares two sizes")
             image.load()
             orientation = _orientation(image)
             upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
@@ -86,7 +89,7 @@ def resize_shorter_side(pixels: Pixels, side: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def _check_header(data: bytes) -> None:
+def _check_header(data: bytes) -> ImageHeader:
     if not data:
         raise EmptyFile("The file is empty.")
     try:
@@ -106,6 +109,7 @@ def _check_header(data: bytes) -> None:
             f"The photo has {width} x {height} pixels; it needs at least {MIN_SIDE} a side, "
             f"and no side more than {MAX_ASPECT} times the other."
         )
+    return header
 
 
 def _orientation(image: Image.Image) -> int:

@@ -10,6 +10,7 @@ and the weights of the best epoch become the artifact.
 import argparse
 import dataclasses
 import importlib.metadata
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -22,13 +23,14 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from model.artifact import create_artifact
 from model.card import canonical_sha256
 from model.classifier import Classifier
 from model.data import Item, Skipped, read_items, split_classes
-from model.errors import CarsearchError, DataInvalid, RunMismatch
+from model.errors import CarsearchError, DataInvalid, RunMismatch, SettingsInvalid
 from model.files import read_json, write_durably
 from model.network import EmbeddingNetwork, load_imagenet
 from model.preprocess import decode
@@ -69,6 +71,8 @@ def train(options: TrainOptions) -> Path:
     Raises DataInvalid when there is nothing to learn from, RunMismatch when `out` holds another run's checkpoints.
     """
     recipe = recipe_named(options.recipe).shortened(options.epochs)
+    if recipe.epochs < 1 or options.devices < 1 or options.workers < 0:
+        raise SettingsInvalid("Training needs at least 1 epoch and 1 device, and no fewer than 0 workers.")
     train_items, val_items = _load_items(options, recipe)
     folder = options.out / TRAINING_FOLDER
     _claim_run(folder, options, recipe, train_items, val_items)
@@ -142,9 +146,11 @@ def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[
 
 def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool) -> L.Trainer:
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    callbacks: list[L.Callback] = [ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)]
+    callbacks: list[L.Callback] = []
     if monitor:
         callbacks.append(ModelCheckpoint(filename="best", monitor="val_top1", mode="max", **common))
+    # After "best", whose score of this epoch it carries: a resumed run would otherwise let a worse epoch replace it.
+    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common))
     loggers: list[Logger] = [CSVLogger(folder, name="csv")]
     if _installed("tensorboard"):
         loggers.append(TensorBoardLogger(folder, name="tensorboard"))
@@ -158,12 +164,23 @@ def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool)
         precision=_precision(options.precision, accelerator),  # type: ignore[arg-type]  # Lightning's literal type
         max_epochs=recipe.epochs,
         callbacks=callbacks,
+        plugins=[_DurableCheckpoints()],
         logger=loggers,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours deal the rows; Lightning's pads with repeats that would be scored
         enable_model_summary=False,
     )
+
+
+class _DurableCheckpoints(TorchCheckpointIO):
+    """Lightning's own goes by way of the temporary folder; on another disk, a kill would leave half a checkpoint."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        del storage_options
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_durably(Path(path), buffer.getvalue())
 
 
 def _precision(wanted: str, accelerator: str) -> str:
@@ -247,10 +264,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--workers", type=int, default=TrainOptions.workers, help="decoding processes a device")
     parser.add_argument("--precision", choices=("auto", "bf16-mixed", "32-true"), default=TrainOptions.precision)
+    options = TrainOptions(**vars(parser.parse_args(arguments)))
     try:
-        print(train(TrainOptions(**vars(parser.parse_args(arguments)))))
+        print(train(options))
     except CarsearchError as problem:
         print(f"error: {problem}", file=sys.stderr)
+        return 1
+    except OSError as problem:
+        print(f"error: {problem.filename or options.out}: {problem.strerror or problem}.", file=sys.stderr)
         return 1
     return 0
 

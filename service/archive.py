@@ -154,7 +154,7 @@ def _zip_members(file: BinaryIO, settings: Settings) -> Iterator[_Member]:
             try:
                 with lock, archive.open(entry) as member:
                     return _read_limited(member, settings.max_photo_bytes)  # type: ignore[arg-type]
-            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as problem:
+            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as problem:
                 raise ImageUndecodable("The file is damaged inside the archive.") from problem
 
         yield _Member(name, entry.file_size, entry.compress_size, unusable, read)
@@ -211,6 +211,9 @@ def _tar_members(file: BinaryIO, settings: Settings) -> Iterator[_Member]:
                 return data
 
             yield _Member(name, entry.size, entry.size, unusable, read)
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end
+            raise ArchiveInvalid("The tar is damaged or cut off.")
     except (tarfile.TarError, ValueError, OSError, EOFError) as problem:
         raise ArchiveInvalid("The tar is damaged or cut off.") from problem
 

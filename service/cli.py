@@ -260,7 +260,7 @@ def _show_versions(directory: "IndexDirectory", verify: bool) -> None:
 @contextmanager
 def _progress(what: str) -> "Iterator[embedder.Progress]":
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -20,9 +20,11 @@ def search(url: str, data: bytes, k: int, labels: Sequence[str]) -> dict[str, An
         response = httpx.post(
             f"{url.rstrip('/')}/search", params=query, files={"file": ("photo", data)}, timeout=TIMEOUT_S
         )
-        body: dict[str, Any] = response.json()
+        body: Any = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
         raise ServerUnreachable(f"{url} gave no answer that can be read: {problem}.") from problem
+    if not isinstance(body, dict) or (response.is_success and "results" not in body):
+        raise ServerUnreachable(f"{url} answers, but not as a carsearch server.")
     if response.is_success:
         return body
     raise ServerRefused(str(body.get("code", "internal")), str(body.get("detail", f"status {response.status_code}")))

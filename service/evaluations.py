@@ -62,7 +62,12 @@ class Evaluations:
             data.close.close()
             raise Overloaded("The server is busy with another evaluation; try again later.")
         self._busy = True
-        await asyncio.to_thread(self._write, record)
+        try:
+            await asyncio.to_thread(self._begin, record, data)
+        except BaseException:
+            data.close.close()
+            self._free()
+            raise
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, record, data, engine)
         running.add_done_callback(lambda _: self._free())
         return running
@@ -70,8 +75,12 @@ class Evaluations:
     def _free(self) -> None:
         self._busy = False
 
+    def _begin(self, record: EvaluationRecord, data: EvaluationInput) -> None:
+        data.close.enter_context(self._held(record.id))  # before the record, so that nobody finds it without its owner
+        self._write(record)
+
     def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> EvaluationRecord:
-        with self._held(record.id), data.close:
+        with data.close:
             finished = record.model_copy(update=self._outcome(record, data, engine))
             self._write(finished)
         self._metrics.evaluations.labels(finished.status).inc()
@@ -106,16 +115,21 @@ class Evaluations:
 
     def read(self, identity: str) -> EvaluationRecord:
         """The record of an evaluation of any replica; raises UnknownEvaluation."""
-        if not IDENTITY.fullmatch(identity):
-            raise UnknownEvaluation("There is no evaluation with this id.")
-        try:
-            record = EvaluationRecord.model_validate_json(self._record(identity).read_bytes())
-        except FileNotFoundError as problem:
-            raise UnknownEvaluation("There is no evaluation with this id.") from problem
+        record = self._stored(identity)
         if record.status == "running" and not self._is_held(identity):
-            problem_json = {"code": "internal", "detail": "The server that ran the evaluation ended; start it again."}
-            return record.model_copy(update={"status": "failed", "problem": problem_json})
+            record = self._stored(identity)  # it may have ended between the two looks
+            if record.status == "running":
+                detail = "The server that ran the evaluation ended; start it again."
+                return record.model_copy(update={"status": "failed", "problem": {"code": "internal", "detail": detail}})
         return record
+
+    def _stored(self, identity: str) -> EvaluationRecord:
+        try:
+            if IDENTITY.fullmatch(identity):
+                return EvaluationRecord.model_validate_json(self._record(identity).read_bytes())
+        except FileNotFoundError:
+            pass
+        raise UnknownEvaluation("There is no evaluation with this id.")
 
     def cancel(self, identity: str) -> EvaluationRecord:
         """Asks an evaluation to stop, whichever replica runs it; one that has ended stays as it is."""
@@ -149,7 +163,7 @@ class Evaluations:
             with (self._directory / f"{identity}.lock").open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
-            return True  # recorded a moment ago, its thread has not begun
+            return False
         except OSError as problem:
             return problem.errno in (errno.EAGAIN, errno.EACCES)
         return False

@@ -18,6 +18,8 @@ from service.problems import PayloadTooLarge, UploadTimeout, problem_response
 from service.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# After these the connection ends: what is still on its way will not be read, or uvicorn hangs up after a bug.
+CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
 log = logging.getLogger("carsearch")
 
 
@@ -42,7 +44,6 @@ class Guard:
         if declared.isdecimal() and int(declared) > limit:
             scope["problem_code"] = PayloadTooLarge.code
             refused = problem_response(scope["request_id"], PayloadTooLarge.code, _too_large(limit))
-            refused.headers["Connection"] = "close"  # the body is still on its way and nobody will read it
             await refused(scope, receive, answer.send)
             return
         await self.app(scope, self._counted(receive, limit), answer.send)
@@ -92,6 +93,8 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self._scope["request_id"]
             headers["X-Content-Type-Options"] = "nosniff"
+            if self._scope.get("problem_code") in CUT_OFF:
+                headers["Connection"] = "close"
             self._count(message["status"])
         await self._send(message)
 

@@ -4,7 +4,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from service.metrics import Metrics
 from service.problems import DeadlineExceeded, Overloaded
@@ -23,11 +26,11 @@ class WorkPool:
         self._waiting = 0  # touched on the event loop only
         self._gauge = metrics.waiting
 
-    async def run(self, work: Callable[[], Result]) -> tuple[Result, float]:
+    async def run(self, work: Callable[[], Result], request: Request) -> tuple[Result, float]:
         """Runs `work` in a thread; returns its result and how long it waited for one, in milliseconds.
 
-        Raises Overloaded when the queue is full and DeadlineExceeded when the answer would come too late. Work that is
-        still waiting then, or whose client has gone, is never started.
+        Raises Overloaded when the queue is full, DeadlineExceeded when the answer would come too late, ClientDisconnect
+        when nobody waits for it any more. Work that is still waiting then is never started.
         """
         if self._waiting >= self._limit:
             raise Overloaded("The server has more searches than it can answer; try again in a moment.")
@@ -41,7 +44,8 @@ class WorkPool:
         self._gauge.set(self._waiting)
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, timed)
+                running = asyncio.get_running_loop().run_in_executor(self._threads, timed)
+                return await _unless_gone(request, running)
         except TimeoutError as problem:
             raise DeadlineExceeded("The answer was not ready in time; try again in a moment.") from problem
         finally:
@@ -50,3 +54,22 @@ class WorkPool:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+async def disconnected(request: Request) -> None:
+    """Returns when the client of a request whose body has been read is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _unless_gone(request: Request, running: "asyncio.Future[Result]") -> Result:
+    gone: asyncio.Future[Any] = asyncio.ensure_future(disconnected(request))
+    waited_for: tuple[asyncio.Future[Any], ...] = (running, gone)
+    try:
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            raise ClientDisconnect
+        return running.result()
+    finally:
+        running.cancel()
+        gone.cancel()

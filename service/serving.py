@@ -13,6 +13,7 @@ from service.problems import NotReady
 from service.settings import Settings
 
 RETRY_S = 60
+NO_INDEX = "There is no index to serve yet."
 log = logging.getLogger("carsearch")
 
 
@@ -65,7 +66,9 @@ class Serving:
             # The time tells a version published again under its name from one that was refused a moment ago.
             seen = (version, (self.index.root / CURRENT_NAME).stat().st_mtime_ns)
         except (IndexNotFound, OSError) as problem:
-            self._why_not = str(problem)
+            if self._why_not != NO_INDEX:
+                log.warning("%s", problem)
+            self._why_not = NO_INDEX
             return
         except CarsearchError as problem:
             self._refuse("CURRENT", problem)
@@ -110,6 +113,6 @@ class Serving:
             return  # an unreadable CURRENT is looked at again and again, but told once
         self.refused_version = version
         self._retry_at = time.monotonic() + RETRY_S  # the disk may have had a bad moment
-        self._why_not = f"The index cannot be served: {problem}"
+        self._why_not = "The index cannot be served; the server's log says why."
         self.metrics.refused.inc()
         log.error("refused index version %s: %s", version, problem)

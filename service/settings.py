@@ -92,5 +92,5 @@ def load_settings(**chosen: object) -> Settings:
         first = problem.errors(include_url=False, include_input=False)[0]
         name = PREFIX + str(first["loc"][0]).upper()
         raise SettingsInvalid(f"{name} is wrong: {first['msg']}.") from problem
-    except ValueError as problem:  # a value that is not the JSON it must be
-        raise SettingsInvalid(f"A setting cannot be read: {problem}.") from problem
+    except ValueError as problem:  # the one setting whose text is parsed before it is validated
+        raise SettingsInvalid(f'{PREFIX}DATASETS is wrong: it must be JSON, as in {{"val": "/data/val"}}.') from problem

@@ -55,7 +55,7 @@ class _Parts:
 
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        if b"filename" not in options and b"filename*" not in options:
+        if b"filename" not in options:
             return
         self._wanted = options.get(b"name") == self.field
         self.files += self._wanted

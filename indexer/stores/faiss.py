@@ -91,7 +91,9 @@ class FaissStore:
         return int(self._index.ntotal)
 
     def write(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+        # FAISS's own file writer loses the error of closing a file: a full disk leaves a short one, silently.
+        with path.open("wb") as file:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
 
     def vectors(self, rows: Rows) -> Embeddings:
         copied: Embeddings = self._matrix()[rows]

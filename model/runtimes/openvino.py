@@ -34,7 +34,8 @@ class OpenVINORuntime:
 
     def __init__(self, directory: Path, card: Card, cache_dir: Path | None = None) -> None:
         path = graph_path(directory)
-        if not path.is_file():
+        # A graph that the card does not name was never measured: an export that was killed left it behind.
+        if str(path.relative_to(directory)) not in card.files or not path.is_file():
             raise ModelInvalid(
                 f"The model in {directory} has no OpenVINO graph; make one with: carsearch export {directory}"
             )

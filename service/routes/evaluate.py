@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from model.data import read_items
-from model.errors import EvaluationTooLarge, UnknownDataset
+from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
 from service.archive import read_archive
 from service.evaluations import EvaluationInput, new_record
+from service.pool import disconnected
 from service.problems import STATUS_OF, MalformedJson, UnsupportedContentType, problem_response, request_id_of
 from service.routes.search import problems
 from service.schemas import DatasetRequest, EvaluationRecord
@@ -86,7 +87,7 @@ async def cancel(identity: str, state: ServerState) -> EvaluationRecord:
 async def _answer_of(
     request: Request, state: State, identity: str, running: "asyncio.Future[EvaluationRecord]", predictions: bool
 ) -> Response:
-    gone: asyncio.Future[object] = asyncio.ensure_future(_disconnected(request))
+    gone: asyncio.Future[object] = asyncio.ensure_future(disconnected(request))
     await asyncio.wait((cast("asyncio.Future[object]", running), gone), return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
         await run_in_threadpool(state.evaluations.cancel, identity)
@@ -99,11 +100,6 @@ async def _answer_of(
         return problem_response(request_id_of(request), code, problem["detail"])
     pairs = {"predictions": record.predictions} if predictions else {}
     return JSONResponse({**record.report, **pairs})
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _read_set(request: Request, state: State) -> EvaluationInput:
@@ -122,7 +118,11 @@ async def _named_set(request: Request, state: State) -> EvaluationInput:
         raise MalformedJson('The body must be {"dataset": "<name>"}.') from problem
     if name not in state.settings.datasets:
         raise UnknownDataset("There is no data set with this name; GET /info lists them.")
-    found = await run_in_threadpool(read_items, state.settings.datasets[name])
+    path = state.settings.datasets[name]
+    try:
+        found = await run_in_threadpool(read_items, path)
+    except DataInvalid as problem:  # the client knows the set by its name; where it lies is not told
+        raise type(problem)(str(problem).replace(str(path), f'"{name}"')) from problem
     return EvaluationInput(found.items, found.skipped, contextlib.ExitStack())
 
 

@@ -17,11 +17,11 @@ router = APIRouter(tags=["gallery"])
 LONGEST_SIDE = 1024
 
 
-@router.get("/gallery/classes")
-async def classes(state: ServerState) -> dict[str, int]:
+@router.get("/gallery/classes", responses=problems(429, 503))
+async def classes(request: Request, state: ServerState) -> dict[str, int]:
     """The classes of the gallery with their numbers of photos, in alphabetical order."""
     engine = state.serving.engine
-    found, _ = await state.pool.run(engine.items.classes)
+    found, _ = await state.pool.run(engine.items.classes, request)
     return found
 
 
@@ -33,7 +33,7 @@ async def classes(state: ServerState) -> dict[str, int]:
 async def image(request: Request, identity: str, state: ServerState) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
     engine = state.serving.engine
-    (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity))
+    (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity), request)
     headers = {"ETag": etag, "Cache-Control": "public, max-age=3600"}
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)

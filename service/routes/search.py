@@ -32,9 +32,10 @@ FILE_BODY: dict[str, Any] = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documents error answers of a route in the one shape they have."""
-    schema = {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}
-    return {status: {"description": "See `code`.", "content": {MEDIA_TYPE: schema}} for status in statuses}
+    """Documents error answers of a route in the one shape they have; "default" stands for all others."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    all_statuses: tuple[int | str, ...] = (*statuses, "default")
+    return {status: {"description": "See `code`.", "content": content} for status in all_statuses}
 
 
 @router.post("/search", openapi_extra=FILE_BODY, responses=problems(400, 408, 413, 415, 422, 429, 503))
@@ -52,7 +53,7 @@ async def search(
         await receive_file(request, "file", sink)
         data = sink.getvalue()
     received = time.perf_counter()
-    result, queue_ms = await state.pool.run(lambda: engine.search(data, k, class_ or ()))
+    result, queue_ms = await state.pool.run(lambda: engine.search(data, k, class_ or ()), request)
     total_ms = (time.perf_counter() - received) * 1000
     stages = {"queue": queue_ms, **result.stages_ms, "total": total_ms}
     for stage, milliseconds in stages.items():

@@ -1,0 +1,101 @@
+"""Runs index builds that end by SIGKILL at a chosen step; started by `test_kill` as a process of its own.
+
+Reads one order a line, forks a child that builds, and answers one line of JSON: the names of the steps that were
+reached, how many photos the network embedded, and the signal that ended the child. The server itself never computes
+anything, so that no thread of a library is lost in the fork.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from indexer.build import build_index
+from indexer.progress import BuildProgress
+from indexer.versions import IndexDirectory
+from model.embedder import Embedder
+
+CALLS = (
+    (os, "fsync"),
+    (os, "rename"),
+    (os, "replace"),
+    (os, "mkdir"),
+    (os, "unlink"),
+    (os, "rmdir"),
+    (shutil, "copyfile"),
+    (BuildProgress, "add"),
+    (Embedder, "embed_crops"),
+)
+
+
+class Steps:
+    """Counts the durable steps of this process and ends it just before number `last`; 0 never does."""
+
+    def __init__(self, last: int, log: int) -> None:
+        self._last = last
+        self._log = log
+        self._count = 0
+
+    def reached(self, name: str) -> None:
+        self._count += 1
+        os.write(self._log, f"{name}\n".encode())
+        if self._count == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrap(self, owner: object, name: str) -> None:
+        """Makes every call of a function a step, and its return one where the caller would not know it happened."""
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def stepping(*arguments: Any, **options: Any) -> Any:
+            self.reached(name)
+            result = original(*arguments, **options)
+            if name == "embed_crops":
+                os.write(self._log, f"photos {len(arguments[1])}\n".encode())
+            if owner in (BuildProgress, Embedder):  # after any other call is before the next
+                self.reached(f"after {name}")
+            return result
+
+        setattr(owner, name, stepping)
+
+
+def build(order: dict[str, Any], embedder: Embedder, log: int) -> None:
+    """What a child does."""
+    steps = Steps(order["last"], log)
+    for owner, name in CALLS:
+        steps.wrap(owner, name)
+    build_index(Path(order["photos"]), IndexDirectory(Path(order["index"])), embedder, keep=order["keep"])
+    steps.reached("end")
+
+
+def serve(model: str) -> None:
+    """Answers orders until the input ends."""
+    embedders = {model: Embedder.load(model, "fake")}
+    for line in sys.stdin:
+        order = json.loads(line)
+        embedder = embedders.setdefault(order["model"], Embedder.load(order["model"], "fake"))
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                build(order, embedder, writing)
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as log:
+            lines = log.read().splitlines()
+        _, status = os.waitpid(child, 0)
+        photos = [int(line.split()[1]) for line in lines if line.startswith("photos ")]
+        answer = {
+            "steps": [line for line in lines if not line.startswith("photos ")],
+            "embedded": sum(photos),
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+        }
+        print(json.dumps(answer), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

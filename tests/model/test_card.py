@@ -1,0 +1,171 @@
+"""The card: what names an embedding space, and one sentence for every way an artifact can be damaged."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.card import (
+    CARD_NAME,
+    GOLDEN_NAME,
+    WEIGHTS_NAME,
+    Card,
+    InputSpec,
+    Parity,
+    canonical_sha256,
+    card_sha256,
+    load_card,
+    verify_artifact,
+)
+from model.embedder import Embedder, find_model
+from model.errors import ModelInvalid, ModelNotFound
+from model.files import FileRecord
+
+CARD = Card(
+    name="아반떼",
+    architecture="resnet18",
+    embedding_dim=2,
+    input=InputSpec(72, 64),
+    files={WEIGHTS_NAME: FileRecord(3, "ab" * 32), GOLDEN_NAME: FileRecord(4, "cd" * 32)},
+    golden={"torch": [0.6, 0.8]},
+    parity=[Parity("openvino", "fp32", "fp32", 16, 0.99999, 0.999999)],
+    training={"recipe": {"lr": 0.01}},
+)
+
+
+def with_parity(low: float) -> Card:
+    return dataclasses.replace(CARD, parity=[Parity("openvino", "int8", "fp32", 256, low, 0.99999)])
+
+
+@pytest.fixture
+def artifact(fake_model: Path, tmp_path: Path) -> Path:
+    """A model directory of the test's own."""
+    return Path(shutil.copytree(fake_model, tmp_path / "model"))
+
+
+def rewrite(directory: Path, **changes: Any) -> None:
+    """Changes fields of a card on disk; None takes a field out."""
+    value = {**json.loads((directory / CARD_NAME).read_bytes()), **changes}
+    kept = {name: field for name, field in value.items() if field is not None}
+    (directory / CARD_NAME).write_text(json.dumps(kept))
+
+
+def test_a_card_survives_being_written_and_read(tmp_path: Path) -> None:
+    CARD.save(tmp_path)
+    assert load_card(tmp_path) == CARD
+    assert "아반떼" in (tmp_path / CARD_NAME).read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == [CARD_NAME]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dataclasses.replace(CARD, files={**CARD.files, WEIGHTS_NAME: FileRecord(3, "ef" * 32)}),
+        dataclasses.replace(CARD, input=InputSpec(73, 64)),
+        dataclasses.replace(CARD, input=InputSpec(72, 63)),
+        dataclasses.replace(CARD, input=InputSpec(72, 64, mean=(0.5, 0.5, 0.5))),
+        dataclasses.replace(CARD, input=InputSpec(72, 64, decoder="pillow-2")),
+    ],
+    ids=["weights", "resize", "crop", "mean", "decoder"],
+)
+def test_another_network_or_preprocessing_is_another_embedding_space(other: Card) -> None:
+    assert other.embedding_id("fp32") != CARD.embedding_id("fp32")
+
+
+def test_another_precision_is_another_space_and_provenance_is_not() -> None:
+    assert CARD.embedding_id("int8") != CARD.embedding_id("fp32")
+    renamed = dataclasses.replace(CARD, name="other", training={}, golden={}, parity=[])
+    assert renamed.embedding_id("fp32") == CARD.embedding_id("fp32")
+    assert len(CARD.embedding_id("fp32")) == 16
+
+
+def test_a_hash_does_not_depend_on_the_order_of_keys() -> None:
+    assert canonical_sha256({"a": 1, "b": [2]}) == canonical_sha256({"b": [2], "a": 1}) != canonical_sha256({"a": 1})
+
+
+@pytest.mark.parametrize(("low", "expected"), [(0.9999, True), (0.99989, False), (float("nan"), False)])
+def test_ids_are_interchangeable_when_a_measured_parity_names_the_pair(low: float, expected: bool) -> None:
+    card = with_parity(low)
+    fp32, int8, bf16 = (card.embedding_id(precision) for precision in ("fp32", "int8", "bf16"))
+    assert card.interchangeable(fp32, int8) is card.interchangeable(int8, fp32) is expected
+    assert card.interchangeable(bf16, bf16)
+    assert not card.interchangeable(fp32, bf16)
+    assert not card.interchangeable(int8, "0" * 16)
+
+
+@pytest.mark.parametrize("sides", [(64, 0), (63, 64), (5000, 64), (-1, -1)])
+def test_an_input_spec_that_cannot_be_is_refused(sides: tuple[int, int]) -> None:
+    with pytest.raises(ModelInvalid, match="1 <= crop <= resize <= 4096"):
+        InputSpec(*sides)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"architecture": None}, "lacks or misspells a field: 'architecture'"),
+        ({"input": None}, "lacks or misspells a field: 'input'"),
+        ({"input": {"resize": 72}}, "lacks or misspells a field: 'crop'"),
+        ({"input": {**dataclasses.asdict(CARD.input), "mean": [1, 2]}}, "lacks or misspells a field"),
+        ({"input": {**dataclasses.asdict(CARD.input), "decoder": "pillow-0"}}, "made with the decoder pillow-0"),
+        ({"embedding_dim": "many"}, "lacks or misspells a field"),
+        ({"embedding_dim": float("inf")}, "lacks or misspells a field"),
+        ({"files": []}, "lacks or misspells a field"),
+        ({"files": {}}, "names no weights.safetensors"),
+        ({"files": {WEIGHTS_NAME: {"size": 3}}}, "lacks or misspells a field"),
+        ({"parity": [{"runtime": "openvino"}]}, "lacks or misspells a field"),
+        ({"golden": {"fake": ["x"]}}, "lacks or misspells a field"),
+        ({"golden": {"fake": [1.0, 0.0]}}, "does not have 64 values"),
+        ({"schema_version": 2}, "has schema 2; this version reads 1"),
+        ({"schema_version": None}, "has schema None"),
+    ],
+)
+def test_a_damaged_card_is_one_sentence(artifact: Path, changes: dict[str, Any], sentence: str) -> None:
+    rewrite(artifact, **changes)
+    with pytest.raises(ModelInvalid, match=sentence) as caught:
+        Embedder.load(artifact, "fake")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"null", b"[" * 100_000])
+def test_a_card_that_is_no_json_object_is_one_sentence(artifact: Path, content: bytes) -> None:
+    (artifact / CARD_NAME).write_bytes(content)
+    with pytest.raises(ModelInvalid, match=r"card\.json (is not valid JSON|does not hold a JSON object)\.$"):
+        load_card(artifact)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_NAME, GOLDEN_NAME])
+def test_a_damaged_file_is_named_with_what_is_wrong(artifact: Path, name: str) -> None:
+    path = artifact / name
+    content = path.read_bytes()
+    for damaged, problem in (
+        (bytes([content[0] ^ 1]) + content[1:], "recorded sha256"),
+        (content[:-1], "bytes instead"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelInvalid, match=f"is damaged: {name} .*{problem}"):
+            verify_artifact(artifact)
+    path.unlink()
+    with pytest.raises(ModelInvalid, match=f"is damaged: {name} cannot be read"):
+        verify_artifact(artifact)
+    path.write_bytes(content)
+    assert verify_artifact(artifact) == load_card(artifact)
+
+
+def test_the_hash_of_the_card_pins_the_artifact(artifact: Path) -> None:
+    before = card_sha256(artifact)
+    rewrite(artifact, name="another")
+    assert card_sha256(artifact) != before
+
+
+def test_a_directory_without_a_card_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"it has no card\.json"):
+        load_card(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "sentence"), [(None, "No model was named"), ("no such", 'no model "no such"')])
+def test_a_model_that_is_not_there_is_not_found(name: str | None, sentence: str) -> None:
+    with pytest.raises(ModelNotFound, match=sentence):
+        find_model(name)

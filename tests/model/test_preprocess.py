@@ -1,0 +1,296 @@
+"""What a photo means: unusual ones are accepted for what they show, broken ones refused in one way."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+
+from model.card import InputSpec
+from model.errors import (
+    EmptyFile,
+    ImageDegenerate,
+    ImageRejected,
+    ImageTooManyPixels,
+    ImageUndecodable,
+    UnsupportedImageFormat,
+)
+from model.preprocess import MAX_PIXELS, MIN_SIDE, Pixels, decode, fit, prepare
+from tests.photos import car_photo, car_pixels, encoded, jpeg
+
+PIXELS = car_pixels(0, 0)
+PHOTO = Image.fromarray(PIXELS)
+GREY = np.asarray(PHOTO.convert("L"))
+T = Image.Transpose
+STORED_AS = {
+    1: None,
+    2: T.FLIP_LEFT_RIGHT,
+    3: T.ROTATE_180,
+    4: T.FLIP_TOP_BOTTOM,
+    5: T.TRANSPOSE,
+    6: T.ROTATE_90,
+    7: T.TRANSVERSE,
+    8: T.ROTATE_270,
+}
+"""EXIF orientation -> how an upright picture lies in such a file."""
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The IHDR chunk of an 8-bit grey PNG."""
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A PNG that is only a header."""
+    return b"\x89PNG\r\n\x1a\n" + png_header(width, height)
+
+
+def jpeg_bomb(width: int, height: int) -> bytes:
+    """A small JPEG whose frame header declares another size."""
+    data = car_photo()
+    frame = data.index(b"\xff\xc0")
+    return data[: frame + 5] + struct.pack(">HH", height, width) + data[frame + 9 :]
+
+
+def webp_bomb(width: int, height: int) -> bytes:
+    """An extended WebP that is only a header."""
+    body = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + body
+
+
+def exif(orientation: int | bytes, kind: int = 3, count: int = 1) -> bytes:
+    """An EXIF block with an orientation: by default one SHORT, as it should be; bytes are written as they are."""
+    value = orientation if isinstance(orientation, bytes) else struct.pack("<I", orientation)
+    return b"Exif\0\0II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0112, kind, count, value, 0)
+
+
+def as_grey(pixels: Pixels) -> Pixels:
+    return np.repeat(pixels[..., None], 3, axis=2)
+
+
+def test_a_progressive_jpeg_is_the_baseline_jpeg() -> None:
+    assert np.array_equal(decode(jpeg(PIXELS, progressive=True)), decode(jpeg(PIXELS)))
+
+
+def test_a_cmyk_jpeg_with_adobes_marker_is_not_a_negative() -> None:
+    data = encoded(PHOTO.convert("CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in data
+    assert np.abs(decode(data).astype(int) - PIXELS).mean() < 6
+
+
+def test_a_grey_jpeg_has_three_equal_channels() -> None:
+    data = encoded(Image.fromarray(GREY), "JPEG", quality=95)
+    assert np.array_equal(decode(data), as_grey(np.asarray(Image.open(io.BytesIO(data)))))
+
+
+def test_a_one_bit_png_is_black_and_white() -> None:
+    assert np.array_equal(decode(encoded(Image.fromarray(GREY > 128), "PNG")), as_grey((GREY > 128) * np.uint8(255)))
+
+
+def test_a_16_bit_grey_png_keeps_the_high_byte() -> None:
+    deep = GREY.astype(np.uint16) * 256 + 77
+    assert np.array_equal(decode(encoded(Image.fromarray(deep), "PNG")), as_grey(GREY))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_hidden_under_transparency_is_white(mode: str) -> None:
+    alpha = np.where(np.arange(PIXELS.shape[1]) < 40, 0, 255).astype(np.uint8)[None].repeat(len(PIXELS), axis=0)
+    image = PHOTO.convert(mode)
+    image.putalpha(Image.fromarray(alpha))
+    shown = PIXELS if mode == "RGBA" else as_grey(GREY)
+    expected = np.where(alpha[..., None] == 0, 255, shown)
+    assert np.array_equal(decode(encoded(image, "PNG")), expected)
+    if mode == "RGBA":
+        assert np.array_equal(decode(encoded(image, "WEBP", lossless=True, exact=True)), expected)
+
+
+def test_half_transparent_black_is_grey() -> None:
+    assert np.unique(decode(encoded(Image.new("RGBA", (20, 20), (0, 0, 0, 128)), "PNG"))).tolist() == [127]
+
+
+def test_a_transparent_palette_entry_is_white() -> None:
+    image = Image.new("P", (20, 20), 1)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(0, (0, 0, 10, 20))
+    pixels = decode(encoded(image, "PNG", transparency=0))
+    assert np.unique(pixels[:, :10]).tolist() == [255]
+    assert pixels[0, 10].tolist() == [200, 100, 50]
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_every_orientation_shows_the_same_upright_picture(orientation: int, format_: str) -> None:
+    stored = STORED_AS[orientation]
+    image = PHOTO if stored is None else PHOTO.transpose(stored)
+    lossless = {"lossless": True} if format_ == "WEBP" else {}
+    assert np.array_equal(decode(encoded(image, format_, exif=exif(orientation), **lossless)), PIXELS)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [exif(0), exif(9), exif(65535), exif(b"six\0", 2, 4), exif(b"\x06\0\x03\0", 3, 2)],
+    ids=["0", "9", "65535", "text", "two values"],
+)
+def test_an_impossible_orientation_counts_as_1(block: bytes) -> None:
+    assert np.array_equal(decode(encoded(PHOTO, "PNG", exif=block)), PIXELS)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0" + b"junk" * 16_000,
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x05\0\x01\0\0\0\x08\0\0\0\x08\0\0\0",
+    ],
+    ids=["empty", "64 KB of junk", "cut directory", "directory loop"],
+)
+def test_broken_exif_counts_as_none(block: bytes) -> None:
+    assert np.array_equal(decode(jpeg(PIXELS, exif=block)), decode(jpeg(PIXELS)))
+
+
+def test_exif_with_its_signature_twice_still_counts() -> None:
+    assert decode(jpeg(PIXELS, exif=b"Exif\0\0" + exif(6))).shape == (96, 72, 3)
+
+
+def test_an_orientation_in_xmp_counts_where_exif_has_none() -> None:
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    assert decode(jpeg(PIXELS, xmp=xmp)).shape == (96, 72, 3)
+    assert decode(jpeg(PIXELS, xmp=xmp, exif=exif(1))).shape == (72, 96, 3)
+
+
+@pytest.mark.parametrize("format_", ["MPO", "WEBP", "PNG"])
+def test_of_several_frames_the_first_is_the_photo(format_: str) -> None:
+    options: dict[str, object] = {"quality": 90} if format_ == "MPO" else {"lossless": True}
+    others = [Image.fromarray(car_pixels(kind, 0)) for kind in (1, 2)]
+    data = encoded(PHOTO, format_, save_all=True, append_images=others, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert getattr(image, "n_frames", 1) == 3
+    assert np.array_equal(decode(data), decode(jpeg(PIXELS)) if format_ == "MPO" else PIXELS)
+
+
+def test_data_after_the_photo_is_ignored() -> None:
+    assert np.array_equal(decode(car_photo() + b"\0\0\0\x18ftypmp42" * 10_000), decode(car_photo()))
+
+
+@pytest.mark.parametrize("profile", [b"", b"broken", bytes(1_000_000)])
+def test_colour_profiles_are_ignored(profile: bytes) -> None:
+    assert np.array_equal(decode(encoded(PHOTO, "PNG", icc_profile=profile)), PIXELS)
+
+
+@pytest.mark.parametrize("format_", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
+def test_other_picture_formats_are_unsupported(format_: str) -> None:
+    with pytest.raises(UnsupportedImageFormat):
+        decode(encoded(PHOTO, format_))
+
+
+@pytest.mark.parametrize("data", [b"hello, this is text", bytes(1000), b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0", b"\xff"])
+def test_what_is_no_picture_is_unsupported(data: bytes) -> None:
+    with pytest.raises(UnsupportedImageFormat):
+        decode(data)
+
+
+def test_an_empty_file_is_named_as_such() -> None:
+    with pytest.raises(EmptyFile):
+        decode(b"")
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("percent", [1, 10, 50, 90, 98])
+def test_a_photo_that_is_cut_off_is_undecodable(format_: str, percent: int) -> None:
+    data = encoded(PHOTO, format_)
+    with pytest.raises(ImageUndecodable):
+        decode(data[: max(12, len(data) * percent // 100)])
+
+
+@pytest.mark.parametrize("sides", [(50_000, 50_000), (16_383, 16_383), (16_385, 20), (5000, MAX_PIXELS // 5000 + 1)])
+@pytest.mark.parametrize("bomb", [png_bomb, jpeg_bomb, webp_bomb])
+def test_a_header_bomb_is_refused_before_pillow_sees_it(
+    bomb: Callable[[int, int], bytes], sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(Image, "open", lambda *file, **_: opened.append(file))
+    with pytest.raises(ImageTooManyPixels):
+        decode(bomb(*sides))
+    assert opened == []
+
+
+def test_exactly_as_many_pixels_as_are_taken_pass_the_check_of_the_header() -> None:
+    with pytest.raises(ImageUndecodable):
+        decode(png_bomb(5000, MAX_PIXELS // 5000))
+
+
+def test_a_second_header_behind_the_first_does_not_smuggle_in_another_size() -> None:
+    strip = chunk(b"IDAT", zlib.compress(bytes(2 * 5000)))
+    data = b"\x89PNG\r\n\x1a\n" + png_header(20, 20) + png_header(1, 5000) + strip + chunk(b"IEND", b"")
+    with pytest.raises(ImageUndecodable):
+        decode(data)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (MIN_SIDE - 1, 100), (1, 10_000), (10_000, 1), (16, 321)])
+def test_a_strip_or_speck_is_degenerate(sides: tuple[int, int]) -> None:
+    with pytest.raises(ImageDegenerate):
+        decode(encoded(Image.new("RGB", sides), "PNG"))
+
+
+@pytest.mark.parametrize("sides", [(16, 16), (16, 320), (320, 16)])
+def test_the_smallest_and_longest_photos_are_taken(sides: tuple[int, int]) -> None:
+    assert prepare(encoded(Image.new("RGB", sides), "PNG"), InputSpec(72, 64)).shape == (64, 64, 3)
+
+
+ORIGINALS = [
+    car_photo(size=(32, 24)),
+    jpeg(car_pixels(1, 0, (32, 24)), progressive=True, exif=exif(6)),
+    *(encoded(Image.fromarray(car_pixels(2, 0, (32, 24))).convert(mode), "PNG") for mode in ("RGB", "P", "LA")),
+    *(encoded(Image.fromarray(car_pixels(3, 0, (32, 24))), "WEBP", lossless=kind) for kind in (True, False)),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=500, deadline=None)
+@given(
+    data=st.sampled_from(ORIGINALS),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+    cut=st.tuples(st.floats(0, 1), st.floats(0, 0.2)),
+    splice=st.binary(max_size=20),
+)
+def test_mutated_photos_give_pixels_or_a_rejection(
+    data: bytes, flips: list[tuple[float, int]], cut: tuple[float, float], splice: bytes
+) -> None:
+    mutated = bytearray(data)
+    for place, value in flips:
+        mutated[int(place * len(mutated))] = value
+    start = int(cut[0] * len(mutated))
+    mutated[start : start + int(cut[1] * len(mutated))] = splice
+    try:
+        pixels = decode(bytes(mutated))
+    except ImageRejected:
+        return
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2] == 3
+    assert min(pixels.shape[:2]) >= MIN_SIDE
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(16, 300),
+    height=st.integers(16, 300),
+    spec=st.sampled_from([(256, 224), (112, 96), (72, 64), (65, 64), (64, 64), (71, 40)]),
+)
+def test_fit_is_torchvisions_resize_and_center_crop_bit_for_bit(width: int, height: int, spec: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), np.uint8)
+    resize = transforms.Resize(spec[0], transforms.InterpolationMode.BILINEAR, antialias=True)
+    reference = transforms.CenterCrop(spec[1])(resize(Image.fromarray(pixels)))
+    assert np.array_equal(fit(pixels, InputSpec(*spec)), np.asarray(reference))

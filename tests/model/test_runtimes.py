@@ -1,0 +1,217 @@
+"""Runtimes: the same photo has the same bits in every batch and thread, and a wrong model is refused."""
+
+import dataclasses
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from model.card import MIN_PARITY_COSINE, load_card
+from model.embedder import Embedder, batches, map_in_order
+from model.errors import (
+    CarsearchError,
+    EmbeddingInvalid,
+    FileUnreadable,
+    ImageRejected,
+    MissingDependency,
+    ModelInvalid,
+)
+from model.metrics import Embeddings
+from model.preprocess import Pixels
+from model.runtimes import load_runtime
+from tests.photos import car_photo
+
+
+@pytest.fixture(scope="module")
+def crops(real_embedder: Embedder) -> Pixels:
+    return np.stack([real_embedder.prepare(car_photo(kind, shot)) for kind in range(3) for shot in range(3)])
+
+
+@pytest.fixture(scope="module")
+def singles(real_embedder: Embedder, crops: Pixels) -> Embeddings:
+    """Each crop embedded in a call of its own."""
+    return np.concatenate([real_embedder.embed_crops(crop[None]) for crop in crops])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_a_batch_gives_the_bits_of_single_calls(
+    real_embedder: Embedder, crops: Pixels, singles: Embeddings, count: int
+) -> None:
+    assert np.array_equal(real_embedder.embed_crops(crops[:count]), singles[:count])
+
+
+def test_four_threads_at_once_get_the_bits_of_single_calls(
+    real_embedder: Embedder, crops: Pixels, singles: Embeddings
+) -> None:
+    orders = [np.random.default_rng(seed).permutation(len(crops)) for seed in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda order: real_embedder.embed_crops(crops[order]), orders))
+    for order, embeddings in zip(orders, found, strict=True):
+        assert np.array_equal(embeddings, singles[order])
+
+
+def test_embeddings_of_the_same_class_are_rows_of_length_1(singles: Embeddings, real_embedder: Embedder) -> None:
+    assert singles.dtype == np.float32
+    assert singles.shape == (9, real_embedder.dim) == (9, 512)
+    assert np.linalg.norm(singles, axis=1) == pytest.approx(np.ones(9), abs=1e-6)
+
+
+def test_no_crops_are_no_rows(real_embedder: Embedder, crops: Pixels) -> None:
+    assert real_embedder.embed_crops(crops[:0]).shape == (0, 512)
+
+
+def test_torch_and_openvino_agree_and_share_an_embedding_id(
+    real_model: Path, real_embedder: Embedder, crops: Pixels, singles: Embeddings
+) -> None:
+    reference = Embedder.load(real_model, "torch")
+    assert np.abs(reference.embed_crops(crops) - singles).max() < 1e-5
+    assert reference.embedding_id == real_embedder.embedding_id
+
+
+def test_files_are_embedded_in_their_order_and_the_first_bad_one_is_raised(
+    real_embedder: Embedder, singles: Embeddings, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.jpg" for number in range(9)]
+    for number, path in enumerate(paths):
+        path.write_bytes(car_photo(*divmod(number, 3)))
+    done: list[int] = []
+    assert np.array_equal(real_embedder.embed_files(paths, done.append), singles)
+    assert done == [9]
+    assert np.array_equal(real_embedder.embed_photo(car_photo(2, 2)), singles[8])
+    with pytest.raises(FileUnreadable, match=r"gone\.jpg"):
+        real_embedder.embed_files([paths[0], tmp_path / "gone.jpg", *paths[1:]])
+    paths[3].write_bytes(b"no photo")
+    with pytest.raises(ImageRejected):
+        real_embedder.embed_files(paths)
+
+
+def test_a_compiled_graph_from_the_cache_gives_the_same_bits(
+    real_model: Path, crops: Pixels, singles: Embeddings, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        embedder = Embedder.load(real_model, "openvino", cache_dir=tmp_path)
+        assert np.array_equal(embedder.embed_crops(crops[:2]), singles[:2])
+    assert any(tmp_path.iterdir())
+
+
+def test_the_fake_runtime_is_deterministic_and_puts_shots_of_one_car_together(fake_model: Path) -> None:
+    first, second = (Embedder.load(fake_model, "fake") for _ in range(2))
+    photos = [car_photo(kind, shot) for kind in (0, 1) for shot in (0, 1)]
+    rows = np.stack([first.embed_photo(photo) for photo in photos])
+    assert np.array_equal(rows, second.embed_crops(np.stack([second.prepare(photo) for photo in photos])))
+    scores = rows @ rows.T
+    assert min(scores[0, 1], scores[2, 3]) > max(scores[0, 2], scores[1, 3])
+
+
+def test_a_runtime_that_does_not_exist_is_answered_with_those_that_do(fake_model: Path) -> None:
+    with pytest.raises(CarsearchError, match='no runtime "tensorrt"; there are: auto, openvino, torch, fake'):
+        Embedder.load(fake_model, "tensorrt")
+
+
+@pytest.mark.parametrize(("runtime", "extra"), [("openvino", "cpu"), ("torch", "train"), ("auto", "cpu")])
+def test_a_missing_package_names_the_extra_that_brings_it(
+    fake_model: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, extra: str
+) -> None:
+    for package in ("openvino", "torch"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for module in ("model.runtimes.openvino", "model.runtimes.torch"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    package = "torch" if runtime == "torch" else "openvino"
+    with pytest.raises(MissingDependency, match=rf'^{package} is not installed; .* "carsearch\[{extra}\]"$'):
+        load_runtime(runtime, fake_model, load_card(fake_model))
+
+
+def test_a_graph_of_another_crop_or_dimension_than_the_card_is_refused(real_model: Path) -> None:
+    card = load_card(real_model)
+    with pytest.raises(ModelInvalid, match="says 511 dimensions, the graph gives 512"):
+        load_runtime("openvino", real_model, dataclasses.replace(card, embedding_dim=511))
+    with pytest.raises(ModelInvalid, match="but the card says crops of 32 pixels"):
+        load_runtime("openvino", real_model, dataclasses.replace(card, input=dataclasses.replace(card.input, crop=32)))
+
+
+def test_a_graph_that_is_none_is_refused(real_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "fp32.xml").write_text("<no/>")
+    with pytest.raises(ModelInvalid, match=r"fp32\.xml is not a graph that OpenVINO can read"):
+        load_runtime("openvino", tmp_path, load_card(real_model))
+
+
+def test_a_graph_that_the_card_does_not_name_is_not_served(real_model: Path) -> None:
+    card = load_card(real_model)
+    unmeasured = dataclasses.replace(card, files={name: card.files[name] for name in list(card.files)[:2]})
+    with pytest.raises(ModelInvalid, match="has no OpenVINO graph; make one with: carsearch export"):
+        load_runtime("openvino", real_model, unmeasured)
+
+
+@pytest.mark.parametrize(("mixed_in", "accepted"), [(0.001, True), (0.05, False), (-2.0, False), (float("nan"), False)])
+def test_a_model_that_embeds_the_golden_photo_otherwise_is_refused(
+    fake_model: Path, fake_embedder: Embedder, tmp_path: Path, mixed_in: float, accepted: bool
+) -> None:
+    directory = Path(shutil.copytree(fake_model, tmp_path / "model"))
+    golden = fake_embedder.embed_photo(car_photo())
+    altered = golden + np.float32(mixed_in) * np.roll(golden, 1)
+    altered /= np.linalg.norm(altered)
+    dataclasses.replace(load_card(directory), golden={"fake": altered.tolist()}).save(directory)
+    if accepted:
+        assert golden @ altered > MIN_PARITY_COSINE
+        assert Embedder.load(directory, "fake").dim == 64
+    else:
+        with pytest.raises(ModelInvalid, match="The golden photo gives another embedding here"):
+            Embedder.load(directory, "fake")
+
+
+class BrokenRuntime:
+    """A runtime that gives the same answer whatever it is asked."""
+
+    name = "broken"
+    precision = "fp32"
+    dim = 4
+
+    def __init__(self, answer: npt.ArrayLike) -> None:
+        self.answer = np.asarray(answer, np.float32)
+
+    def embed(self, _crops: Pixels) -> npt.NDArray[np.float32]:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [[1, 0, 0, 0], [np.nan, 0, 0, 0]],
+        [[1, 0, 0, 0], [np.inf, 0, 0, 0]],
+        [[1, 0, 0, 0], [0, 0, 0, 0]],
+        [[1, 0, 0, 0], [1, 1, 0, 0]],
+        [[1, 0, 0, 0]],
+        [[1, 0, 0], [1, 0, 0]],
+    ],
+    ids=["NaN", "infinite", "zero", "too long", "a row short", "a column short"],
+)
+def test_what_is_no_row_of_length_1_for_each_photo_is_never_handed_on(
+    fake_model: Path, answer: list[list[float]]
+) -> None:
+    embedder = Embedder(fake_model, load_card(fake_model), BrokenRuntime(answer))
+    with pytest.raises(EmbeddingInvalid):
+        embedder.embed_crops(np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_a_map_in_order_keeps_few_results_waiting_and_the_order() -> None:
+    started: list[int] = []
+
+    def start(number: int) -> int:
+        started.append(number)
+        return number
+
+    with ThreadPoolExecutor(2) as pool:
+        results = map_in_order(pool, start, range(100), ahead=4)
+        assert next(results) == 0
+        assert len(started) <= 5
+        assert list(results) == list(range(1, 100))
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (3, [3]), (4, [4]), (9, [4, 4, 1])])
+def test_batches_are_full_but_for_the_last(count: int, sizes: list[int]) -> None:
+    assert [len(batch) for batch in batches(range(count), 4)] == sizes

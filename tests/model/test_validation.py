@@ -1,0 +1,82 @@
+"""Validation while training is the benchmark: one number, by brute force, `evaluate` or several processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.evaluate import evaluate
+from model.card import InputSpec
+from model.classifier import Classifier
+from model.data import Item, read_items
+from model.embedder import Embedder
+from model.metrics import Embeddings, Rows
+from model.network import EmbeddingNetwork
+from model.recipes import QUICK
+from model.training_set import ValidationSampler, ValidationSet
+from tests.photos import car_photo
+
+SCRIPT = Path(__file__).with_name("ddp_validation.py")
+
+
+@pytest.fixture(scope="module")
+def hard_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """27 photos in classes that their looks only partly follow, so that top-1 is neither 0 nor 1."""
+    root = tmp_path_factory.mktemp("hard")
+    random = np.random.default_rng(3)
+    for number in range(27):
+        folder = root / f"class {number % 4}"
+        folder.mkdir(exist_ok=True)
+        kind = number % 4 if random.random() < 0.6 else int(random.integers(0, 4))
+        (folder / f"{number:02}.jpg").write_bytes(car_photo(kind, number))
+    return root
+
+
+@pytest.fixture(scope="module")
+def items(hard_set: Path) -> list[Item]:
+    return read_items(hard_set).items
+
+
+def brute_force_top1(items: list[Item], embeddings: Embeddings) -> float:
+    scores = embeddings.astype(np.float64) @ embeddings.T.astype(np.float64)
+    np.fill_diagonal(scores, -np.inf)
+    labels = np.array([item.label for item in items])
+    return float((labels[scores.argmax(axis=1)] == labels).mean())
+
+
+def gathered(processes: int, count: int, embeddings: Embeddings) -> tuple[Rows, Embeddings]:
+    """Rows and embeddings as the processes hand them in, one share after the other, with their padding."""
+    rows = np.array([row for rank in range(processes) for row in ValidationSampler(count, rank, processes)])
+    return rows, embeddings[rows]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 5])
+def test_top1_of_gathered_shares_is_the_benchmarks(items: list[Item], fake_embedder: Embedder, processes: int) -> None:
+    spec: InputSpec = fake_embedder.card.input
+    photos = ValidationSet(items, spec)
+    embeddings = fake_embedder.embed_crops(np.stack([photos[row][0] for row in range(len(photos))]))
+    classifier = Classifier(EmbeddingNetwork("resnet18", spec), QUICK, 4, photos.targets)
+    report = evaluate(items, fake_embedder).report
+    rows, shares = gathered(processes, len(items), embeddings)
+    assert 0.2 < report.top1 < 0.9
+    assert classifier.top1(rows, shares) == report.top1 == brute_force_top1(items, embeddings)
+
+
+def test_two_processes_validate_to_the_number_of_one_and_of_the_benchmark(
+    real_model: Path, hard_set: Path, items: list[Item], tmp_path: Path
+) -> None:
+    expected = evaluate(items, Embedder.load(real_model, "torch")).report.top1
+    assert 0.2 < expected < 0.9
+    assert len(items) % 2 == 1
+    found: list[float] = []
+    for processes in (1, 2):
+        score = tmp_path / f"score-{processes}"
+        command = [sys.executable, *map(str, (SCRIPT, real_model, hard_set, processes, score))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+        assert done.returncode == 0, done.stderr
+        world_size, top1 = score.read_text().split()
+        assert int(world_size) == processes
+        found.append(float(top1))
+    assert found[0] == found[1] == float(np.float32(expected))  # it is logged in float32

@@ -1,0 +1,171 @@
+"""What is too much: bodies too large or too slow, more searches than can be answered, answers that come too late."""
+
+import http.client
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from indexer.versions import IndexDirectory
+from tests.photos import car_photo
+from tests.servers import Server, running_server
+from tests.service.bodies import BOUNDARY, FORM, form, zip_of
+from tests.service.calls import assert_problem, assert_unharmed, evaluate, eventually, metric
+
+LIMIT = 300_000
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory) -> Iterator[Server]:
+    """A server with little room: one search at a time, one waiting, small bodies, one second for an upload."""
+    with running_server(
+        real_index.root,
+        tmp_path_factory.mktemp("tight") / "log",
+        SEARCH_THREADS="1",
+        MAX_QUEUE="1",
+        BODY_DEADLINE_S="1",
+        MAX_BODY_BYTES=str(LIMIT),
+        MAX_ARCHIVE_BYTES=str(2 * LIMIT),
+        MAX_ARCHIVE_ENTRIES="10",
+        MAX_SYNC_PHOTOS="3",
+    ) as server:
+        yield server
+
+
+def connect(server: Server) -> socket.socket:
+    address = urlsplit(server.url)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join(
+        ("POST /search HTTP/1.1", "Host: x", f"Content-Type: {FORM['Content-Type']}", *lines, "", "")
+    ).encode()
+
+
+def answer(connection: socket.socket) -> tuple[int, str]:
+    """Status and body of what comes back on a raw connection."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, response.read().decode()
+
+
+@pytest.mark.parametrize("declared", [LIMIT + 1, 10**12])
+def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(tight: Server, declared: int) -> None:
+    with connect(tight) as connection:
+        connection.sendall(head(f"Content-Length: {declared}", "Expect: 100-continue"))
+        status, body = answer(connection)
+        assert (status, '"payload_too_large"' in body) == (413, True)
+        assert connection.recv(1) == b""
+    assert_unharmed(tight, tight.process.pid)
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "1, 2", "9" * 5000])
+def test_a_content_length_that_is_no_number_is_refused(tight: Server, length: str) -> None:
+    with connect(tight) as connection:
+        connection.sendall(head(f"Content-Length: {length}"))
+        assert answer(connection)[0] == 400
+    assert_unharmed(tight, tight.process.pid)
+
+
+@pytest.mark.parametrize("path", ["/search", "/evaluate"])
+def test_a_body_in_chunks_is_cut_off_at_the_limit(tight: Server, path: str) -> None:
+    field = "file" if path == "/search" else "archive"
+    body = form(bytes(3 * LIMIT), field)
+    chunks = (body[start : start + 10_000] for start in range(0, len(body), 10_000))
+    assert_problem(httpx.post(f"{tight.url}{path}", content=chunks, headers=FORM), "payload_too_large")
+    assert_unharmed(tight, tight.process.pid)
+
+
+def test_an_archive_may_be_larger_than_a_photo_but_json_may_not(tight: Server) -> None:
+    padded = zip_of({"a/1.jpg": car_photo() + bytes(LIMIT), "a/2.jpg": car_photo(0, 1)})
+    assert len(padded) > LIMIT
+    assert evaluate(tight, padded).status_code == 200
+    headers = {"Content-Type": "application/json"}
+    refused = tight.client.post("/evaluate", content=b" " * (LIMIT + 1), headers=headers)
+    assert_problem(refused, "payload_too_large")
+
+
+def test_an_upload_that_stalls_is_told_so_and_cut_off(tight: Server) -> None:
+    with connect(tight) as connection:
+        connection.sendall(head(f"Content-Length: {LIMIT}") + f"--{BOUNDARY}\r\n".encode())
+        status, body = answer(connection)
+        assert (status, '"upload_timeout"' in body) == (408, True)
+        assert connection.recv(1) == b""
+    series = 'carsearch_answers_total{code="upload_timeout",route="/search",status="408"}'
+    assert metric(tight, series) == 1
+    assert_unharmed(tight, tight.process.pid)
+
+
+def test_a_client_that_goes_away_in_the_middle_harms_nobody(tight: Server) -> None:
+    series = 'carsearch_answers_total{code="client_disconnected",route="/search",status="400"}'
+    before = metric(tight, series)
+    for _ in range(5):
+        with connect(tight) as connection:
+            connection.sendall(head(f"Content-Length: {LIMIT}") + form(car_photo())[:500])
+    eventually(lambda: metric(tight, series) == before + 5, "all five counted as gone")
+    assert metric(tight, "carsearch_waiting") == 0
+    assert_unharmed(tight, tight.process.pid)
+
+
+def test_too_many_searches_at_once_are_refused_at_once_and_never_fail(tight: Server) -> None:
+    photo = car_photo(1, 0, (640, 480))
+
+    def status(_: int) -> int:
+        response = tight.client.post("/search", files={"file": photo})
+        if response.status_code != 200:
+            assert_problem(response, "overloaded")
+            assert int(response.headers["retry-after"]) >= 1
+        return response.status_code
+
+    with ThreadPoolExecutor(24) as clients:
+        statuses = Counter(clients.map(status, range(150)))
+    assert statuses.keys() == {200, 429}
+    assert metric(tight, "carsearch_waiting") == 0
+    assert_unharmed(tight, tight.process.pid)
+
+
+@pytest.mark.parametrize(("photos", "code"), [(4, "evaluation_too_large"), (11, "archive_too_large")])
+def test_a_set_that_is_too_large_is_refused(tight: Server, photos: int, code: str) -> None:
+    archive = zip_of({f"a/{number}.jpg": car_photo(0, number) for number in range(photos)})
+    assert_problem(evaluate(tight, archive), code)
+    assert_unharmed(tight, tight.process.pid)
+
+
+def test_a_set_too_large_to_wait_for_is_evaluated_in_the_background(tight: Server) -> None:
+    begun = evaluate(tight, zip_of({f"a/{number}.jpg": car_photo(0, number) for number in range(4)}), background=True)
+    assert begun.status_code == 202
+    eventually(lambda: tight.client.get(begun.headers["location"]).json()["status"] == "done", "the evaluation is done")
+
+
+def test_a_search_whose_client_has_gone_is_never_begun(
+    tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory
+) -> None:
+    log = tmp_path_factory.mktemp("gone") / "log"
+    body = form(car_photo(0, 0, (2000, 1500)))
+    with running_server(real_index.root, log, SEARCH_THREADS="1") as server:
+        connections = [connect(server) for _ in range(20)]
+        for connection in connections:
+            connection.sendall(head(f"Content-Length: {len(body)}") + body)
+        for connection in connections:
+            connection.close()
+        series = 'carsearch_answers_total{code="client_disconnected",route="/search",status="400"}'
+        eventually(lambda: metric(server, "carsearch_waiting") == 0 and metric(server, series) > 0, "gone and counted")
+        assert metric(server, 'carsearch_search_stage_seconds_count{stage="forward"}') < 20
+
+
+def test_an_answer_that_would_come_too_late_is_not_waited_for(
+    tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory
+) -> None:
+    log = tmp_path_factory.mktemp("late") / "log"
+    with running_server(real_index.root, log, REQUEST_DEADLINE_S="0.000001") as server:
+        late = server.client.post("/search", files={"file": car_photo()}), server.client.get("/gallery/classes")
+        for response in late:
+            assert_problem(response, "deadline_exceeded")
+            assert int(response.headers["retry-after"]) >= 1
+        assert server.client.get("/readyz").status_code == 200
+        assert metric(server, "carsearch_waiting") == 0
