@@ -5,6 +5,7 @@ A model artifact is a directory with `card.json`, `weights.safetensors`, `golden
 whole artifact.
 """
 
+import base64
 import dataclasses
 import hashlib
 import json
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from model.errors import ModelInvalid, ModelNotFound
 from model.files import FileRecord, read_json, sha256_file, write_durably
@@ -65,6 +68,11 @@ class InputSpec:
         return spec
 
 
+def _floats(encoded: Any) -> list[float]:
+    values: list[float] = np.frombuffer(base64.b64decode(encoded, validate=True), "<f4").tolist()
+    return values
+
+
 def _triple(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
@@ -86,7 +94,8 @@ class Parity:
 class Card:
     """The card of one model artifact.
 
-    `golden` maps a runtime's name to the embedding (list of D floats) of `golden.jpg`, a synthetic photo.
+    `golden` maps a runtime's name to the embedding (list of D floats) of `golden.jpg`, a synthetic photo; in the file
+    it is base64 of float32, so that the card stays one that people read.
     `training` is provenance for people (recipe, data, scores, versions); nothing in it changes what is served.
     """
 
@@ -123,7 +132,10 @@ class Card:
         return any(pair == {first, second} for pair in pairs)
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        golden = {
+            name: base64.b64encode(np.asarray(values, "<f4").tobytes()).decode() for name, values in self.golden.items()
+        }
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "golden": golden}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -138,7 +150,7 @@ class Card:
                 embedding_dim=int(value["embedding_dim"]),
                 input=InputSpec.from_json(value["input"]),
                 files={name: FileRecord(**record) for name, record in value["files"].items()},
-                golden={name: [float(one) for one in values] for name, values in value["golden"].items()},
+                golden={name: _floats(encoded) for name, encoded in value["golden"].items()},
                 parity=[Parity(**parity) for parity in value["parity"]],
                 training=dict(value["training"]),
             )

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from model.errors import CarsearchError, DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
 
+MAX_FILE_BYTES = 256 << 20
 # Left behind by operating systems and archivers; nobody means them as photos.
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -66,8 +67,13 @@ class ItemList:
 
 
 def read_file(path: Path) -> bytes:
-    """A file's content; raises FileUnreadable in one sentence."""
+    """The content of a regular file of at most `MAX_FILE_BYTES`; raises FileUnreadable in one sentence."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
+            raise FileUnreadable(f"{printable(str(path))} is not a file.")
+        if status.st_size > MAX_FILE_BYTES:
+            raise FileUnreadable(f"{printable(str(path))} is larger than {MAX_FILE_BYTES >> 20} MiB.")
         return path.read_bytes()
     except OSError as problem:
         raise FileUnreadable(f"{printable(str(path))} cannot be read: {problem.strerror or problem}.") from problem

@@ -124,10 +124,10 @@ def _record(directory: Path, card: Card, parity: Parity) -> None:
 
 def _photos_of_training(directory: Path) -> Path:
     run = directory / "training" / "run.json"
-    photos = Path(read_json(run, RunMismatch)["photos"]) if run.is_file() else None
-    if photos is None or not photos.exists():
+    photos = read_json(run, RunMismatch).get("photos") if run.is_file() else None
+    if photos is None or not Path(photos).exists():
         raise DataInvalid("Parity is measured on photos; those of the training run are not at hand: pass --photos DIR.")
-    return photos
+    return Path(photos)
 
 
 def _parity_crops(card: Card, photos: Path) -> Pixels:

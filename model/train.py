@@ -12,7 +12,10 @@ import dataclasses
 import importlib.metadata
 import io
 import json
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ from model.artifact import create_artifact
 from model.card import canonical_sha256
 from model.classifier import Classifier
 from model.data import Item, Skipped, read_items, split_classes
+from model.embedder import decode_pool, map_in_order
 from model.errors import CarsearchError, DataInvalid, RunMismatch, SettingsInvalid
 from model.files import read_json, write_durably
 from model.network import EmbeddingNetwork, load_imagenet
@@ -70,6 +74,7 @@ def train(options: TrainOptions) -> Path:
 
     Raises DataInvalid when there is nothing to learn from, RunMismatch when `out` holds another run's checkpoints.
     """
+    _quieten()
     recipe = recipe_named(options.recipe).shortened(options.epochs)
     if recipe.epochs < 1 or options.devices < 1 or options.workers < 0:
         raise SettingsInvalid("Training needs at least 1 epoch and 1 device, and no fewer than 0 workers.")
@@ -96,6 +101,13 @@ def train(options: TrainOptions) -> Path:
     return options.out
 
 
+def _quieten() -> None:
+    """Keeps Lightning's advertisements and notes about its own insides out of the user's terminal."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # run.json is there on purpose
+    warnings.filterwarnings("ignore", ".*treespec.*")
+
+
 def _load_items(options: TrainOptions, recipe: Recipe) -> tuple[list[Item], list[Item]]:
     usable = _readable(read_items(options.data).items, options)
     if options.validation is not None:
@@ -114,16 +126,19 @@ def _load_items(options: TrainOptions, recipe: Recipe) -> tuple[list[Item], list
 
 def _readable(items: list[Item], options: TrainOptions) -> list[Item]:
     """Takes unreadable photos out before training, where one would end a night's run."""
-    usable: list[Item] = []
-    skipped: list[Skipped] = []
-    for item in items:
+
+    def problem_with(item: Item) -> Skipped | None:
         try:
             decode(item.read())
-            usable.append(item)
         except CarsearchError as problem:
-            skipped.append(Skipped.because(item.id, problem))
-    options.on_skipped(skipped)
-    return usable
+            return Skipped.because(item.id, problem)
+        return None
+
+    with decode_pool() as pool:
+        problems = list(map_in_order(pool, problem_with, items))
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a run looks, one speaks
+        options.on_skipped([problem for problem in problems if problem is not None])
+    return [item for item, problem in zip(items, problems, strict=True) if problem is None]
 
 
 def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[Item], val: list[Item]) -> None:
@@ -137,6 +152,8 @@ def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[
                 f"{folder} holds checkpoints of another run (recipe, epochs or photos differ); "
                 "choose another --out or delete it."
             )
+        for unfinished in folder.glob("*.ckpt.*.tmp"):  # a kill while a checkpoint was written
+            unfinished.unlink(missing_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
     photos = options.validation or options.data

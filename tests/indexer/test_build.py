@@ -1,11 +1,13 @@
 """Building an index: what is embedded, what is published, and what is said of photos that cannot be used."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from indexer.build import BuildResult, build_index
 from indexer.gallery import ItemTable, sha256_bytes
@@ -177,9 +179,8 @@ def test_a_gallery_of_nothing_but_bad_photos_is_refused(
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: (path / "empty class").mkdir(parents=True)])
 def test_an_empty_gallery_is_refused(
-    tmp_path: Path, index: IndexDirectory, fake_embedder: Embedder, make: object
+    tmp_path: Path, index: IndexDirectory, fake_embedder: Embedder, make: Callable[[Path], None]
 ) -> None:
-    assert callable(make)
     make(tmp_path / "nothing")
     with pytest.raises(EmptyGallery):
         build_index(tmp_path / "nothing", index, fake_embedder)
@@ -274,8 +275,6 @@ def test_another_model_embeds_everything_again_and_both_versions_stay(
 def test_png_and_webp_are_photos_whatever_their_names(
     tmp_path: Path, index: IndexDirectory, fake_embedder: Embedder
 ) -> None:
-    from PIL import Image
-
     folder = tmp_path / "mixed" / "a"
     folder.mkdir(parents=True)
     for name, kind in (("0.JPG", "PNG"), ("noending", "WEBP")):

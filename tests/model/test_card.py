@@ -30,7 +30,7 @@ CARD = Card(
     embedding_dim=2,
     input=InputSpec(72, 64),
     files={WEIGHTS_NAME: FileRecord(3, "ab" * 32), GOLDEN_NAME: FileRecord(4, "cd" * 32)},
-    golden={"torch": [0.6, 0.8]},
+    golden={"torch": [0.0, 1.0]},
     parity=[Parity("openvino", "fp32", "fp32", 16, 0.99999, 0.999999)],
     training={"recipe": {"lr": 0.01}},
 )
@@ -117,7 +117,7 @@ def test_an_input_spec_that_cannot_be_is_refused(sides: tuple[int, int]) -> None
         ({"files": {WEIGHTS_NAME: {"size": 3}}}, "lacks or misspells a field"),
         ({"parity": [{"runtime": "openvino"}]}, "lacks or misspells a field"),
         ({"golden": {"fake": ["x"]}}, "lacks or misspells a field"),
-        ({"golden": {"fake": [1.0, 0.0]}}, "does not have 64 values"),
+        ({"golden": {"fake": "AACAPwAAAAA="}}, "does not have 64 values"),
         ({"schema_version": 2}, "has schema 2; this version reads 1"),
         ({"schema_version": None}, "has schema None"),
     ],

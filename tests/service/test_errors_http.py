@@ -6,6 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
 
 from indexer.versions import IndexDirectory
 from tests.photos import car_photo
@@ -35,6 +38,22 @@ def test_a_bad_request_gets_its_code_and_the_next_good_one_its_answer(
     response = tried.client.request(bad.method, bad.path, **bad.arguments)
     assert_problem(response, bad.code, SECRET, str(tmp_path_factory.getbasetemp()))
     assert_unharmed(tried, pid)
+
+
+@tried(max_examples=150, deadline=None)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=6), kept=st.floats(0, 1)
+)
+def test_a_damaged_photo_is_found_or_refused_and_never_a_failure(
+    server: Server, edits: list[tuple[int, int]], kept: float
+) -> None:
+    photo = bytearray(car_photo())
+    for place, value in edits:
+        photo[place % len(photo)] = value
+    damaged = bytes(photo[: max(1, round(len(photo) * kept))])
+    response = server.client.post("/search", files={"file": damaged})
+    if response.status_code != 200:
+        assert response.json()["code"].startswith(("image_", "unsupported_image_format"))
 
 
 def test_every_bad_request_is_counted_under_its_code(tried: Server) -> None:

@@ -20,16 +20,16 @@ from tests.servers import Server, run_cli, running_server
 from tests.service.bodies import members_of, tar_of, zip_of
 from tests.service.calls import assert_problem, evaluate, evaluate_named, eventually, metric, search
 
-SLOW_PHOTOS = 300
+SLOW_PHOTOS = 240
 CANCELLED = 'carsearch_evaluations_total{status="cancelled"}'
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str, str]:
-    """Settings: a small set, and one that takes many seconds because its photos are large."""
+    """Settings: a small set, and one that takes some seconds because its photos are large."""
     slow = tmp_path_factory.mktemp("slow")
     (slow / "a").mkdir()
-    (slow / "a" / "0.png").write_bytes(encoded(Image.new("RGB", (4000, 3000), "red"), "PNG"))
+    (slow / "a" / "0.png").write_bytes(encoded(Image.new("RGB", (2000, 2000), "red"), "PNG"))
     for number in range(1, SLOW_PHOTOS):
         os.link(slow / "a" / "0.png", slow / "a" / f"{number}.png")
     return {
@@ -42,7 +42,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str, s
 def first(
     tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory, sets: dict[str, str]
 ) -> Iterator[Server]:
-    with running_server(real_index.root, tmp_path_factory.mktemp("first") / "log", **sets) as server:
+    with running_server(real_index.root, tmp_path_factory.mktemp("first") / "log", wait_ready=True, **sets) as server:
         yield server
 
 
@@ -51,7 +51,7 @@ def second(
     tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory, sets: dict[str, str]
 ) -> Iterator[Server]:
     """Another replica: the same index and the same state."""
-    with running_server(real_index.root, tmp_path_factory.mktemp("second") / "log", **sets) as server:
+    with running_server(real_index.root, tmp_path_factory.mktemp("second") / "log", wait_ready=True, **sets) as server:
         yield server
 
 
@@ -193,7 +193,7 @@ def test_any_replica_answers_for_an_evaluation_and_cancels_it(first: Server, sec
 def test_an_evaluation_whose_server_ends_is_not_running_for_ever(
     by: signal.Signals, status: str, second: Server, real_index: IndexDirectory, sets: dict[str, str], tmp_path: Path
 ) -> None:
-    with running_server(real_index.root, tmp_path / "log", **sets) as third:
+    with running_server(real_index.root, tmp_path / "log", wait_ready=True, **sets) as third:
         location = begin_slow(third)
         assert status_of(second, location) == "running"
         third.process.send_signal(by)
@@ -207,7 +207,7 @@ def test_an_index_swapped_meanwhile_does_not_mix_into_a_report(
     shutil.copytree(real_index.root, tmp_path / "index")
     index = IndexDirectory(tmp_path / "index")
     old = index.current()
-    with running_server(index.root, tmp_path / "log", **sets) as server:
+    with running_server(index.root, tmp_path / "log", wait_ready=True, **sets) as server:
         location = begin_slow(server, mode="gallery")
         new = build_index(write_gallery(tmp_path / "new", first_kind=20), index, real_embedder).version
         eventually(lambda: bool(server.client.get("/info").json()["versions"]["index"] == new), "the new index serves")
