@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "words"),
     [
         pytest.param("search nowhere.jpg --index INDEX", "nowhere.jpg cannot be read", id="no photo"),
-        pytest.param("search empty --index INDEX", "empty cannot be read", id="a folder for a photo"),
+        pytest.param("search empty --index INDEX", "empty is not a file", id="a folder for a photo"),
         pytest.param("search text.jpg --index INDEX", "not a JPEG, PNG or WebP", id="not a photo"),
         pytest.param("search photo.jpg --index empty", "There is no index in", id="no index"),
         pytest.param("search photo.jpg --index INDEX -k 0", "from 1 to 100", id="k is 0"),

@@ -19,9 +19,9 @@ from tests.service.calls import assert_problem, assert_unharmed, metric
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory, gallery: Path) -> Iterator[Server]:
+def target(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory, gallery: Path) -> Iterator[Server]:
     """A server with one good data set and several that cannot be used."""
-    folder = tmp_path_factory.mktemp("tried")
+    folder = tmp_path_factory.mktemp("target")
     (folder / "empty").mkdir()
     (folder / "columns.csv").write_text("path,label\na.jpg,b\n")
     sets = {"empty": folder / "empty", "gone": folder / "gone", "columns": folder / "columns.csv", "demo": gallery}
@@ -32,12 +32,12 @@ def tried(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory, 
 
 @pytest.mark.parametrize("bad", BAD_REQUESTS, ids=lambda bad: bad.what)
 def test_a_bad_request_gets_its_code_and_the_next_good_one_its_answer(
-    tried: Server, bad: BadRequest, tmp_path_factory: pytest.TempPathFactory
+    target: Server, bad: BadRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    pid = tried.process.pid
-    response = tried.client.request(bad.method, bad.path, **bad.arguments)
+    pid = target.process.pid
+    response = target.client.request(bad.method, bad.path, **bad.arguments)
     assert_problem(response, bad.code, SECRET, str(tmp_path_factory.getbasetemp()))
-    assert_unharmed(tried, pid)
+    assert_unharmed(target, pid)
 
 
 @tried(max_examples=150, deadline=None)
@@ -56,30 +56,30 @@ def test_a_damaged_photo_is_found_or_refused_and_never_a_failure(
         assert response.json()["code"].startswith(("image_", "unsupported_image_format"))
 
 
-def test_every_bad_request_is_counted_under_its_code(tried: Server) -> None:
+def test_every_bad_request_is_counted_under_its_code(target: Server) -> None:
     series = 'carsearch_answers_total{code="image_degenerate",route="/search",status="422"}'
-    before = metric(tried, series)
+    before = metric(target, series)
     strip = next(bad for bad in BAD_REQUESTS if bad.code == "image_degenerate")
-    tried.client.request(strip.method, strip.path, **strip.arguments)
-    assert metric(tried, series) == before + 1
+    target.client.request(strip.method, strip.path, **strip.arguments)
+    assert metric(target, series) == before + 1
 
 
-def test_the_bodies_of_bad_requests_are_not_in_the_log(tried: Server) -> None:
+def test_the_bodies_of_bad_requests_are_not_in_the_log(target: Server) -> None:
     for bad in BAD_REQUESTS[:30]:
-        tried.client.request(bad.method, bad.path, **bad.arguments)
-    assert SECRET not in tried.log
-    assert max(map(len, tried.log.splitlines())) < 4096
+        target.client.request(bad.method, bad.path, **bad.arguments)
+    assert SECRET not in target.log
+    assert max(map(len, target.log.splitlines())) < 4096
 
 
-def test_an_image_path_that_a_client_resolves_upwards_leads_nowhere(tried: Server) -> None:
-    assert_problem(tried.client.get("/gallery/../../../etc/passwd"), "not_found")
+def test_an_image_path_that_a_client_resolves_upwards_leads_nowhere(target: Server) -> None:
+    assert_problem(target.client.get("/gallery/../../../etc/passwd"), "not_found")
 
 
-def test_a_method_that_is_not_allowed_is_told_which_are(tried: Server) -> None:
-    assert tried.client.get("/search").headers["allow"] == "POST"
+def test_a_method_that_is_not_allowed_is_told_which_are(target: Server) -> None:
+    assert target.client.get("/search").headers["allow"] == "POST"
 
 
-def test_headers_that_mean_nothing_to_us_change_nothing(tried: Server) -> None:
+def test_headers_that_mean_nothing_to_us_change_nothing(target: Server) -> None:
     headers = [
         (b"Authorization", b"Bearer caf\xe9"),
         (b"X-API-Key", b"\xff\xfe"),
@@ -88,33 +88,33 @@ def test_headers_that_mean_nothing_to_us_change_nothing(tried: Server) -> None:
         (b"Host", b"elsewhere.invalid"),
         *((name.encode(), value.encode()) for name, value in FORM.items()),
     ]
-    response = tried.client.post("/search", content=form(car_photo(0, 0)), headers=headers)
+    response = target.client.post("/search", content=form(car_photo(0, 0)), headers=headers)
     assert response.status_code == 200
     assert "elsewhere" not in response.text
 
 
 @pytest.mark.parametrize(("offered", "kept"), [("abc-1.2_Z", True), ("x" * 65, False), ("a b", False), ("ä", False)])
-def test_a_request_id_is_taken_over_when_it_is_harmless(tried: Server, offered: str, kept: bool) -> None:
-    response = tried.client.get("/nowhere", headers=[(b"X-Request-Id", offered.encode())])
+def test_a_request_id_is_taken_over_when_it_is_harmless(target: Server, offered: str, kept: bool) -> None:
+    response = target.client.get("/nowhere", headers=[(b"X-Request-Id", offered.encode())])
     assert (response.headers["x-request-id"] == offered) is kept
     assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
-def test_no_answer_allows_another_origin(tried: Server) -> None:
-    response = tried.client.options(
+def test_no_answer_allows_another_origin(target: Server) -> None:
+    response = target.client.options(
         "/search", headers={"Origin": "http://a.b", "Access-Control-Request-Method": "POST"}
     )
     assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
-def test_made_up_addresses_make_no_new_metric_series(tried: Server) -> None:
-    tried.client.get("/first")
-    tried.client.get("/gallery/first/image")
-    series = len(tried.client.get("/metrics").text.splitlines())
+def test_made_up_addresses_make_no_new_metric_series(target: Server) -> None:
+    target.client.get("/first")
+    target.client.get("/gallery/first/image")
+    series = len(target.client.get("/metrics").text.splitlines())
     for number in range(200):
-        assert tried.client.get(f"/made/up/{number}").status_code == 404
-        assert tried.client.get(f"/gallery/{number}/image").status_code == 404
-    assert len(tried.client.get("/metrics").text.splitlines()) == series
+        assert target.client.get(f"/made/up/{number}").status_code == 404
+        assert target.client.get(f"/gallery/{number}/image").status_code == 404
+    assert len(target.client.get("/metrics").text.splitlines()) == series
 
 
 def test_a_failure_of_the_server_says_nothing_of_its_inside_and_passes(
