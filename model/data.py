@@ -67,18 +67,21 @@ class ItemList:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a regular file of at most `MAX_FILE_BYTES`; raises FileUnreadable in one sentence."""
+    """The content of a regular file of at most `MAX_FILE_BYTES`.
+
+    Raises FileUnreadable in one sentence without the path: reports that leave the machine repeat it.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
-            raise FileUnreadable(f"{printable(str(path))} is not a file.")
+            raise FileUnreadable("The file is a folder, a pipe or a device.")
         if status.st_size > MAX_FILE_BYTES:
-            raise FileUnreadable(f"{printable(str(path))} is larger than {MAX_FILE_BYTES >> 20} MiB.")
+            raise FileUnreadable(f"The file is larger than {MAX_FILE_BYTES >> 20} MiB.")
         return path.read_bytes()
     except OSError as problem:
-        raise FileUnreadable(f"{printable(str(path))} cannot be read: {problem.strerror or problem}.") from problem
+        raise FileUnreadable(f"The file cannot be read: {problem.strerror or problem}.") from problem
     except ValueError as problem:  # a NUL, which no file name holds but a manifest may
-        raise FileUnreadable(f"{str(path)!r} cannot be read: {problem}.") from problem
+        raise FileUnreadable(f"The file cannot be read: {problem}.") from problem
 
 
 def normalise_label(name: str) -> str:

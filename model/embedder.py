@@ -13,7 +13,7 @@ import numpy as np
 
 from model.card import GOLDEN_NAME, Card, card_sha256, verify_artifact
 from model.data import read_file
-from model.errors import EmbeddingInvalid, ModelInvalid, ModelNotFound
+from model.errors import EmbeddingInvalid, FileUnreadable, ImageRejected, ModelInvalid, ModelNotFound
 from model.metrics import Embeddings
 from model.preprocess import Pixels, prepare
 from model.runtimes import load_runtime
@@ -92,7 +92,10 @@ class Embedder:
         """
 
         def read(path: str | os.PathLike[str]) -> Pixels:
-            return self.prepare(read_file(Path(path)))
+            try:
+                return self.prepare(read_file(Path(path)))
+            except (FileUnreadable, ImageRejected) as problem:
+                raise type(problem)(f"{Path(path)}: {problem}") from problem
 
         rows: list[Embeddings] = [np.empty((0, self.dim), np.float32)]
         done = 0
@@ -127,7 +130,8 @@ def find_model(model: str | Path | None) -> Path:
     if str(model) in names:
         return shipped / str(model)
     if not Path(model).is_dir():
-        raise ModelNotFound(f'There is no model "{model}": it is neither a directory nor one that ships ({names}).')
+        shipping = f"; those that ship are: {', '.join(names)}" if names else ""
+        raise ModelNotFound(f'There is no model directory "{model}"{shipping}.')
     return Path(model)
 
 

@@ -1,5 +1,6 @@
 """The HTTP application: parts, routes, error handlers, and the intake around them."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from indexer.stores.faiss import refuse_two_distributions
+from model.errors import SettingsInvalid
 from service import __version__, problems
 from service.evaluations import Evaluations
 from service.guard import Guard
@@ -36,6 +38,8 @@ def create_app(settings: Settings) -> Guard:
 def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
     """The routes without the guard."""
     refuse_two_distributions()
+    if not os.access(settings.spool_dir, os.W_OK | os.X_OK):
+        raise SettingsInvalid(f"CARSEARCH_SPOOL_DIR is wrong: {settings.spool_dir} is no directory to write to.")
     state = State(
         settings=settings,
         metrics=metrics,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model.data import Skipped
-from model.errors import CarsearchError, missing_dependency
+from model.errors import CarsearchError, FileUnreadable, missing_dependency
 from service import __version__
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that none waits for torch
@@ -195,7 +195,10 @@ def search(
     from model.data import read_file
     from service import client, tables
 
-    data = read_file(photo)
+    try:
+        data = read_file(photo)
+    except FileUnreadable as problem:
+        raise FileUnreadable(f"{photo}: {problem}") from problem
     if url is not None:
         answer = client.search(url, data, k, class_ or [])
     else:

@@ -177,7 +177,10 @@ class Evaluations:
             self._forget_old()
 
     def _forget_old(self) -> None:
-        records = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        try:
+            records = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        except FileNotFoundError:
+            return  # another replica is doing the same
         for path in records[:-KEPT_RECORDS]:
             for suffix in (".json", ".cancel", ".lock"):
                 path.with_suffix(suffix).unlink(missing_ok=True)

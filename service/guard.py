@@ -49,7 +49,7 @@ class Guard:
         await self.app(scope, self._counted(receive, limit), answer.send)
 
     def _limit(self, scope: Scope, headers: Headers) -> int:
-        archive = scope["path"] == "/evaluate" and headers.get("content-type", "").startswith("multipart/")
+        archive = scope["path"] == "/evaluate" and headers.get("content-type", "").lower().startswith("multipart/")
         return self.settings.max_archive_bytes if archive else self.settings.max_body_bytes
 
     def _deadline(self, received: int, limit: int) -> float:

@@ -1,13 +1,17 @@
 """The server process: one event loop, one worker; several are several processes."""
 
 import logging
+import os
+import socket
 
 import uvicorn
 
+from model.errors import SettingsInvalid
 from service.app import create_app
 from service.settings import Settings
 
 GRACE_S = 30
+log = logging.getLogger("carsearch")
 
 
 def run(settings: Settings, host: str, port: int) -> None:
@@ -16,10 +20,20 @@ def run(settings: Settings, host: str, port: int) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     config = uvicorn.Config(
         create_app(settings),
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,  # the guard writes one line a request, with the request's id
         timeout_graceful_shutdown=GRACE_S,
     )
-    uvicorn.Server(config).run()
+    with _listen(host, port) as listener:
+        log.info("listening on %s port %d", *listener.getsockname()[:2])
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Binds before uvicorn does, which would end the process with its own status; raises CarsearchError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as problem:
+        reason = os.strerror(problem.errno) if problem.errno else problem
+        raise SettingsInvalid(f"The server cannot listen on {host} port {port}: {reason}.") from problem

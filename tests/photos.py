@@ -32,7 +32,7 @@ def jpeg(pixels: Pixels, **options: object) -> bytes:
 def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     """Encodes an image in any of Pillow's formats."""
     buffer = io.BytesIO()
-    image.save(buffer, format_, **options)  # type: ignore[arg-type]  # options are Pillow's, whatever they are
+    image.save(buffer, format_, **options)
     return buffer.getvalue()
 
 

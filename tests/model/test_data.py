@@ -98,7 +98,7 @@ def test_a_link_that_leads_nowhere_is_an_item_that_cannot_be_read(tmp_path: Path
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "dangling.jpg").symlink_to(target)
     (item,) = read_items(tmp_path).items
-    with pytest.raises(FileUnreadable, match=r"a/dangling\.jpg cannot be read: "):
+    with pytest.raises(FileUnreadable, match="The file cannot be read: "):
         item.read()
 
 

@@ -66,8 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param("search nowhere.jpg --index INDEX", "nowhere.jpg cannot be read", id="no photo"),
-        pytest.param("search empty --index INDEX", "empty is not a file", id="a folder for a photo"),
+        pytest.param("search nowhere.jpg --index INDEX", "nowhere.jpg: The file cannot be read", id="no photo"),
+        pytest.param("search empty --index INDEX", "empty: The file is a folder", id="a folder for a photo"),
         pytest.param("search text.jpg --index INDEX", "not a JPEG, PNG or WebP", id="not a photo"),
         pytest.param("search photo.jpg --index empty", "There is no index in", id="no index"),
         pytest.param("search photo.jpg --index INDEX -k 0", "from 1 to 100", id="k is 0"),
@@ -266,9 +266,12 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     assert_one_sentence(printed, f'{package} is not installed; install it with: pip install "carsearch[{extra}]"')
 
 
-def test_a_port_that_is_taken_ends_the_server_without_a_traceback(server: Server) -> None:
+def test_a_port_that_is_taken_is_told_in_one_sentence(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     printed = run_cli("serve", "--port", port)
-    assert printed.returncode != 0
-    assert "address already in use" in printed.stderr
-    assert "Traceback" not in printed.stderr
+    assert_one_sentence(printed, f"cannot listen on 127.0.0.1 port {port}: Address already in use.")
+
+
+def test_a_spool_directory_that_is_not_there_is_told_before_the_first_upload(place: Path) -> None:
+    printed = run_cli("serve", "--port", "0", SPOOL_DIR=str(place / "nowhere"))
+    assert_one_sentence(printed, "CARSEARCH_SPOOL_DIR is wrong")

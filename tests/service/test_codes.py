@@ -17,7 +17,7 @@ CAUSED_BY: dict[str, Callable[..., None]] = {
     "not_ready": test_swap.test_a_server_waits_for_its_index_and_then_keeps_it,
     "internal": test_errors_http.test_a_failure_of_the_server_says_nothing_of_its_inside_and_passes,
 }
-NO_CLIENT_CAUSES = {"draining", "embedding_invalid"}
+NO_CLIENT_CAUSES = {"embedding_invalid"}
 
 
 def test_every_code_that_a_client_can_cause_is_caused_by_a_test() -> None:
