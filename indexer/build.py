@@ -52,14 +52,15 @@ def build_index(
     """
     with index.lock():
         found = read_items(gallery)
+        current = _current_manifest(index)
         recipe = canonical_sha256([embedder.embedding_id, RECIPE])[:16]
         work = BuildProgress(index.work_path(recipe), embedder.dim)
         try:
-            embedded, skipped, count = _embed(found, index, embedder, work, progress)
+            embedded, skipped, count = _embed(found, index, current, embedder, work, progress)
         finally:
             work.close()
         _refuse(gallery, embedded, skipped, strict)
-        manifest, changed = _publish(gallery, index, embedder, embedded, skipped)
+        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
     return BuildResult(
@@ -76,11 +77,12 @@ def build_index(
 def _embed(
     found: ItemList,
     index: IndexDirectory,
+    current: Manifest | None,
     embedder: Embedder,
     work: BuildProgress,
     progress: Progress,
 ) -> tuple[list[Embedded], list[Skipped], int]:
-    published = _published_embeddings(index, embedder.embedding_id)
+    published = _published_embeddings(index, current, embedder.embedding_id)
 
     def known(sha256: str) -> Embeddings | None:
         vector = published(sha256)
@@ -100,16 +102,17 @@ def _embed(
     return embedded, skipped, fresh
 
 
-def _published_embeddings(index: IndexDirectory, embedding_id: str) -> Callable[[str], Embeddings | None]:
-    """Looks embeddings up in the current version, when there is one of the same model that verifies."""
+def _published_embeddings(
+    index: IndexDirectory, current: Manifest | None, embedding_id: str
+) -> Callable[[str], Embeddings | None]:
+    """Looks embeddings up in the current version, when it is of the same model."""
+    if current is None or current.embedding_id != embedding_id:
+        return nothing_known
+    directory = index.path_of(current.id)
     try:
-        manifest = index.verify(index.current())
-        if manifest.embedding_id != embedding_id:
-            return nothing_known
-        directory = index.path_of(manifest.id)
-        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count)
+        store = FaissStore.read(directory / INDEX_NAME, current.dim, current.count)
         table = ItemTable(directory / ITEMS_NAME)
-    except (IndexInvalid, ModelInvalid):
+    except IndexInvalid:
         return nothing_known  # the new version replaces the damaged one
     rows = {item.sha256: item.row for item in table.all()}
     table.close()
@@ -132,7 +135,12 @@ def _refuse(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipp
 
 
 def _publish(
-    gallery: Path, index: IndexDirectory, embedder: Embedder, embedded: Sequence[Embedded], skipped: Sequence[Skipped]
+    gallery: Path,
+    index: IndexDirectory,
+    current: Manifest | None,
+    embedder: Embedder,
+    embedded: Sequence[Embedded],
+    skipped: Sequence[Skipped],
 ) -> tuple[Manifest, bool]:
     folder = gallery if gallery.is_dir() else gallery.parent
     root = folder.resolve()
@@ -145,7 +153,6 @@ def _publish(
             [str(root), model_sha256, embedder.embedding_id, RECIPE],
         ]
     )
-    current = _current_manifest(index)
     if current is not None and current.content_sha256 == content:
         return current, False
     now = datetime.now(UTC)
@@ -176,6 +183,7 @@ def _publish(
 
 
 def _current_manifest(index: IndexDirectory) -> Manifest | None:
+    """The current version when there is one that verifies; otherwise everything is built anew."""
     try:
         return index.verify(index.current())
     except (IndexNotFound, IndexInvalid, ModelInvalid):

@@ -6,7 +6,8 @@ by number, so a duplicate counts as a neighbour), the lowest row among equals. C
 
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,19 +78,18 @@ def evaluate(
         unusable += batch.skipped
         done += batch.photos
         progress(done, len(photos))
-    if len(embedded) < (2 if gallery is None else 1):
-        raise EvaluationSetInvalid(
-            f"The set has {len(embedded)} usable photos ({len(unusable)} skipped); leave-one-out needs at least two."
-            if gallery is None
-            else f"The set has no usable photo ({len(unusable)} skipped)."
-        )
-    return score(embedded, unusable, gallery, _versions(embedder, gallery))
+    _refuse_undefined(embedded, len(unusable), gallery)
+    return score(embedded, unusable, gallery, _versions(embedder, gallery), lambda: progress(len(photos), len(photos)))
 
 
 def score(
-    embedded: Sequence[Embedded], skipped: list[Skipped], gallery: Served | None, versions: dict[str, str]
+    embedded: Sequence[Embedded],
+    skipped: list[Skipped],
+    gallery: Served | None,
+    versions: dict[str, str],
+    pulse: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """The benchmark on photos that are already embedded; see `evaluate`."""
+    """The benchmark on photos that are already embedded; see `evaluate`. `pulse` is called between portions."""
     labels = [one.photo.label for one in embedded]
     queries = np.stack([one.embedding for one in embedded])
     identical = None
@@ -105,7 +105,7 @@ def score(
         relevant_count = np.bincount(candidates.codes, minlength=len(names))[codes]
         known = {row.sha256 for row in rows}
         identical = sum(one.sha256 in known for one in embedded)
-    nearest, first_rank, precision = _search(queries, codes, relevant_count, candidates)
+    nearest, first_rank, precision = _search(queries, codes, relevant_count, candidates, pulse)
     found = [str(names[code]) for code in candidates.codes[nearest]]
     correct = candidates.codes[nearest] == codes
     report = Report(
@@ -129,13 +129,27 @@ def score(
     return Evaluation(report, list(pairs))
 
 
+def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Served | None) -> None:
+    """Refuses sets whose score is fixed before any search: 1 with one class, 0 where no answer can be right."""
+    photos_of = Counter(one.photo.label for one in embedded)
+    usable = f"The set has {len(embedded)} usable photos of {len(photos_of)} classes ({skipped} skipped)"
+    if gallery is not None:
+        if not photos_of.keys() & gallery.items.classes().keys():
+            raise EvaluationSetInvalid(f"{usable}, and none of its classes is in the gallery.")
+    elif len(photos_of) < 2:
+        raise EvaluationSetInvalid(f"{usable}; leave-one-out needs at least two classes.")
+    elif max(photos_of.values()) < 2:
+        raise EvaluationSetInvalid(f"{usable}; leave-one-out needs a class with at least two photos.")
+
+
 def _search(
-    queries: Embeddings, codes: Rows, relevant_count: Rows, candidates: _Candidates
+    queries: Embeddings, codes: Rows, relevant_count: Rows, candidates: _Candidates, pulse: Callable[[], None]
 ) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
     """For each query: the nearest row, the rank of the first relevant one, and AP@R."""
     depth = min(len(candidates.store), max(*RECALL_AT, int(relevant_count.max())))
     nearest, first_rank, precision = [], [], []
     for start in range(0, len(queries), QUERIES_A_CALL):
+        pulse()
         part = slice(start, start + QUERIES_A_CALL)
         own = np.arange(start, start + len(queries[part])) if candidates.exclude_own else None
         rows = candidates.store.search(queries[part], depth, exclude=own).rows

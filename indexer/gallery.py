@@ -14,6 +14,7 @@ import numpy as np
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
 from model.metrics import Rows
 
+ROWS_A_READ = 5_000
 SCHEMA = """
 CREATE TABLE items (
     row INTEGER PRIMARY KEY,    -- row of the vector store, from 0
@@ -94,8 +95,11 @@ class ItemTable:
         return found[0]
 
     def all(self) -> list[GalleryItem]:
-        """Every item, in row order."""
-        return self._select("ORDER BY row", [])
+        """Every item, in row order; read in portions, so that searches get their turn."""
+        found: list[GalleryItem] = []
+        for start in range(0, len(self), ROWS_A_READ):
+            found += self._select("WHERE row >= ? AND row < ? ORDER BY row", [start, start + ROWS_A_READ])
+        return found
 
     def classes(self) -> dict[str, int]:
         """Class -> number of photos, in alphabetical order."""
@@ -105,9 +109,8 @@ class ItemTable:
 
     def rows_of(self, labels: Sequence[str]) -> Rows:
         """The rows of some classes, int64 (n,), ascending; raises UnknownClass for a class with no photo."""
-        unknown = [label for label in labels if label not in self.classes()]
-        if unknown:
-            raise UnknownClass(f'The gallery has no class "{unknown[0][:80]}"; GET /gallery/classes lists them.')
+        if not set(labels) <= self.classes().keys():
+            raise UnknownClass("The gallery has no class of that name; GET /gallery/classes lists those there are.")
         marks = ",".join("?" * len(labels))
         with self._lock:
             query = f"SELECT row FROM items WHERE class IN ({marks}) ORDER BY row"  # noqa: S608  # only question marks

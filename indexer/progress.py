@@ -21,16 +21,23 @@ class BuildProgress:
         self._lock = threading.Lock()
         self._path = directory / "embeddings.sqlite"
         with self._refusing():
-            self._database = sqlite3.connect(self._path, check_same_thread=False)
+            try:
+                self._database = self._open()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged: what it held is computed again
+                self._path.unlink()
+                self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, check_same_thread=False)
         try:
-            with self._refusing():
-                self._database.execute("PRAGMA synchronous = FULL")
-                self._database.execute(
-                    "CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)"
-                )
-        except IndexInvalid:
-            self.close()
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
+        except sqlite3.Error:
+            database.close()
             raise
+        return database
 
     def __len__(self) -> int:
         with self._refusing():
@@ -61,5 +68,4 @@ class BuildProgress:
             with self._lock:
                 yield
         except sqlite3.Error as problem:
-            message = f"The unfinished work in {self._path} cannot be used ({problem}); delete it."
-            raise IndexInvalid(message) from problem
+            raise IndexInvalid(f"The unfinished work in {self._path} cannot be used: {problem}.") from problem

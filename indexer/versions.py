@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, get_origin
 
@@ -71,9 +72,21 @@ class Manifest:
             kind: Any = get_origin(field.type) or field.type
             if not isinstance(getattr(manifest, field.name), kind):
                 raise IndexInvalid(f"{directory / MANIFEST_NAME} has a {field.name} of another kind.")
-        if manifest.metric != "inner_product":
-            raise IndexInvalid(f"{directory} was built for the metric {manifest.metric!r}, not inner_product.")
+        manifest._check(directory)
         return manifest
+
+    def _check(self, directory: Path) -> None:
+        kinds = {"root": str, "classes": int, "skipped": int}
+        if any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of another kind.")
+        try:
+            datetime.fromisoformat(self.created)
+        except ValueError as problem:
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} has no date in created.") from problem
+        if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME}:
+            raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
+        if self.metric != "inner_product":
+            raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")
 
 
 class IndexDirectory:
@@ -127,9 +140,6 @@ class IndexDirectory:
     def _verify_files(self, directory: Path, manifest: Manifest) -> None:
         if directory.is_symlink():
             raise IndexInvalid(f"{directory} is a link; a version is a directory of its own.")
-        for name in (INDEX_NAME, ITEMS_NAME, SKIPPED_NAME):
-            if name not in manifest.files:
-                raise IndexInvalid(f"{directory} is incomplete: its manifest does not name {name}.")
         for name, record in manifest.files.items():
             problem = record.problem(directory / name)
             if problem:
@@ -188,15 +198,13 @@ class IndexDirectory:
             manifest = write(directory)
             names = sorted(path.name for path in directory.iterdir())
             files = {name: asdict(FileRecord.of(directory / name)) for name in names}
-            for name in names:
-                fsync_file(directory / name)
             # The gallery's path may hold bytes that are not UTF-8; ASCII escapes carry them.
             text = json.dumps({**manifest.to_json(), "files": files}, indent=1)
             write_durably(directory / MANIFEST_NAME, text.encode())
 
         self._publish(self.path_of(version), write_all)
         manifest = self.verify(version)
-        self.switch(version)
+        self._point_at(version)
         return manifest
 
     def _publish(self, target: Path, write: Callable[[Path], None]) -> None:
@@ -222,13 +230,16 @@ class IndexDirectory:
     def switch(self, version: str) -> None:
         """Points CURRENT at a version, after verifying it."""
         self.verify(version)
+        self._point_at(version)
+
+    def _point_at(self, version: str) -> None:
         write_durably(self.root / CURRENT_NAME, f"{version}\n".encode())
 
     def rollback(self, version: str | None = None) -> str:
         """Points CURRENT at `version`, or at the one published before the current one; returns its id."""
+        current = self.current()  # before the lock, which would make the directory
         with self.lock():
             if version is None:
-                current = self.current()
                 earlier = [name for name in self.versions() if name < current]
                 if not earlier:
                     raise VersionNotFound(f"There is no version before {current} to roll back to.")

@@ -2,23 +2,18 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.data import Skipped
 from model.errors import CarsearchError, FileUnreadable, missing_dependency
-from service import __version__
+from service import __version__, cli_model
+from service.console import complain, list_skipped, out, progress_bar, say
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that none waits for torch
     from indexer.versions import IndexDirectory
-    from model import embedder
     from service.engine import Engine
 
 app = typer.Typer(
@@ -28,31 +23,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
-
-SKIPPED_SHOWN = 20
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Init(StrEnum):
-    random = "random"
-    imagenet = "imagenet"
+app.command()(cli_model.train)
+app.command()(cli_model.export)
 
 
 class RuntimeChoice(StrEnum):
     auto = "auto"
     openvino = "openvino"
     torch = "torch"
-
-
-class Precision(StrEnum):
-    fp32 = "fp32"
 
 
 class Mode(StrEnum):
@@ -63,46 +41,6 @@ class Mode(StrEnum):
 ModelOption = Annotated[str | None, typer.Option("--model", help="Name of a model that ships, or a model directory.")]
 RuntimeOption = Annotated[RuntimeChoice, typer.Option(help="What runs the network.")]
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory.")]
-
-
-@app.command()
-def train(
-    data: Annotated[Path, typer.Option(help="Class folders or a CSV manifest.")],
-    out_dir: Annotated[Path, typer.Option("--out", help="Where the model goes; the same command resumes a run there.")],
-    recipe: Annotated[str, typer.Option(help="baseline (the seed's) or quick.")] = "baseline",
-    val: Annotated[Path | None, typer.Option(help="Photos of other classes; by default some are held out.")] = None,
-    init: Annotated[Init, typer.Option(help="Where the weights start.")] = Init.random,
-    device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = Device.auto,
-    devices: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Another number of epochs than the recipe's.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Decoding processes for each device.")] = 2,
-) -> None:
-    """Train a network by classification; validates by the benchmark on classes it never sees."""
-    from model.train import TrainOptions
-    from model.train import train as run
-
-    options = TrainOptions(
-        data=data, out=out_dir, recipe=recipe, validation=val, init=init.value, device=device.value,
-        devices=devices, epochs=epochs, workers=workers, on_skipped=_list_skipped,
-    )  # fmt: skip
-    run(options)
-    out.print(f"The model is in {out_dir}. Next: carsearch export {out_dir}", soft_wrap=True)
-
-
-@app.command()
-def export(
-    model_dir: Annotated[Path, typer.Argument(help="Directory that `carsearch train` wrote.")],
-    precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = Precision.fp32,
-    photos: Annotated[Path | None, typer.Option(help="Photos to compare on; by default those of training.")] = None,
-) -> None:
-    """Export a network to OpenVINO and measure that the graph gives the same embeddings."""
-    from model.export import export as run
-
-    del precision  # fp32 is the only one yet
-    with _progress("comparing") as progress:
-        parity = run(model_dir, photos, progress)
-    cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
-    out.print(f"exported: {cosines} on {parity.photos} photos", soft_wrap=True)
 
 
 @app.command()
@@ -126,7 +64,7 @@ def index(
         _show_versions(directory, verify)
         return
     if rollback:
-        out.print(f"CURRENT is now {directory.rollback(to)}.", soft_wrap=True)
+        say(f"CURRENT is now {directory.rollback(to)}.")
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery, or one of --list, --verify, --rollback.")
@@ -134,14 +72,13 @@ def index(
     from model.embedder import Embedder
 
     embedder = Embedder.load(model if model is not None else _model_of(index_dir), runtime.value)
-    with _progress("indexing") as progress:
+    with progress_bar("indexing") as progress:
         result = build_index(gallery, directory, embedder, strict=strict, keep=keep, progress=progress)
-    _list_skipped(result.skipped)
+    list_skipped(result.skipped)
     state = "published" if result.changed else "unchanged"
-    out.print(
+    say(
         f"{state}: version {result.version}, {result.photos} photos of {result.classes} classes "
         f"({result.embedded} embedded, {result.reused} reused, {len(result.skipped)} skipped)",
-        soft_wrap=True,
     )
 
 
@@ -168,7 +105,7 @@ def evaluate(
         raise typer.BadParameter("--mode gallery needs --index, and takes its model.")
     embedder = engine.embedder if engine else Embedder.load(model, runtime.value)
     gallery = engine.served if engine and mode is Mode.gallery else None
-    with _progress("evaluating") as progress:
+    with progress_bar("evaluating") as progress:
         evaluation = run(found.items, embedder, gallery=gallery, skipped=found.skipped, progress=progress)
     if report is not None:
         _write(report, json.dumps(evaluation.report.to_json(), indent=1, ensure_ascii=False) + "\n")
@@ -177,7 +114,7 @@ def evaluate(
     if json_:
         out.print_json(data=evaluation.report.to_json(), ensure_ascii=False)
         return
-    _list_skipped(evaluation.report.skipped)
+    list_skipped(evaluation.report.skipped)
     out.print(tables.of_report(evaluation.report))
 
 
@@ -260,23 +197,6 @@ def _show_versions(directory: "IndexDirectory", verify: bool) -> None:
         raise bad
 
 
-@contextmanager
-def _progress(what: str) -> "Iterator[embedder.Progress]":
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _list_skipped(skipped: Sequence[Skipped]) -> None:
-    for photo in skipped[:SKIPPED_SHOWN]:
-        err.print(
-            f"skipped {photo.name}: {photo.message}", style="yellow", markup=False, highlight=False, soft_wrap=True
-        )
-    if len(skipped) > SKIPPED_SHOWN:
-        err.print(f"... and {len(skipped) - SKIPPED_SHOWN} more", style="yellow")
-
-
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
@@ -285,7 +205,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _fail(problem: CarsearchError) -> NoReturn:
-    err.print(f"error: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+    complain(f"error: {problem}", "red")
     sys.exit(1)
 
 

@@ -51,7 +51,7 @@ def of_report(report: Report) -> Group:
     summary.add_row("skipped", str(len(report.skipped)))
     if report.identical_in_gallery is not None:
         summary.add_row("identical file in the gallery", str(report.identical_in_gallery))
-    summary.add_row("model", f"{report.versions['model']} ({report.versions['model_sha256'][:12]})")
+    summary.add_row("model", Text(f"{report.versions['model']} ({report.versions['model_sha256'][:12]})"))
     hardest = Table("class", "photos", "top-1", title="hardest classes")
     for score in sorted(report.per_class, key=lambda score: score.top1)[:CLASSES_SHOWN]:
         hardest.add_row(Text(score.label), str(score.photos), f"{score.top1:.3f}")

@@ -14,7 +14,7 @@ from tests.servers import clean_environment, free_port
 ROOT = Path(__file__).resolve().parent.parent
 SET_UP = re.compile(r"^make (demo|test)\b")  # these install and test everything; .ci/run runs them
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 def commands(document: Path) -> list[str]:
@@ -57,6 +57,7 @@ def write_sets(root: Path) -> None:
     write_gallery(root / "val", classes=3, photos=4, first_kind=4)
 
 
+@needs_curl
 def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     write_sets(tmp_path / "photos")
     (tmp_path / "photo.jpg").write_bytes(car_photo(4, 9))

@@ -1,5 +1,7 @@
 """FAISS: exact inner-product search (IndexFlatIP), on a GPU where the installed FAISS has one."""
 
+import functools
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,17 @@ except ModuleNotFoundError as problem:
 RECIPE = {"kind": "IndexFlatIP"}
 """What goes into an index manifest: how the vectors are stored."""
 
-DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11", "faiss-cuda")
+DISTRIBUTIONS = (
+    *("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cu12-cuvs"),
+    *("faiss-gpu-cu13-cuvs", "faiss-cuda", "faiss-cuda-cu128"),
+)
 SLACK = 8
 RESCORED_BYTES = 64 << 20
 GPU_MAX_K = 2048
+HEADER_BYTES = 1 << 16
 
 
+@functools.cache
 def installed_distributions() -> list[str]:
     """The installed packages that bring a module named faiss."""
     found = []
@@ -54,7 +61,8 @@ class FaissStore:
     def __init__(self, index: Any) -> None:
         refuse_two_distributions()
         self._index = index
-        self._searched = self._on_gpu(index) if len(self) else index
+        self._gpu_index: Any = None
+        self._gpu_lock = threading.Lock()
 
     @classmethod
     def create(cls, embeddings: Embeddings) -> "FaissStore":
@@ -67,7 +75,7 @@ class FaissStore:
     def read(cls, path: Path, dim: int, count: int) -> "FaissStore":
         """Reads an index whose file has been verified; raises IndexInvalid when it is not what its manifest says."""
         # Memory for what the manifest says and no more, whatever a forged header claims.
-        faiss.set_deserialization_vector_byte_limit(max(4 * dim * count, 1 << 20))
+        faiss.set_deserialization_vector_byte_limit(4 * dim * count + HEADER_BYTES)
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as problem:
@@ -111,48 +119,41 @@ class FaissStore:
         fetch = min(available, k + (exclude is not None) + SLACK)
         while fetch and len(todo):
             chunk = max(1, RESCORED_BYTES // (fetch * self.dim * 8))
-            unsure = [
-                self._search_chunk(queries, part, k, fetch, available, among, exclude, found)
-                for part in np.split(todo, range(chunk, len(todo), chunk))
-            ]
-            todo = np.concatenate(unsure)
+            unsure: list[Rows] = []
+            for part in np.split(todo, range(chunk, len(todo), chunk)):
+                best, doubtful = self._best(queries[part], k, fetch, among, None if exclude is None else exclude[part])
+                found.rows[part, : best.rows.shape[1]] = best.rows
+                found.scores[part, : best.scores.shape[1]] = best.scores
+                unsure.append(part[doubtful])
+            todo = np.concatenate(unsure) if fetch < available else todo[:0]
             fetch = min(available, 2 * fetch)
         return found
 
-    def _search_chunk(
-        self,
-        queries: Embeddings,
-        part: Rows,
-        k: int,
-        fetch: int,
-        available: int,
-        among: Rows | None,
-        exclude: Rows | None,
-        found: Neighbours,
-    ) -> Rows:
-        """Fills `found` for some queries; returns those for which an equal or better row may lie beyond `fetch`."""
-        asked = queries[part]
-        raw, rows = self._candidates(asked, fetch, among)
-        exact = exact_scores(asked, self._matrix()[rows])
+    def _best(
+        self, queries: Embeddings, k: int, fetch: int, among: Rows | None, exclude: Rows | None
+    ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
+        """The best k of `fetch` candidates, and for which queries an equal or better row may lie beyond those."""
+        raw, rows = self._candidates(queries, fetch, among)
+        exact = exact_scores(queries, self._matrix()[rows])
         exact[rows < 0] = -np.inf
         if exclude is not None:
-            exact[rows == exclude[part][:, None]] = -np.inf
+            exact[rows == exclude[:, None]] = -np.inf
         order = np.lexsort((rows, -exact), axis=1)[:, :k]
-        best, best_rows = np.take_along_axis(exact, order, 1), np.take_along_axis(rows, order, 1)
-        found.scores[part, : order.shape[1]] = best
-        found.rows[part, : order.shape[1]] = np.where(np.isneginf(best), -1, best_rows)
-        if fetch >= available:
-            return part[:0]
-        unsure: Rows = part[raw[:, -1] + 2 * score_tolerance(self.dim) >= best[:, -1]]
-        return unsure
+        scores, best = np.take_along_axis(exact, order, 1), np.take_along_axis(rows, order, 1)
+        doubtful = raw[:, -1] + 2 * score_tolerance(self.dim) >= scores[:, -1]
+        return Neighbours(np.where(np.isneginf(scores), -1, best), scores), doubtful
 
     def _candidates(self, queries: Embeddings, fetch: int, among: Rows | None) -> tuple[npt.NDArray[np.float32], Rows]:
-        if among is None:
-            index = self._searched if fetch <= GPU_MAX_K else self._index
-            return index.search(queries, fetch)  # type: ignore[no-any-return]
-        # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
-        selected: Any = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]
-        return self._index.search(queries, fetch, params=selected)  # type: ignore[no-any-return]
+        if among is not None:
+            # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
+            selected: Any = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]
+            return self._index.search(queries, fetch, params=selected)  # type: ignore[no-any-return]
+        if fetch > GPU_MAX_K or not gpus():
+            return self._index.search(queries, fetch)  # type: ignore[no-any-return]
+        with self._gpu_lock:  # a GPU index is not safe even for two readers
+            if self._gpu_index is None:
+                self._gpu_index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+            return self._gpu_index.search(queries, fetch)  # type: ignore[no-any-return]
 
     def _matrix(self) -> Embeddings:
         """All rows without a copy: float32 (n, D)."""
@@ -161,8 +162,7 @@ class FaissStore:
         matrix: Embeddings = faiss.rev_swig_ptr(self._index.get_xb(), len(self) * self.dim).reshape(-1, self.dim)
         return matrix
 
-    @staticmethod
-    def _on_gpu(index: Any) -> Any:
-        if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-            return index
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+
+def gpus() -> int:
+    """How many GPUs the installed FAISS can use; 0 for the CPU builds."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0

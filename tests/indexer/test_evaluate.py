@@ -179,9 +179,10 @@ def test_skipped_photos_are_listed_with_their_codes_and_do_not_count(fake_embedd
         MemoryPhoto("text", "b", b"not a photo"),
         MemoryPhoto("cut", "b", car_photo()[:99]),
     ]
+    good.append(MemoryPhoto("other", "b", car_photo(2, 0)))
     before = [Skipped("loose.jpg", "no_class", "The file lies in no class folder.")]
     report = evaluate([*good, *bad], fake_embedder, skipped=before).report
-    assert (report.correct, report.total, report.classes) == (3, 3, 1)
+    assert (report.correct, report.total, report.classes) == (3, 4, 2)
     assert [(one.name, one.code) for one in report.skipped] == [
         ("loose.jpg", "no_class"),
         ("empty", "empty_file"),
@@ -193,7 +194,16 @@ def test_skipped_photos_are_listed_with_their_codes_and_do_not_count(fake_embedd
 @pytest.mark.parametrize("good", [0, 1])
 def test_fewer_than_two_usable_photos_have_no_score(fake_embedder: Embedder, good: int) -> None:
     photos = [MemoryPhoto(str(shot), "a", car_photo(1, shot) if shot < good else b"") for shot in range(3)]
-    with pytest.raises(EvaluationSetInvalid, match=rf"has {good} usable photos \({3 - good} skipped\)"):
+    with pytest.raises(EvaluationSetInvalid, match=rf"has {good} usable photos of \d classes \({3 - good} skipped\)"):
+        evaluate(photos, fake_embedder)
+
+
+@pytest.mark.parametrize(("labels", "why"), [("aaa", "at least two classes"), ("abc", "a class with at least two")])
+def test_a_set_whose_score_is_fixed_before_any_search_is_refused(
+    fake_embedder: Embedder, labels: str, why: str
+) -> None:
+    photos = [MemoryPhoto(str(shot), label, car_photo(1, shot)) for shot, label in enumerate(labels)]
+    with pytest.raises(EvaluationSetInvalid, match=why):
         evaluate(photos, fake_embedder)
 
 

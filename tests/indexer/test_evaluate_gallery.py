@@ -67,8 +67,13 @@ def test_leave_one_out_reports_nothing_about_a_gallery(fake_embedder: Embedder, 
 
 def test_one_photo_is_enough_and_none_is_not(served: Served, fake_embedder: Embedder) -> None:
     assert evaluate([MemoryPhoto("0", "car 1", car_photo(1, 90))], fake_embedder, gallery=served).report.total == 1
-    with pytest.raises(EvaluationSetInvalid, match=r"no usable photo \(1 skipped\)"):
+    with pytest.raises(EvaluationSetInvalid, match=r"has 0 usable photos of 0 classes \(1 skipped\)"):
         evaluate([MemoryPhoto("0", "car 1")], fake_embedder, gallery=served)
+
+
+def test_a_set_with_no_class_of_the_gallery_is_refused(served: Served, fake_embedder: Embedder) -> None:
+    with pytest.raises(EvaluationSetInvalid, match="none of its classes is in the gallery"):
+        evaluate([MemoryPhoto("0", "nobody's", car_photo(1, 90))], fake_embedder, gallery=served)
 
 
 def test_the_command_line_takes_gallery_and_model_from_the_index(real_index: IndexDirectory, gallery: Path) -> None:
@@ -90,5 +95,5 @@ def test_a_set_without_two_photos_is_told_in_one_sentence(real_model: Path, tmp_
     (tmp_path / "a" / "0.jpg").write_bytes(car_photo())
     answer = run_cli("evaluate", "--data", tmp_path, "--model", real_model)
     assert (answer.returncode, answer.stdout) == (1, "")
-    assert answer.stderr.splitlines()[-1].startswith("error: The set has 1 usable photos (0 skipped)")
+    assert answer.stderr.splitlines()[-1].startswith("error: The set has 1 usable photos of 1 classes (0 skipped)")
     assert "Traceback" not in answer.stderr

@@ -238,3 +238,10 @@ def test_two_packages_named_faiss_are_refused_in_one_sentence(monkeypatch: pytes
     with pytest.raises(CarsearchError) as refusal:
         FaissStore.create(np.eye(2, dtype=np.float32))
     assert str(refusal.value) == ("Both faiss-cpu and faiss-gpu-cuvs are installed; keep one: pip uninstall faiss-cpu.")
+
+
+def test_an_index_larger_than_a_few_pages_is_read_back(tmp_path: Path) -> None:
+    rows = unit(np.random.default_rng(0).standard_normal((3_000, 128)))
+    FaissStore.create(rows).write(tmp_path / "index.faiss")
+    store = FaissStore.read(tmp_path / "index.faiss", 128, 3_000)
+    np.testing.assert_array_equal(store.vectors(np.arange(3_000)), rows)

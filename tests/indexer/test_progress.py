@@ -75,7 +75,14 @@ def other_columns(path: Path) -> None:
         database.execute("CREATE TABLE done (other)")
 
 
-@pytest.mark.parametrize("make", [random_bytes, damaged_page, other_columns, Path.mkdir])
+def test_a_file_that_is_no_database_is_begun_anew(tmp_path: Path) -> None:
+    random_bytes(tmp_path / NAME)
+    with closing(BuildProgress(tmp_path, 64)) as work:
+        work.add({"1" * 64: np.ones(64, np.float32)})
+        assert len(work) == 1
+
+
+@pytest.mark.parametrize("make", [damaged_page, other_columns, Path.mkdir])
 def test_a_file_that_cannot_be_used_is_named_in_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / NAME)
 
@@ -84,7 +91,7 @@ def test_a_file_that_cannot_be_used_is_named_in_one_sentence(tmp_path: Path, mak
             work.get("0" * 64)
             work.add({"1" * 64: np.ones(64, np.float32)})
 
-    with pytest.raises(IndexInvalid, match=rf"^The unfinished work in .*{NAME} cannot be used \(.*\); delete it\.$"):
+    with pytest.raises(IndexInvalid, match=rf"^The unfinished work in .*{NAME} cannot be used: .*\.$"):
         use()
 
 

@@ -1,0 +1,74 @@
+"""The commands that make a model: train and export."""
+
+import os
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.errors import RunMismatch
+from service.console import list_skipped, progress_bar, say
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Init(StrEnum):
+    random = "random"
+    imagenet = "imagenet"
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Class folders or a CSV manifest.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Where the model goes; the same command resumes a run there.")],
+    recipe: Annotated[str, typer.Option(help="baseline (the seed's) or quick.")] = "baseline",
+    val: Annotated[Path | None, typer.Option(help="Photos of other classes; by default some are held out.")] = None,
+    init: Annotated[Init, typer.Option(help="Where the weights start.")] = Init.random,
+    device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = Device.auto,
+    devices: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Another number of epochs than the recipe's.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Decoding processes for each device.")] = 2,
+    restart: Annotated[bool, typer.Option(help="Start over when --out holds another run.")] = False,
+) -> None:
+    """Train a network by classification; validates by the benchmark on classes it never sees."""
+    from model.train import TRAINING_FOLDER, TrainOptions
+    from model.train import train as run
+
+    options = TrainOptions(
+        data=data, out=out_dir, recipe=recipe, validation=val, init=init.value, device=device.value,
+        devices=devices, epochs=epochs, workers=workers, on_skipped=list_skipped,
+    )  # fmt: skip
+    try:
+        run(options)
+    except RunMismatch:
+        if not restart:
+            raise
+        shutil.rmtree(out_dir / TRAINING_FOLDER)
+        run(options)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of the processes of one run, one speaks
+        say(f"The model is in {out_dir}. Next: carsearch export {out_dir}")
+
+
+def export(
+    model_dir: Annotated[Path, typer.Argument(help="Directory that `carsearch train` wrote.")],
+    precision: Annotated[Precision, typer.Option(help="Precision of the graph; fp32 is the only one yet.")] = (
+        Precision.fp32
+    ),
+    photos: Annotated[Path | None, typer.Option(help="Photos to compare on; by default those of training.")] = None,
+) -> None:
+    """Export a network to OpenVINO and measure that the graph gives the same embeddings."""
+    from model.export import export as run
+
+    with progress_bar("comparing") as progress:
+        parity = run(model_dir, photos, progress)
+    cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
+    say(f"exported {precision.value}: {cosines} on {parity.photos} photos")
