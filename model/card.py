@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import numpy as np
@@ -71,6 +71,13 @@ class InputSpec:
 def _floats(encoded: Any) -> list[float]:
     values: list[float] = np.frombuffer(base64.b64decode(encoded, validate=True), "<f4").tolist()
     return values
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a name is a plain relative path: files are copied by these names, which come from whoever made it."""
+    path = PurePosixPath(name)
+    odd = path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name
+    return not odd and str(path) == name
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
@@ -158,6 +165,9 @@ class Card:
             raise ModelInvalid(f"The model card lacks or misspells a field: {problem}.") from problem
         if WEIGHTS_NAME not in card.files:
             raise ModelInvalid(f"The model card names no {WEIGHTS_NAME}.")
+        for name in card.files:
+            if not _stays_inside(name):
+                raise ModelInvalid(f"The model card names a file that cannot be one of the model's: {name!r}.")
         if any(len(embedding) != card.embedding_dim for embedding in card.golden.values()):
             raise ModelInvalid(f"A golden embedding of the model card does not have {card.embedding_dim} values.")
         return card

@@ -1,6 +1,8 @@
 """The training step: cross-entropy over the training classes, validated by the benchmark on classes never seen."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import lightning as L
@@ -15,6 +17,17 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from model.metrics import leave_one_out_nearest
 from model.network import EmbeddingNetwork
 from model.recipes import Recipe
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Full float32 products on CUDA for the block; TF32 would keep 10 bits of mantissa."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Classifier(L.LightningModule):
@@ -48,7 +61,9 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         crops, rows = batch
-        self._validated.append((rows, self.network(crops)))
+        # What is scored is what is exported: the network in fp32, whatever precision it trains in.
+        with torch.autocast(self.device.type, enabled=False), without_tf32():
+            self._validated.append((rows, self.network(crops)))
 
     def on_validation_epoch_end(self) -> None:
         rows = torch.cat([rows for rows, _ in self._validated])

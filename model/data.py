@@ -166,9 +166,9 @@ def _is_regular(path: Path) -> bool:
 
 def _from_manifest(manifest: Path) -> ItemList:
     try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except OSError as problem:
-        raise ManifestInvalid(f"{manifest} cannot be read: {problem.strerror}.") from problem
+        text = read_file(manifest).decode("utf-8-sig")
+    except FileUnreadable as problem:
+        raise ManifestInvalid(f"{manifest}{str(problem).removeprefix('The file')}") from problem
     except UnicodeDecodeError as problem:
         raise ManifestInvalid(f"{manifest} is not a CSV file in UTF-8.") from problem
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -188,7 +188,10 @@ def _manifest_item(manifest: Path, line: int, row: dict[str, str | None]) -> Ite
     path, label = row["path"], row["class"]
     if not path or not label or None in row:
         raise ManifestInvalid(f"{manifest}, line {line}: every line needs a path and a class, and no more columns.")
-    identity = row.get("id") or id_of(path)
+    # "a.jpg" and "./a.jpg" are one file, and one id.
+    identity = row.get("id") or id_of(os.path.normpath(path))
+    if not identity.isprintable() or " " in identity:  # lists of predictions separate ids by a space
+        raise ManifestInvalid(f"{manifest}, line {line}: an id has no spaces and no unprintable characters.")
     return Item(id=identity, label=normalise_label(label), path=manifest.parent / path)
 
 

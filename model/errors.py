@@ -33,6 +33,7 @@ CarsearchError
   EvaluationSetInvalid          evaluation_set_invalid
     EvaluationTooLarge          evaluation_too_large
   EvaluationCancelled           evaluation_cancelled
+  UnknownRecipe                 unknown_recipe
   RunMismatch                   run_mismatch
   ServerUnreachable             server_unreachable
   ServerRefused                 (the code that the server gave)
@@ -222,6 +223,12 @@ class EvaluationCancelled(CarsearchError):
     """The caller asked an evaluation to stop."""
 
     code = "evaluation_cancelled"
+
+
+class UnknownRecipe(CarsearchError):
+    """No training recipe has the given name."""
+
+    code = "unknown_recipe"
 
 
 class RunMismatch(CarsearchError):

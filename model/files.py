@@ -60,11 +60,15 @@ def read_json(path: Path, error: type[CarsearchError]) -> dict[str, Any]:
 def write_durably(path: Path, data: bytes) -> None:
     """Replaces a file by new content so that a crash at any moment leaves the old content or the new, whole."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk, half a file would keep it full
+        raise
     fsync_directory(path.parent)
 
 

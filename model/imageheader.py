@@ -4,13 +4,16 @@ Pillow checks its pixel limit only after the plugin's constructor has run, and t
 canvases first; so the size is read here. Only the three formats that carsearch accepts are recognised.
 """
 
+import re
 import struct
 from typing import NamedTuple
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers hold the dimensions; C4, C8 and CC lie in the same range but are tables.
 JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-JPEG_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+# The next marker that has a length or ends the search. Passed over like stray bytes between segments, as Pillow does:
+# FF 00 (an escaped byte), FF FF (filling), and the markers that stand alone or that no decoder knows the length of.
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xc8\xd0-\xd8\xf0-\xfd\xff]")
 
 
 class ImageHeader(NamedTuple):
@@ -44,27 +47,19 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise ValueError("the JPEG has no marker where one must be")
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in JPEG_BARE_MARKERS:
-            position += 2
-            continue
+    while (found := JPEG_MARKER.search(data, position)) and found.end() + 2 <= len(data):
+        position, marker = found.end(), data[found.end() - 1]
         if marker in JPEG_FRAME_MARKERS:
-            if position + 9 > len(data):
+            if position + 7 > len(data):
                 break
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            height, width = struct.unpack(">HH", data[position + 3 : position + 7])
             return width, height
         if marker in (0xD9, 0xDA):  # end of image or scan data before any frame
             break
-        length = struct.unpack(">H", data[position + 2 : position + 4])[0]
+        length = struct.unpack(">H", data[position : position + 2])[0]
         if length < 2:
             raise ValueError("the JPEG has a segment of impossible length")
-        position += 2 + length
+        position += length
     raise ValueError("the JPEG has no frame header")
 
 

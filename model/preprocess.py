@@ -9,7 +9,6 @@ Rules of `decode`, so that a photo means the same wherever it enters:
 """
 
 import io
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -121,20 +120,19 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    convert: Callable[[Image.Image], Image.Image] | None = None
     if image.mode.startswith("I"):
-        convert = _from_16_bit_grey
-    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        convert = _on_white
-    return convert(image) if convert else image.convert("RGB")
+        return _from_16_bit_grey(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bit_grey(image: Image.Image) -> Image.Image:
     # convert("RGB") clips 16-bit values at 255, which turns the picture white without an error.
-    values = np.asarray(image).astype(np.int64) >> 8
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    values = np.asarray(image).astype(np.int64)
+    grey = (values >> 8).clip(0, 255).astype(np.uint8)
+    key = image.info.get("transparency")  # the one value that is transparent, in all of its 16 bits
+    return Image.fromarray(grey if key is None else np.where(values == key, np.uint8(255), grey)).convert("RGB")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

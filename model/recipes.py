@@ -5,13 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.card import InputSpec
-from model.errors import CarsearchError
-
-
-class UnknownRecipe(CarsearchError):
-    """No recipe has the given name."""
-
-    code = "unknown_recipe"
+from model.errors import UnknownRecipe
 
 
 @dataclass(frozen=True, slots=True)

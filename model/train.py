@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from model.artifact import create_artifact
 from model.card import canonical_sha256
 from model.classifier import Classifier
-from model.data import Item, Skipped, read_items, split_classes
+from model.data import Item, ItemList, Skipped, read_items, split_classes
 from model.embedder import decode_pool, map_in_order
 from model.errors import CarsearchError, DataInvalid, RunMismatch, SettingsInvalid
 from model.files import read_json, write_durably
@@ -96,7 +96,7 @@ def train(options: TrainOptions) -> Path:
         best = torch.load(folder / ("best.ckpt" if val_items else "last.ckpt"), map_location="cpu", weights_only=True)
         classifier.load_state_dict(best["state_dict"])
         provenance = _provenance(options, recipe, training_set, validation_set, best)
-        create_artifact(network.cpu(), options.out, name=recipe.name, training=provenance)
+        create_artifact(network.cpu(), options.out, name=options.out.resolve().name, training=provenance)
     trainer.strategy.barrier()
     return options.out
 
@@ -109,9 +109,9 @@ def _quieten() -> None:
 
 
 def _load_items(options: TrainOptions, recipe: Recipe) -> tuple[list[Item], list[Item]]:
-    usable = _readable(read_items(options.data).items, options)
+    usable = _readable(read_items(options.data), options)
     if options.validation is not None:
-        train_items, val_items = usable, _readable(read_items(options.validation).items, options)
+        train_items, val_items = usable, _readable(read_items(options.validation), options)
     else:
         train_items, val_items = split_classes(usable, recipe.holdout, recipe.seed)
     shared = {item.label for item in train_items} & {item.label for item in val_items}
@@ -124,7 +124,7 @@ def _load_items(options: TrainOptions, recipe: Recipe) -> tuple[list[Item], list
     return train_items, val_items
 
 
-def _readable(items: list[Item], options: TrainOptions) -> list[Item]:
+def _readable(found: ItemList, options: TrainOptions) -> list[Item]:
     """Takes unreadable photos out before training, where one would end a night's run."""
 
     def problem_with(item: Item) -> Skipped | None:
@@ -135,10 +135,10 @@ def _readable(items: list[Item], options: TrainOptions) -> list[Item]:
         return None
 
     with decode_pool() as pool:
-        problems = list(map_in_order(pool, problem_with, items))
+        problems = list(map_in_order(pool, problem_with, found.items))
     if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a run looks, one speaks
-        options.on_skipped([problem for problem in problems if problem is not None])
-    return [item for item, problem in zip(items, problems, strict=True) if problem is None]
+        options.on_skipped([*found.skipped, *(problem for problem in problems if problem is not None)])
+    return [item for item, problem in zip(found.items, problems, strict=True) if problem is None]
 
 
 def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[Item], val: list[Item]) -> None:
@@ -173,7 +173,7 @@ def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool)
         loggers.append(TensorBoardLogger(folder, name="tensorboard"))
     accelerator = {"auto": "gpu" if torch.cuda.is_available() else "cpu", "cuda": "gpu", "cpu": "cpu"}[options.device]
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise CarsearchError("There is no CUDA device; train with --device cpu.")
+        raise SettingsInvalid("There is no CUDA device; train with --device cpu.")
     return L.Trainer(
         accelerator=accelerator,
         devices=options.devices,

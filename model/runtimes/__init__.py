@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
 
 from model.card import Card
-from model.errors import CarsearchError, ModelInvalid, missing_dependency
+from model.errors import ModelInvalid, SettingsInvalid, missing_dependency
 from model.runtimes.base import Runtime
 
 RuntimeName = Literal["auto", "openvino", "torch", "fake"]
@@ -19,14 +20,14 @@ RUNTIMES = {
 
 
 def load_runtime(name: str, directory: Path, card: Card, cache_dir: Path | None = None) -> Runtime:
-    """Loads a model artifact into a runtime; "auto" is torch where CUDA is, OpenVINO elsewhere.
+    """Loads a model artifact into a runtime; "auto" is torch where CUDA is or OpenVINO is not, OpenVINO elsewhere.
 
     `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the extra, ModelInvalid when the
-    artifact cannot be served by that runtime, CarsearchError for a name that is none.
+    artifact cannot be served by that runtime, SettingsInvalid for a name that is none.
     """
     chosen = _automatic() if name == "auto" else name
     if chosen not in RUNTIMES:
-        raise CarsearchError(f'There is no runtime "{name}"; there are: auto, {", ".join(RUNTIMES)}.')
+        raise SettingsInvalid(f'There is no runtime "{name}"; there are: auto, {", ".join(RUNTIMES)}.')
     module, _, attribute = RUNTIMES[chosen].partition(":")
     try:
         factory = cast(Callable[[Path, Card, Path | None], Runtime], getattr(import_module(module), attribute))
@@ -43,4 +44,5 @@ def _automatic() -> str:
         torch = import_module("torch")
     except ModuleNotFoundError:
         return "openvino"
-    return "torch" if torch.cuda.is_available() else "openvino"
+    # An install for GPUs has no OpenVINO, and the extra that brings it would bring a second FAISS.
+    return "torch" if torch.cuda.is_available() or find_spec("openvino") is None else "openvino"

@@ -1,8 +1,6 @@
 """OpenVINO on the CPU: the default where there is no CUDA."""
 
 import os
-import queue
-from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import openvino as ov
 from model.card import Card
 from model.errors import ModelInvalid
 from model.preprocess import Pixels
+from model.runtimes.turnstile import Turnstile
 
 PRECISION = "fp32"
 
@@ -26,7 +25,7 @@ class OpenVINORuntime:
 
     The batch shape is 1 wherever a photo is embedded: kernels for other shapes sum in another order, and the same photo
     would then get other bits in the index than in a query. On CPUs an fp32 graph is as fast so; inside one photo it
-    runs on all cores.
+    runs on all cores, so that a second request in flight gains nothing, and an interrupted one has left nothing behind.
     """
 
     name = "openvino"
@@ -56,41 +55,15 @@ class OpenVINORuntime:
         self._expected = tuple(int(side) for side in compiled.input(0).shape)
         if self._expected != (1, card.input.crop, card.input.crop, 3):
             raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
-        self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        for _ in range(2):  # one computing, one being filled
-            self._idle.put(compiled.create_infer_request())
+        self._request = compiled.create_infer_request()
+        self._turnstile = Turnstile()
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
         embeddings = np.empty((len(crops), self.dim), np.float32)
-        running: deque[tuple[int, ov.InferRequest]] = deque()
-        try:
-            for row in range(len(crops)):
-                request = self._borrow(running, embeddings)
-                running.append((row, request))
-                request.start_async({0: ov.Tensor(crops[row : row + 1])}, share_inputs=True)
-            while running:
-                self._collect(running, embeddings)
-        finally:
-            for _, request in running:  # only after a failure: nothing may go back while it computes
-                request.cancel()
-                request.wait()
-                self._idle.put(request)
+        for row in range(len(crops)):
+            # One turn a photo: a search does not wait until an evaluation beside it has embedded its batch.
+            with self._turnstile.turn():
+                self._request.infer({0: ov.Tensor(crops[row : row + 1])}, share_inputs=True)
+                embeddings[row] = self._request.get_output_tensor(0).data[0]
         return embeddings
-
-    def _borrow(
-        self, running: deque[tuple[int, ov.InferRequest]], embeddings: npt.NDArray[np.float32]
-    ) -> ov.InferRequest:
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            if running:  # never wait for others while holding one: two callers would wait for each other
-                self._collect(running, embeddings)
-            return self._idle.get()
-
-    def _collect(self, running: deque[tuple[int, ov.InferRequest]], embeddings: npt.NDArray[np.float32]) -> None:
-        row, request = running[0]
-        request.wait()
-        embeddings[row] = request.get_output_tensor(0).data[0]
-        running.popleft()
-        self._idle.put(request)

@@ -35,6 +35,8 @@ CARD = Card(
     training={"recipe": {"lr": 0.01}},
 )
 
+RECORD = {"bytes": 3, "sha256": "ab" * 32}
+
 
 def with_parity(low: float) -> Card:
     return dataclasses.replace(CARD, parity=[Parity("openvino", "int8", "fp32", 256, low, 0.99999)])
@@ -96,6 +98,12 @@ def test_ids_are_interchangeable_when_a_measured_parity_names_the_pair(low: floa
     assert not card.interchangeable(int8, "0" * 16)
 
 
+def test_a_measured_bf16_graph_may_search_an_index_in_fp32_and_an_unmeasured_int8_graph_may_not() -> None:
+    card = dataclasses.replace(CARD, parity=[Parity("openvino", "bf16", "fp32", 256, 0.99995, 0.99999)])
+    assert card.interchangeable(card.embedding_id("bf16"), card.embedding_id("fp32"))
+    assert not card.interchangeable(card.embedding_id("int8"), card.embedding_id("fp32"))
+
+
 @pytest.mark.parametrize("sides", [(64, 0), (63, 64), (5000, 64), (-1, -1)])
 def test_an_input_spec_that_cannot_be_is_refused(sides: tuple[int, int]) -> None:
     with pytest.raises(ModelInvalid, match="1 <= crop <= resize <= 4096"):
@@ -118,6 +126,10 @@ def test_an_input_spec_that_cannot_be_is_refused(sides: tuple[int, int]) -> None
         ({"parity": [{"runtime": "openvino"}]}, "lacks or misspells a field"),
         ({"golden": {"fake": ["x"]}}, "lacks or misspells a field"),
         ({"golden": {"fake": "AACAPwAAAAA="}}, "does not have 64 values"),
+        *(
+            ({"files": {WEIGHTS_NAME: RECORD, name: RECORD}}, "names a file that cannot be one of the model's")
+            for name in ("/etc/passwd", "../other/card.json", "openvino/../../x", "a\\b", "a\0b", "./a", ".", "")
+        ),
         ({"schema_version": 2}, "has schema 2; this version reads 1"),
         ({"schema_version": None}, "has schema None"),
     ],
@@ -165,7 +177,9 @@ def test_a_directory_without_a_card_holds_no_model(tmp_path: Path) -> None:
         load_card(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "sentence"), [(None, "No model was named"), ("no such", 'no model "no such"')])
+@pytest.mark.parametrize(
+    ("name", "sentence"), [(None, "No model was named"), ("no such", 'no model directory "no such"')]
+)
 def test_a_model_that_is_not_there_is_not_found(name: str | None, sentence: str) -> None:
     with pytest.raises(ModelNotFound, match=sentence):
         find_model(name)

@@ -149,6 +149,9 @@ def test_paths_of_a_manifest_are_relative_to_it(tmp_path: Path) -> None:
         ("path,class\na.jpg,Kia\nb.jpg\n", "line 3: every line needs a path and a class"),
         ("path,class\na.jpg,\n", "line 2: every line needs a path and a class"),
         ('path,class\na.jpg,"Kia\n', "line 2: unexpected end of data"),
+        ("path,class,id\na.jpg,Kia,x\nb.jpg,Kia,one two\n", "line 3: an id has no spaces"),
+        ("path,class,id\na.jpg,Kia,one\ttwo\n", "line 2: an id has no spaces and no unprintable characters"),
+        ('path,class,id\na.jpg,Kia,"one\ntwo"\n', "line 3: an id has no spaces"),
         ("path,class\na.jpg,Kia".encode("utf-16"), "is not a CSV file in UTF-8"),
         ("path,class\na.jpg,아반떼".encode("cp949"), "is not a CSV file in UTF-8"),
     ],
@@ -156,6 +159,19 @@ def test_paths_of_a_manifest_are_relative_to_it(tmp_path: Path) -> None:
 def test_a_bad_manifest_says_what_is_wrong_in_which_line(tmp_path: Path, content: str | bytes, sentence: str) -> None:
     with pytest.raises(ManifestInvalid, match=sentence):
         read_items(manifest(tmp_path, content))
+
+
+def test_a_pipe_or_device_in_the_place_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "set.csv")
+    for source in (tmp_path / "set.csv", Path("/dev/zero")):
+        with pytest.raises(ManifestInvalid, match=rf"^{source} is a folder, a pipe or a device\.$"):
+            read_items(source)
+
+
+def test_two_spellings_of_one_path_are_one_photo(tmp_path: Path) -> None:
+    assert found(manifest(tmp_path, "path,class\n./x//1.jpg,Kia\n")) == [("x/1.jpg", "Kia")]
+    with pytest.raises(DuplicateId, match=r'"a\.jpg" stands twice'):
+        read_items(manifest(tmp_path, "path,class\na.jpg,Kia\n./a.jpg,Kia\n"))
 
 
 def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:

@@ -67,6 +67,22 @@ def test_fill_bytes_and_bare_markers_before_the_frame_are_passed_over() -> None:
     assert read_header(padded) == ("JPEG", 96, 72)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    place=st.integers(1, 3),
+    junk=st.lists(st.sampled_from([b"\0", b"a", b"\xd8", b"\xc0", b"\xff\0", b"\xff\xd0"]), max_size=9).map(b"".join),
+    filling=st.integers(0, 3),
+)
+def test_stray_bytes_between_segments_are_passed_over_as_pillow_does(place: int, junk: bytes, filling: int) -> None:
+    data = car_photo()
+    start = 2
+    for _ in range(place):
+        start += 2 + struct.unpack(">H", data[start + 2 : start + 4])[0]
+    strewn = data[:start] + junk + b"\xff" * filling + data[start:]
+    with Image.open(io.BytesIO(strewn)) as image:
+        assert read_header(strewn) == ImageHeader("JPEG", *image.size) == ("JPEG", 96, 72)
+
+
 def test_tables_between_the_frame_markers_are_no_frames() -> None:
     table = b"\xff\xc4\x00\x0b" + struct.pack(">BHHBBH", 8, 9999, 9999, 3, 1, 0)
     data = car_photo()

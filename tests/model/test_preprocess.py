@@ -128,6 +128,27 @@ def test_a_transparent_palette_entry_is_white() -> None:
     assert pixels[0, 10].tolist() == [200, 100, 50]
 
 
+@pytest.mark.parametrize(
+    ("pixels", "key"),
+    [
+        (np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8), (9, 8, 7)),
+        (np.array([[9, 8]], np.uint8), 9),
+        (np.array([[0x0901, 0x0902]], np.uint16), 0x0901),
+    ],
+    ids=["RGB", "grey", "16-bit grey"],
+)
+def test_a_transparent_key_colour_is_white_and_its_neighbours_are_not(pixels: Pixels, key: object) -> None:
+    image = Image.fromarray(pixels.repeat(20, axis=0).repeat(20, axis=1))
+    stored = struct.pack(f">{'HHH' if isinstance(key, tuple) else 'H'}", *(key if isinstance(key, tuple) else (key,)))
+    data = encoded(image, "PNG")
+    place = data.index(b"IDAT") - 4
+    shown = decode(data[:place] + chunk(b"tRNS", stored) + data[place:])
+    plain = decode(data)
+    assert np.unique(shown[:, :20]).tolist() == [255]
+    assert np.array_equal(shown[:, 20:], plain[:, 20:])
+    assert plain[0, 0, 0] == 9
+
+
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", STORED_AS)
 def test_every_orientation_shows_the_same_upright_picture(orientation: int, format_: str) -> None:

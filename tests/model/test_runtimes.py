@@ -3,8 +3,11 @@
 import dataclasses
 import shutil
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +16,17 @@ import pytest
 from model.card import MIN_PARITY_COSINE, load_card
 from model.embedder import Embedder, batches, map_in_order
 from model.errors import (
-    CarsearchError,
     EmbeddingInvalid,
     FileUnreadable,
     ImageRejected,
     MissingDependency,
     ModelInvalid,
+    SettingsInvalid,
 )
 from model.metrics import Embeddings
 from model.preprocess import Pixels
 from model.runtimes import load_runtime
+from model.runtimes.turnstile import Turnstile
 from tests.photos import car_photo
 
 
@@ -52,6 +56,72 @@ def test_four_threads_at_once_get_the_bits_of_single_calls(
         found = list(pool.map(lambda order: real_embedder.embed_crops(crops[order]), orders))
     for order, embeddings in zip(orders, found, strict=True):
         assert np.array_equal(embeddings, singles[order])
+
+
+class Interrupted:
+    """Crops of which the third ends in Ctrl-C."""
+
+    def __init__(self, crops: Pixels) -> None:
+        self.crops = crops
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, rows: slice) -> Pixels:
+        if rows.start == 2:
+            raise KeyboardInterrupt
+        return self.crops[rows]
+
+
+def test_calls_that_fail_in_the_middle_leave_nothing_behind(
+    real_embedder: Embedder, crops: Pixels, singles: Embeddings
+) -> None:
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            real_embedder.runtime.embed(cast(Pixels, Interrupted(crops)))
+        with pytest.raises(RuntimeError):  # crops of another size
+            real_embedder.runtime.embed(crops[:2, 1:])
+    assert np.array_equal(real_embedder.embed_crops(crops), singles)
+
+
+def test_one_photo_does_not_wait_for_a_batch_that_began_before(real_embedder: Embedder, crops: Pixels) -> None:
+    finished: list[str] = []
+    begun = threading.Event()
+
+    class Watched(Interrupted):
+        def __getitem__(self, rows: slice) -> Pixels:
+            begun.set()
+            return self.crops[rows]
+
+    def batch() -> None:
+        real_embedder.runtime.embed(cast(Pixels, Watched(np.repeat(crops[:1], 512, axis=0))))
+        finished.append("batch")
+
+    evaluation = threading.Thread(target=batch)
+    evaluation.start()
+    begun.wait()
+    for _ in range(3):
+        real_embedder.embed_crops(crops[:1])
+        finished.append("photo")
+    evaluation.join()
+    assert finished == ["photo", "photo", "photo", "batch"]
+
+
+def test_a_turnstile_lets_threads_through_in_the_order_in_which_they_came() -> None:
+    turnstile, served = Turnstile(), list[int]()
+
+    def pass_through(number: int) -> None:
+        with turnstile.turn():
+            served.append(number)
+
+    threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(8)]
+    with turnstile.turn():
+        for place, thread in enumerate(threads, 2):
+            thread.start()
+            while len(turnstile._queue) < place:
+                time.sleep(0.001)
+    with turnstile.turn():  # it was here before, so it comes after those who waited
+        assert served == list(range(8))
 
 
 def test_embeddings_of_the_same_class_are_rows_of_length_1(singles: Embeddings, real_embedder: Embedder) -> None:
@@ -108,7 +178,7 @@ def test_the_fake_runtime_is_deterministic_and_puts_shots_of_one_car_together(fa
 
 
 def test_a_runtime_that_does_not_exist_is_answered_with_those_that_do(fake_model: Path) -> None:
-    with pytest.raises(CarsearchError, match='no runtime "tensorrt"; there are: auto, openvino, torch, fake'):
+    with pytest.raises(SettingsInvalid, match='no runtime "tensorrt"; there are: auto, openvino, torch, fake'):
         Embedder.load(fake_model, "tensorrt")
 
 
@@ -123,6 +193,15 @@ def test_a_missing_package_names_the_extra_that_brings_it(
     package = "torch" if runtime == "torch" else "openvino"
     with pytest.raises(MissingDependency, match=rf'^{package} is not installed; .* "carsearch\[{extra}\]"$'):
         load_runtime(runtime, fake_model, load_card(fake_model))
+
+
+def test_an_install_for_gpus_embeds_on_the_cpu_where_it_finds_none(
+    real_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert load_runtime("auto", real_model, load_card(real_model)).name == "openvino"
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert load_runtime("auto", real_model, load_card(real_model)).name == "torch"
 
 
 def test_a_graph_of_another_crop_or_dimension_than_the_card_is_refused(real_model: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_run_needs_only_the_training_packages_and_writes_an_artifact_that_veri
 ) -> None:
     card = verify_artifact(trained)
     train, held = split_classes(read_items(photos).items, 0.2)
-    assert (card.name, card.embedding_dim, card.input.crop) == ("quick", 512, 96)
+    assert (card.name, card.embedding_dim, card.input.crop) == (trained.name, 512, 96)
     assert card.training["train"] == {"photos": len(train), "classes": 4} == {"photos": 24, "classes": 4}
     assert card.training["validation"] == {"photos": len(held), "classes": 2} == {"photos": 12, "classes": 2}
     assert card.training["recipe"]["epochs"] == EPOCHS
@@ -124,6 +124,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
     with pytest.raises(KeyboardInterrupt):
         _DurableCheckpoints().save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]  # and no half of the next
 
 
 def refused(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
@@ -166,8 +167,10 @@ def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytes
     (tmp_path / "data" / "broken").mkdir()
     (tmp_path / "data" / "broken" / "1.jpg").write_bytes(car_photo()[:500])
     (tmp_path / "data" / "broken" / "2.jpg").write_bytes(b"")
+    (tmp_path / "data" / "stray.jpg").write_bytes(car_photo())
     assert main(arguments(tmp_path / "data", tmp_path / "out")) == 1
     assert capsys.readouterr().err.splitlines() == [
+        "skipped stray.jpg: The file lies in no class folder.",
         "skipped broken/1.jpg: The photo is damaged or cut off and cannot be decoded.",
         "skipped broken/2.jpg: The file is empty.",
         "error: Training needs photos of at least two classes.",

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from indexer.evaluate import evaluate
-from model.card import InputSpec
+from model.card import InputSpec, verify_artifact
 from model.classifier import Classifier
 from model.data import Item, read_items
 from model.embedder import Embedder
@@ -16,7 +17,7 @@ from model.metrics import Embeddings, Rows
 from model.network import EmbeddingNetwork
 from model.recipes import QUICK
 from model.training_set import ValidationSampler, ValidationSet
-from tests.photos import car_photo
+from tests.photos import car_photo, write_gallery
 
 SCRIPT = Path(__file__).with_name("ddp_validation.py")
 
@@ -64,6 +65,18 @@ def test_top1_of_gathered_shares_is_the_benchmarks(items: list[Item], fake_embed
     assert classifier.top1(rows, shares) == report.top1 == brute_force_top1(items, embeddings)
 
 
+def test_validation_is_in_fp32_whatever_precision_training_has(items: list[Item]) -> None:
+    photos = ValidationSet(items[:4], InputSpec(72, 64))
+    crops, rows = torch.from_numpy(np.stack([photos[row][0] for row in range(4)])), torch.arange(4)
+    classifier = Classifier(EmbeddingNetwork("resnet18", InputSpec(72, 64)), QUICK, 4, photos.targets).eval()
+    with torch.inference_mode():
+        expected = classifier.network(crops)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not torch.equal(classifier.network(crops), expected)
+            classifier.validation_step((crops, rows), 0)
+    assert torch.equal(classifier._validated[0][1], expected)
+
+
 def test_two_processes_validate_to_the_number_of_one_and_of_the_benchmark(
     real_model: Path, hard_set: Path, items: list[Item], tmp_path: Path
 ) -> None:
@@ -80,3 +93,25 @@ def test_two_processes_validate_to_the_number_of_one_and_of_the_benchmark(
         assert int(world_size) == processes
         found.append(float(top1))
     assert found[0] == found[1] == float(np.float32(expected))  # it is logged in float32
+
+
+@pytest.mark.parametrize(("processes", "precision"), [(2, "32-true"), (1, "bf16-mixed")])
+def test_a_run_records_the_benchmarks_score_of_the_artifact_it_writes(
+    hard_set: Path, items: list[Item], tmp_path: Path, processes: int, precision: str
+) -> None:
+    data, out = write_gallery(tmp_path / "data", classes=3, photos=8, first_kind=10), tmp_path / "night"
+    (data / "stray.jpg").write_bytes(car_photo())
+    (data / "car 10" / "broken.jpg").write_bytes(b"no photo")
+    command = [sys.executable, "-m", "model.train", "--data", str(data), "--val", str(hard_set), "--out", str(out)]
+    command += ["--recipe", "quick", "--epochs", "1", "--device", "cpu", "--workers", "0"]
+    command += ["--devices", str(processes), "--precision", precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+    assert done.returncode == 0, done.stderr
+    card = verify_artifact(out)
+    assert card.name == "night"
+    expected = evaluate(items, Embedder.load(out, "torch")).report.top1
+    assert card.training["validation_top1"] == round(float(np.float32(expected)), 6)
+    assert sorted(line for line in done.stderr.splitlines() if line.startswith("skipped ")) == [
+        "skipped car%2010/broken.jpg: The file is not a JPEG, PNG or WebP photo.",
+        "skipped stray.jpg: The file lies in no class folder.",
+    ]
