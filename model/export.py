@@ -89,8 +89,9 @@ def measure_parity(directory: Path, card: Card, crops: Pixels, progress: Progres
     cosines: list[float] = []
     for start in range(0, len(crops), 32):
         batch = crops[start : start + 32]
-        products = graph.embed(batch).astype(np.float64) * reference.embed(batch)
-        cosines += products.sum(axis=1).tolist()
+        found, wanted = graph.embed(batch).astype(np.float64), reference.embed(batch).astype(np.float64)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+        cosines += ((found * wanted).sum(axis=1) / lengths).tolist()
         progress(len(cosines), len(crops))
     parity = Parity(
         runtime=graph.name,
