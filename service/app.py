@@ -1,8 +1,9 @@
 """The HTTP application: parts, routes, error handlers, and the intake around them."""
 
-import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
@@ -17,7 +18,7 @@ from service.metrics import Metrics
 from service.pool import WorkPool
 from service.routes import evaluate, gallery, health, search
 from service.serving import Serving
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 from service.state import State
 
 DESCRIPTION = """\
@@ -38,8 +39,10 @@ def create_app(settings: Settings) -> Guard:
 def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
     """The routes without the guard."""
     refuse_two_distributions()
-    if not os.access(settings.spool_dir, os.W_OK | os.X_OK):
-        raise SettingsInvalid(f"CARSEARCH_SPOOL_DIR is wrong: {settings.spool_dir} is no directory to write to.")
+    _assert_writable("spool_dir", settings.spool_dir, make=False)
+    for name, directory in (("state_dir", settings.state_dir), ("cache_dir", settings.cache_dir)):
+        if directory is not None:
+            _assert_writable(name, directory, make=True)
     state = State(
         settings=settings,
         metrics=metrics,
@@ -70,3 +73,15 @@ def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
         return RedirectResponse("/docs")
 
     return app
+
+
+def _assert_writable(name: str, directory: Path, make: bool) -> None:
+    """Raises SettingsInvalid before anything is served and not in the middle of somebody's request."""
+    try:
+        if make:
+            directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()  # permission bits do not tell of a file system that is read-only
+    except OSError as problem:
+        raise SettingsInvalid(
+            f"{PREFIX}{name.upper()} is wrong: {directory} is no directory to write to ({problem.strerror})."
+        ) from problem

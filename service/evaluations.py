@@ -51,22 +51,32 @@ class Evaluations:
         self._stopping = False
         self._busy = False  # touched on the event loop only
 
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keeps the one place free for a request from before its body is read until `run` has begun its evaluation.
+
+        Raises Overloaded while the place is taken. Whatever fails inside gives it back.
+        """
+        if self._busy:
+            raise Overloaded("The server is busy with another evaluation; try again later.")
+        self._busy = True
+        try:
+            yield
+        except BaseException:
+            self._free()
+            raise
+
     async def run(
         self, record: EvaluationRecord, data: EvaluationInput, engine: Engine
     ) -> "asyncio.Future[EvaluationRecord]":
         """Begins an evaluation on one engine, whatever is swapped meanwhile; the future gives its last record.
 
-        Raises Overloaded while another is running in this process; `data` is then closed.
+        It is called inside `reserved`; the place is free again when the future is done. A failure closes `data`.
         """
-        if self._busy:
-            data.close.close()
-            raise Overloaded("The server is busy with another evaluation; try again later.")
-        self._busy = True
         try:
             await asyncio.to_thread(self._begin, record, data)
         except BaseException:
             data.close.close()
-            self._free()
             raise
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, record, data, engine)
         running.add_done_callback(lambda _: self._free())
@@ -82,7 +92,7 @@ class Evaluations:
     def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> EvaluationRecord:
         with data.close:
             finished = record.model_copy(update=self._outcome(record, data, engine))
-            self._write(finished)
+            self._try_write(finished)
         self._metrics.evaluations.labels(finished.status).inc()
         return finished
 
@@ -108,7 +118,7 @@ class Evaluations:
                 raise EvaluationCancelled("The evaluation was cancelled.")
             if time.monotonic() - told >= RECORD_INTERVAL_S:
                 told = time.monotonic()
-                self._write(record.model_copy(update={"done": done, "total": total}))
+                self._try_write(record.model_copy(update={"done": done, "total": total}))
 
         gallery = engine.served if record.mode == "gallery" else None
         return evaluate(data.photos, engine.embedder, gallery=gallery, skipped=data.skipped, progress=progress)
@@ -175,6 +185,12 @@ class Evaluations:
         temporary.replace(path)
         if record.status != "running":
             self._forget_old()
+
+    def _try_write(self, record: EvaluationRecord) -> None:
+        try:
+            self._write(record)
+        except OSError:  # whoever waits for the report gets it, on a full disk too
+            log.exception("the record of evaluation %s cannot be written", record.id)
 
     def _forget_old(self) -> None:
         try:

@@ -39,26 +39,22 @@ class Guard:
         offered = headers.get("x-request-id", "")
         scope["request_id"] = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
         answer = _Answer(scope, send, self.metrics)
-        limit = self._limit(scope, headers)
+        archive = scope["path"] == "/evaluate" and headers.get("content-type", "").lower().startswith("multipart/")
+        limit = self.settings.max_archive_bytes if archive else self.settings.max_body_bytes
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             scope["problem_code"] = PayloadTooLarge.code
             refused = problem_response(scope["request_id"], PayloadTooLarge.code, _too_large(limit))
             await refused(scope, receive, answer.send)
             return
-        await self.app(scope, self._counted(receive, limit), answer.send)
+        await self.app(scope, self._counted(receive, limit, archive), answer.send)
 
-    def _limit(self, scope: Scope, headers: Headers) -> int:
-        archive = scope["path"] == "/evaluate" and headers.get("content-type", "").lower().startswith("multipart/")
-        return self.settings.max_archive_bytes if archive else self.settings.max_body_bytes
-
-    def _deadline(self, received: int, limit: int) -> float:
+    def _deadline(self, received: int, archive: bool) -> float:
         """Seconds that an upload may have taken after so many bytes: a fixed time, for archives plus a minimum rate."""
-        rate = self.settings.min_upload_bytes_per_s
-        allowance = received / rate if limit == self.settings.max_archive_bytes else 0
+        allowance = received / self.settings.min_upload_bytes_per_s if archive else 0
         return self.settings.body_deadline_s + allowance
 
-    def _counted(self, receive: Receive, limit: int) -> Receive:
+    def _counted(self, receive: Receive, limit: int, archive: bool) -> Receive:
         started = time.monotonic()
         received = 0
         complete = False
@@ -68,7 +64,7 @@ class Guard:
             if complete:  # what follows is the wait for a disconnect, which has no deadline
                 return await receive()
             try:
-                async with asyncio.timeout(started + self._deadline(received, limit) - time.monotonic()):
+                async with asyncio.timeout(started + self._deadline(received, archive) - time.monotonic()):
                     message = await receive()
             except TimeoutError as problem:
                 raise UploadTimeout("The upload took too long.") from problem

@@ -40,36 +40,41 @@ class WorkPool:
             waited_ms = (time.perf_counter() - accepted) * 1000
             return work(), waited_ms
 
-        self._waiting += 1
-        self._gauge.set(self._waiting)
+        loop = asyncio.get_running_loop()
+        working = self._threads.submit(timed)
+        self._count(1)
+        # Work that nobody waits for any more still has its thread: it counts until the thread is free.
+        working.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
+        running = asyncio.wrap_future(working)
         try:
             async with asyncio.timeout(self._deadline_s):
-                running = asyncio.get_running_loop().run_in_executor(self._threads, timed)
-                return await _unless_gone(request, running)
+                if not await done_while_connected(request, running):
+                    raise ClientDisconnect
+                return running.result()
         except TimeoutError as problem:
             raise DeadlineExceeded("The answer was not ready in time; try again in a moment.") from problem
         finally:
-            self._waiting -= 1
-            self._gauge.set(self._waiting)
+            running.cancel()
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        self._gauge.set(self._waiting)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
 
 
-async def disconnected(request: Request) -> None:
-    """Returns when the client of a request whose body has been read is gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _unless_gone(request: Request, running: "asyncio.Future[Result]") -> Result:
-    gone: asyncio.Future[Any] = asyncio.ensure_future(disconnected(request))
+async def done_while_connected(request: Request, running: "asyncio.Future[Result]") -> bool:
+    """Waits for `running`, or until the client of a request whose body has been read is gone; True when it is done."""
+    gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
     waited_for: tuple[asyncio.Future[Any], ...] = (running, gone)
     try:
         await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            raise ClientDisconnect
-        return running.result()
+        return running.done()
     finally:
-        running.cancel()
         gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

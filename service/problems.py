@@ -2,6 +2,7 @@
 
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +29,10 @@ class MalformedMultipart(RequestRefused):
 
 class MalformedJson(RequestRefused):
     code = "malformed_json"
+
+
+class InvalidRequest(RequestRefused):
+    code = "invalid_request"
 
 
 class MissingFile(RequestRefused):
@@ -123,6 +128,13 @@ def problem_response(request_id: str, code: str, detail: str) -> JSONResponse:
     )
     headers = {"Retry-After": str(RETRY_AFTER_S[code])} if code in RETRY_AFTER_S else None
     return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Documents error answers of a route in the one shape they have; "default" stands for all others."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    all_statuses: tuple[int | str, ...] = (*statuses, "default")
+    return {status: {"description": "See `code`.", "content": content} for status in all_statuses}
 
 
 def problem_of(request: Request, error: CarsearchError) -> JSONResponse:

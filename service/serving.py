@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 
 from indexer.versions import CURRENT_NAME, IndexDirectory
-from model.errors import CarsearchError, IndexNotFound
+from model.errors import CarsearchError, IndexInvalid, IndexNotFound
 from service.engine import Engine
 from service.metrics import Metrics
 from service.problems import NotReady
@@ -83,10 +83,11 @@ class Serving:
             return
         try:
             engine = self._load(version, previous)
+            created_s = _created_s(engine)
         except (CarsearchError, OSError) as problem:
             self._refuse(version, problem)
             return
-        self._swap(engine)
+        self._swap(engine, created_s)
 
     def _load(self, version: str, previous: Engine | None) -> Engine:
         return Engine.load(
@@ -99,13 +100,13 @@ class Serving:
             previous=previous,
         )
 
-    def _swap(self, engine: Engine) -> None:
+    def _swap(self, engine: Engine, created_s: float) -> None:
         self._engine = engine  # one assignment: a request sees the old pair or the new one
         self.refused_version = None
         self.metrics.swaps.inc()
         self.metrics.ready.set(1)
         self.metrics.gallery_photos.set(len(engine.store))
-        self.metrics.index_created.set(datetime.fromisoformat(engine.manifest.created).timestamp())
+        self.metrics.index_created.set(created_s)
         log.info("serving index version %s: %d photos", engine.manifest.id, len(engine.store))
 
     def _refuse(self, version: str, problem: Exception) -> None:
@@ -116,3 +117,11 @@ class Serving:
         self._why_not = "The index cannot be served; the server's log says why."
         self.metrics.refused.inc()
         log.error("refused index version %s: %s", version, problem)
+
+
+def _created_s(engine: Engine) -> float:
+    """When the version was made, in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(engine.manifest.created).timestamp()
+    except (ValueError, OverflowError) as problem:
+        raise IndexInvalid(f"Index version {engine.manifest.id} does not say when it was made.") from problem

@@ -4,6 +4,7 @@ docs/settings.md lists them all; a test holds it to this file.
 """
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,11 +12,15 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model.data import MAX_FILE_BYTES
 from model.errors import SettingsInvalid
-from model.runtimes import RuntimeName
 
 PREFIX = "CARSEARCH_"
 MIB = 1 << 20
+# What Kubernetes puts into every container of a namespace that has a Service named carsearch.
+OF_KUBERNETES = re.compile(
+    rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -30,7 +35,7 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Name or directory of the model that the index must have been built with."
     )
-    runtime: RuntimeName = Field(
+    runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="`openvino`, `torch`, or `auto`: torch where CUDA is, else OpenVINO."
     )
     cache_dir: Path | None = Field(None, description="Where compiled graphs are kept between starts.")
@@ -59,7 +64,7 @@ class Settings(BaseSettings):
     max_archive_total_bytes: PositiveInt = Field(
         2048 * MIB, description="Largest sum of the unpacked files of an archive."
     )
-    max_photo_bytes: PositiveInt = Field(10 * MIB, description="Largest unpacked file in an archive.")
+    max_photo_bytes: PositiveInt = Field(MAX_FILE_BYTES, description="Largest unpacked file in an archive.")
     max_sync_photos: PositiveInt = Field(
         500, description="Largest set that `/evaluate` answers at once; more need async."
     )
@@ -83,7 +88,8 @@ def load_settings(**chosen: object) -> Settings:
     a misspelt setting that is silently ignored is found in production.
     """
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    ours = (name for name in os.environ if name.upper().startswith(PREFIX) and not OF_KUBERNETES.fullmatch(name))
+    unknown = sorted(name for name in ours if name.upper() not in known)
     if unknown:
         raise SettingsInvalid(f"There is no setting {unknown[0]}; docs/settings.md lists them.")
     try:

@@ -4,6 +4,7 @@ Starlette's form parser puts no limit on file parts and writes them to temporary
 syntax (python-multipart) into memory or into one unlinked file.
 """
 
+import logging
 from typing import BinaryIO
 
 from fastapi import Request
@@ -12,10 +13,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from model.errors import EmptyFile
-from service.problems import MalformedMultipart, MissingFile, MultipleFiles, UnsupportedContentType
+from service.problems import MalformedMultipart, MissingFile, MultipleFiles, Overloaded, UnsupportedContentType
 
 WRITE_BYTES = 1 << 20
 MAX_PARTS = 16
+log = logging.getLogger("carsearch")
 
 
 class _Parts:
@@ -70,8 +72,8 @@ class _Parts:
 async def receive_file(request: Request, field: str, sink: BinaryIO) -> int:
     """Streams the file part named `field` into `sink`; returns its size in bytes.
 
-    Raises UnsupportedContentType, MalformedMultipart, MissingFile, MultipleFiles or EmptyFile, and whatever the guard
-    raises for a body that is too large or too slow.
+    Raises UnsupportedContentType, MalformedMultipart, MissingFile, MultipleFiles or EmptyFile, Overloaded when
+    the sink is full, and whatever the guard raises for a body that is too large or too slow.
     """
     parts = _Parts(field)
     parser = _parser(request, parts)
@@ -109,5 +111,14 @@ async def _flush(parts: _Parts, sink: BinaryIO) -> int:
     data = bytes(parts.received)
     parts.received.clear()
     if data:
-        await run_in_threadpool(sink.write, data)
+        try:
+            await run_in_threadpool(_write, sink, data)
+        except OSError as problem:
+            log.error("an upload cannot be kept: %s", problem)
+            raise Overloaded("The server has no room for the archive now; try again later.") from problem
     return len(data)
+
+
+def _write(sink: BinaryIO, data: bytes) -> None:
+    sink.write(data)
+    sink.flush()  # a full disk is met here and not when the file is read

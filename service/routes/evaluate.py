@@ -14,9 +14,16 @@ from model.data import read_items
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
 from service.archive import read_archive
 from service.evaluations import EvaluationInput, new_record
-from service.pool import disconnected
-from service.problems import STATUS_OF, MalformedJson, UnsupportedContentType, problem_response, request_id_of
-from service.routes.search import problems
+from service.pool import done_while_connected
+from service.problems import (
+    STATUS_OF,
+    InvalidRequest,
+    MalformedJson,
+    UnsupportedContentType,
+    problem_response,
+    problems,
+    request_id_of,
+)
 from service.schemas import DatasetRequest, EvaluationRecord
 from service.state import ServerState, State
 from service.upload import receive_file
@@ -57,15 +64,15 @@ async def evaluate(
 ) -> Response:
     """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location."""
     engine = state.serving.engine
-    data = await _read_set(request, state)
     background = "respond-async" in request.headers.get("prefer", "").lower()
-    if not background and len(data.photos) > state.settings.max_sync_photos:
-        data.close.close()
-        raise EvaluationTooLarge(
-            f"The set has {len(data.photos)} photos; above {state.settings.max_sync_photos} send Prefer: respond-async."
-        )
-    record = new_record(mode, len(data.photos))
-    running = await state.evaluations.run(record, data, engine)
+    with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
+        data = await _read_set(request, state)
+        if not background and len(data.photos) > state.settings.max_sync_photos:
+            data.close.close()
+            most = state.settings.max_sync_photos
+            raise EvaluationTooLarge(f"The set has {len(data.photos)} photos; above {most} send Prefer: respond-async.")
+        record = new_record(mode, len(data.photos))
+        running = await state.evaluations.run(record, data, engine)
     if background:
         headers = {"Location": f"/evaluations/{record.id}", "Preference-Applied": "respond-async"}
         return JSONResponse(record.model_dump(exclude_none=True), 202, headers)
@@ -87,11 +94,8 @@ async def cancel(identity: str, state: ServerState) -> EvaluationRecord:
 async def _answer_of(
     request: Request, state: State, identity: str, running: "asyncio.Future[EvaluationRecord]", predictions: bool
 ) -> Response:
-    gone: asyncio.Future[object] = asyncio.ensure_future(disconnected(request))
-    await asyncio.wait((cast("asyncio.Future[object]", running), gone), return_when=asyncio.FIRST_COMPLETED)
-    if not running.done():
+    if not await done_while_connected(request, running):
         await run_in_threadpool(state.evaluations.cancel, identity)
-    gone.cancel()
     record = await running
     if record.report is None:
         problem = record.problem or {"code": "client_disconnected", "detail": "The client went away."}
@@ -115,7 +119,9 @@ async def _named_set(request: Request, state: State) -> EvaluationInput:
     try:
         name = DatasetRequest.model_validate_json(await request.body()).dataset
     except ValidationError as problem:
-        raise MalformedJson('The body must be {"dataset": "<name>"}.') from problem
+        broken = problem.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
+        kind = MalformedJson if broken else InvalidRequest
+        raise kind('The body must be {"dataset": "<name>"}.') from problem
     if name not in state.settings.datasets:
         raise UnknownDataset("There is no data set with this name; GET /info lists them.")
     path = state.settings.datasets[name]
@@ -129,9 +135,14 @@ async def _named_set(request: Request, state: State) -> EvaluationInput:
 async def _uploaded_set(request: Request, state: State) -> EvaluationInput:
     with contextlib.ExitStack() as stack:
         # An unlinked file: whatever ends this process ends the file too.
-        spool = stack.enter_context(tempfile.TemporaryFile(dir=state.settings.spool_dir))
-        sink = cast(BinaryIO, spool)
+        sink = cast(BinaryIO, tempfile.TemporaryFile(dir=state.settings.spool_dir))  # noqa: SIM115  # closed below
+        stack.callback(_close, sink)
         await receive_file(request, "archive", sink)
         sink.seek(0)
         photos, skipped = await run_in_threadpool(read_archive, sink, state.settings)
         return EvaluationInput(photos, skipped, stack.pop_all())
+
+
+def _close(sink: BinaryIO) -> None:
+    with contextlib.suppress(OSError):  # what a full disk did not take is tried once more and would hide the reason
+        sink.close()

@@ -5,11 +5,12 @@ import io
 from fastapi import APIRouter, Request, Response
 from PIL import Image
 
+from indexer.gallery import sha256_bytes
 from model.data import read_file
 from model.errors import CarsearchError, UnknownItem
 from model.preprocess import decode
 from service.engine import Engine
-from service.routes.search import problems
+from service.problems import problems
 from service.state import ServerState
 
 router = APIRouter(tags=["gallery"])
@@ -33,21 +34,28 @@ async def classes(request: Request, state: ServerState) -> dict[str, int]:
 async def image(request: Request, identity: str, state: ServerState) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
     engine = state.serving.engine
-    (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity), request)
-    headers = {"ETag": etag, "Cache-Control": "public, max-age=3600"}
-    if request.headers.get("if-none-match") == etag:
+    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
+    (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity, known), request)
+    headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped
+    if data is None:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type="image/jpeg", headers=headers)
 
 
-def _encoded(engine: Engine, identity: str) -> tuple[str, bytes]:
+def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes | None]:
+    """The tag of a photo and its picture, None when the client knows the tag."""
     item = engine.items.by_id(identity)
+    etag = f'"{item.sha256[:32]}"'
     try:
-        pixels = decode(read_file(engine.photo_path(item)))
+        original = read_file(engine.photo_path(item))
     except CarsearchError as problem:
         raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
-    picture = Image.fromarray(pixels)
+    if sha256_bytes(original) != item.sha256:
+        raise UnknownItem("The photo has changed since the gallery was indexed.")
+    if etag in known:
+        return etag, None
+    picture = Image.fromarray(decode(original))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
-    return f'"{item.sha256[:32]}"', buffer.getvalue()
+    return etag, buffer.getvalue()

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
-from service.routes.search import problems
+from service.problems import problems
 from service.schemas import Health, Info
 from service.state import ServerState
 

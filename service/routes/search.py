@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from service.engine import MAX_K
-from service.problems import MEDIA_TYPE
-from service.schemas import Problem, SearchResponse, Timings
+from service.problems import problems
+from service.schemas import SearchResponse, Timings
 from service.state import ServerState
 from service.upload import receive_file
 
@@ -29,13 +29,6 @@ FILE_BODY: dict[str, Any] = {
         },
     }
 }
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documents error answers of a route in the one shape they have; "default" stands for all others."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    all_statuses: tuple[int | str, ...] = (*statuses, "default")
-    return {status: {"description": "See `code`.", "content": content} for status in all_statuses}
 
 
 @router.post("/search", openapi_extra=FILE_BODY, responses=problems(400, 408, 413, 415, 422, 429, 503))

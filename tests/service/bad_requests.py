@@ -115,8 +115,8 @@ ADDRESSES = [
 
 EVALUATIONS = [
     BadRequest("an unknown data set", "unknown_dataset", "POST", "/evaluate", {"json": {"dataset": "../.."}}),
-    BadRequest("a data set that is no text", "malformed_json", "POST", "/evaluate", {"json": {"dataset": 5}}),
-    BadRequest("a field too many", "malformed_json", "POST", "/evaluate", {"json": {"dataset": "demo", "x": 1}}),
+    BadRequest("a data set that is no text", "invalid_request", "POST", "/evaluate", {"json": {"dataset": 5}}),
+    BadRequest("a field too many", "invalid_request", "POST", "/evaluate", {"json": {"dataset": "demo", "x": 1}}),
     BadRequest("broken JSON", "malformed_json", "POST", "/evaluate", {"content": b'{"dataset"', "headers": JSON}),
     BadRequest("binary JSON", "malformed_json", "POST", "/evaluate", {"content": NOISE, "headers": JSON}),
     BadRequest("plain text", "unsupported_content_type", "POST", "/evaluate", {"content": NOISE}),

@@ -15,11 +15,11 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from indexer.evaluate import evaluate
-from model.data import Skipped
+from model.data import MAX_FILE_BYTES, Skipped
 from model.embedder import Embedder
 from model.errors import CarsearchError, DuplicateId, EvaluationSetInvalid
-from service.archive import ArchivePhoto, read_archive
-from service.settings import MIB, Settings
+from service.archive import ArchivePhoto, ArchiveTooLarge, read_archive
+from service.settings import MIB, Settings, load_settings
 from tests.photos import KOREAN, car_photo
 from tests.service.bodies import tar_of, zip_of
 
@@ -96,6 +96,28 @@ def test_a_folder_around_the_whole_set_is_looked_through(pack: Callable[[dict[st
     assert [photo.id for photo in photos] == list(PHOTOS)
 
 
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+@pytest.mark.parametrize("folder", ["", "val/"])
+def test_files_beside_the_class_folders_are_skipped(
+    pack: Callable[[dict[str, bytes]], bytes], folder: str, fake_embedder: Embedder
+) -> None:
+    photos, skipped = read(pack({f"{folder}labels.csv": b"x", **{folder + name: PHOTOS[name] for name in PHOTOS}}))
+    assert [(photo.id, photo.label) for photo in photos] == [(name, name[0]) for name in PHOTOS]
+    assert skipped == [Skipped("labels.csv", "no_class", "The file lies in no class folder.")]
+    assert evaluate(photos, fake_embedder).report.classes == 2
+
+
+def test_a_file_beside_the_folder_around_the_set_does_not_make_it_a_class() -> None:
+    photos, skipped = read(zip_of({"README.txt": b"x", **{f"val/{name}": data for name, data in PHOTOS.items()}}))
+    assert [photo.id for photo in photos] == list(PHOTOS)
+    assert [(one.name, one.code) for one in skipped] == [("README.txt", "no_class")]
+
+
+def test_two_top_folders_are_classes_however_deep_their_photos_lie() -> None:
+    photos, _ = read(zip_of({"a/x/1.jpg": b"x", "b/y/1.jpg": b"x"}))
+    assert [photo.label for photo in photos] == ["a", "b"]
+
+
 @pytest.mark.parametrize("litter", ["__MACOSX/a/._1.jpg", "a/.DS_Store", "a/Thumbs.db", "desktop.ini", ".hidden/1.jpg"])
 def test_what_systems_leave_behind_is_ignored(litter: str) -> None:
     photos, skipped = read(zip_of({**PHOTOS, litter: b"litter"}))
@@ -111,6 +133,7 @@ def test_a_name_that_leaves_the_archive_is_refused(pack: Callable[[dict[str, byt
     with pytest.raises(CarsearchError) as refused:
         read(pack({**PHOTOS, name: b"x"}))
     assert refused.value.code == "archive_unsafe_path"
+    assert name not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +159,42 @@ def with_flag(flag: int) -> bytes:
     return bytes(archive)
 
 
+def many_long_names() -> bytes:
+    """A tar of headers that each say: the name of what follows is long."""
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 512
+    return (header.tobuf(tarfile.GNU_FORMAT) + b"a" * 512) * 3000
+
+
+def far_away() -> bytes:
+    """A zip of four photos; the directory, in zip64, puts the last one beyond what a file position can be."""
+    extra = struct.pack("<HHQ", 1, 8, 2**63 + 5)
+    buffer = io.BytesIO(zip_of(PHOTOS))
+    entry = zipfile.ZipInfo("b/2.jpg")
+    entry.extra = extra
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(entry, car_photo(2, 1))
+    changed = bytearray(buffer.getvalue())
+    last = changed.rindex(b"PK\x01\x02")
+    changed[last + 42 : last + 46] = b"\xff" * 4
+    return bytes(changed)
+
+
+def with_entries_declared(number: int) -> bytes:
+    archive = bytearray(zip_of(PHOTOS))
+    archive[-12:-10] = archive[-14:-12] = number.to_bytes(2, "little")
+    return bytes(archive)
+
+
+def as_zip64(archive: bytes) -> bytes:
+    """The same zip with its directory described in the records of zip64 only."""
+    count, size, offset = struct.unpack("<HLL", archive[-12:-2])
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(archive) - 22, 1)
+    end = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return archive[:-22] + record + locator + end
+
+
 @pytest.mark.parametrize(
     ("archive", "limits", "code"),
     [
@@ -151,6 +210,21 @@ def with_flag(flag: int) -> bytes:
         pytest.param(zip_of(PHOTOS), {"max_archive_total_bytes": 4000}, "archive_bomb", id="too large in sum"),
         pytest.param(zip_of(PHOTOS), {"max_archive_entries": 2}, "archive_too_large", id="too many in a zip"),
         pytest.param(tar_of(PHOTOS), {"max_archive_entries": 2}, "archive_too_large", id="too many in a tar"),
+        pytest.param(with_entries_declared(1), {"max_archive_entries": 2}, "archive_too_large", id="a zip that lies"),
+        pytest.param(as_zip64(zip_of(PHOTOS)), {"max_archive_entries": 2}, "archive_too_large", id="too many in zip64"),
+        pytest.param(
+            zip_of({f"{name}/": b"" for name in "abc"}),
+            {"max_archive_entries": 2},
+            "archive_too_large",
+            id="zip folders",
+        ),
+        pytest.param(
+            tar_entry("a", tarfile.DIRTYPE)[:512] * 3 + bytes(1024),
+            {"max_archive_entries": 2},
+            "archive_too_large",
+            id="tar folders",
+        ),
+        pytest.param(many_long_names(), {}, "archive_invalid", id="tar of 3000 long names"),
         pytest.param(zip_of(PHOTOS)[:-40], {}, "archive_invalid", id="zip cut off"),
         pytest.param(tar_of(PHOTOS)[:1000], {}, "archive_invalid", id="tar cut off in a photo"),
         pytest.param(tar_of(PHOTOS)[: 512 * 10 + 100], {}, "archive_invalid", id="tar cut off further on"),
@@ -166,15 +240,35 @@ def test_an_archive_that_cannot_be_used_says_why(archive: bytes, limits: dict[st
     assert refused.value.code == code
 
 
-def test_photos_in_no_class_folder_are_named() -> None:
+def test_photos_that_all_lie_in_no_class_folder_are_named() -> None:
     with pytest.raises(EvaluationSetInvalid, match=r"^12 files lie in no class folder: photo 0.jpg, .*photo 9.jpg\.$"):
-        read(zip_of({**PHOTOS, **{f"photo {number}.jpg": b"x" for number in range(12)}}))
+        read(zip_of({f"photo {number}.jpg": b"x" for number in range(12)}))
+
+
+@pytest.mark.parametrize("archive", [zip_of(PHOTOS), as_zip64(zip_of(PHOTOS))], ids=["zip", "zip64"])
+def test_a_directory_that_is_too_long_is_refused_before_it_is_parsed(
+    archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(read(archive, max_archive_entries=3)[0]) == 3
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    with pytest.raises(ArchiveTooLarge):
+        read(archive, max_archive_entries=2)
+
+
+def test_a_member_that_cannot_be_reached_is_skipped_and_the_others_count(fake_embedder: Embedder) -> None:
+    photos, _ = read(far_away())
+    report = evaluate(photos, fake_embedder).report
+    assert (report.total, [(one.name, one.code) for one in report.skipped]) == (3, [("b/2.jpg", "image_undecodable")])
 
 
 def test_a_file_larger_than_a_photo_may_be_is_skipped() -> None:
     photos, skipped = read(zip_of({**PHOTOS, "b/2.jpg": bytes(5000)}), max_photo_bytes=4000)
     assert [photo.id for photo in photos] == list(PHOTOS)
-    assert [(one.name, one.code) for one in skipped] == [("b/2.jpg", "image_too_many_pixels")]
+    assert [(one.name, one.code) for one in skipped] == [("b/2.jpg", "payload_too_large")]
+
+
+def test_a_photo_in_an_archive_may_be_as_large_as_one_in_a_folder() -> None:
+    assert load_settings().max_photo_bytes == MAX_FILE_BYTES
 
 
 @pytest.mark.parametrize("archive", [zip_of({}), zip_of({"a/": b""})], ids=["empty", "only a folder"])
@@ -196,11 +290,11 @@ def test_a_name_that_stands_twice_is_refused(
 
 
 def test_one_damaged_member_is_skipped_and_the_others_count(fake_embedder: Embedder) -> None:
-    damaged = bytearray(zip_of(PHOTOS))
+    damaged = bytearray(zip_of({**PHOTOS, "a/3.jpg": car_photo(1, 2)}))
     damaged[damaged.index(PHOTOS["a/2.jpg"]) + 600] ^= 0xFF
     photos, skipped = read(bytes(damaged))
     report = evaluate(photos, fake_embedder, skipped=skipped).report
-    assert (report.total, [(one.name, one.code) for one in report.skipped]) == (2, [("a/2.jpg", "image_undecodable")])
+    assert (report.total, [(one.name, one.code) for one in report.skipped]) == (3, [("a/2.jpg", "image_undecodable")])
 
 
 def test_an_archive_inside_is_a_file_that_is_no_photo(fake_embedder: Embedder) -> None:
@@ -216,6 +310,7 @@ VALID = [
     tar_of(SMALL),
     cp949(),
     unicode_extra(),
+    as_zip64(zip_of(SMALL)),
     zip_entry("a/l", b"x", stat.S_IFLNK),
 ]
 
@@ -243,4 +338,4 @@ def test_whatever_is_damaged_gives_a_set_or_one_of_our_errors(archive: bytes) ->
         try:
             assert len(photo.read()) <= MIB
         except CarsearchError as problem:
-            assert problem.code in {"image_undecodable", "image_too_many_pixels"}  # noqa: PT017
+            assert problem.code == "image_undecodable"  # noqa: PT017

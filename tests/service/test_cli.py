@@ -266,10 +266,20 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     assert_one_sentence(printed, f'{package} is not installed; install it with: pip install "carsearch[{extra}]"')
 
 
-def test_a_port_that_is_taken_is_told_in_one_sentence(server: Server) -> None:
+def test_a_port_that_is_taken_is_told_in_one_sentence_and_leaves_nothing_behind(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     port = server.url.rpartition(":")[2]
     printed = run_cli("serve", "--port", port)
     assert_one_sentence(printed, f"cannot listen on 127.0.0.1 port {port}: Address already in use.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_that_is_not_known_is_told_with_its_reason() -> None:
+    printed = run_cli("serve", "--host", "nowhere.invalid", "--port", "0")
+    assert_one_sentence(printed, "cannot listen on nowhere.invalid port 0: ")
+    assert "Unknown error" not in printed.stderr
 
 
 def test_a_spool_directory_that_is_not_there_is_told_before_the_first_upload(place: Path) -> None:

@@ -1,5 +1,7 @@
 """POST /evaluate: the command line's number over HTTP, and evaluations that are watched, cancelled, lost."""
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -7,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,7 +20,7 @@ from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from tests.photos import KOREAN, car_photo, encoded, write_gallery, write_seed_table
 from tests.servers import Server, run_cli, running_server
-from tests.service.bodies import members_of, tar_of, zip_of
+from tests.service.bodies import FORM, members_of, tar_of, zip_of
 from tests.service.calls import assert_problem, evaluate, evaluate_named, eventually, metric, search
 
 SLOW_PHOTOS = 192
@@ -28,10 +31,10 @@ CANCELLED = 'carsearch_evaluations_total{status="cancelled"}'
 def sets(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str, str]:
     """Settings: a small set, and one that takes some seconds because its photos are large."""
     slow = tmp_path_factory.mktemp("slow")
-    (slow / "a").mkdir()
-    (slow / "a" / "0.png").write_bytes(encoded(Image.new("RGB", (2000, 2000), "red"), "PNG"))
+    (slow / "car 1").mkdir()
+    (slow / "car 1" / "0.png").write_bytes(encoded(Image.new("RGB", (2000, 2000), "red"), "PNG"))
     for number in range(1, SLOW_PHOTOS):
-        os.link(slow / "a" / "0.png", slow / "a" / f"{number}.png")
+        os.link(slow / "car 1" / "0.png", slow / "car 1" / f"{number}.png")
     return {
         "DATASETS": json.dumps({"demo": str(gallery), "slow": str(slow)}),
         "STATE_DIR": str(tmp_path_factory.mktemp("state")),
@@ -78,6 +81,17 @@ def cancel(server: Server, location: str) -> None:
     eventually(lambda: status_of(server, location) == "cancelled", "the evaluation is cancelled")
 
 
+def status_before_the_body(server: Server) -> int:
+    """How the upload of an archive is answered of which not a byte has been sent."""
+    address = urlsplit(server.url)
+    with contextlib.closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)) as connection:
+        connection.putrequest("POST", "/evaluate")
+        for name, value in {**FORM, "Content-Length": str(1 << 28)}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection.getresponse().status
+
+
 def report_when_free(server: Server) -> dict[str, Any]:
     """The report on the small set, as soon as an evaluation that was running is over."""
     answers: list[httpx.Response] = []
@@ -110,12 +124,13 @@ def test_the_command_line_and_every_kind_of_upload_give_one_report(
 ) -> None:
     data = write_gallery(tmp_path / "set", classes=4, photos=3)
     (data / "car 1" / "broken.jpg").write_bytes(car_photo()[:700])
+    (data / "labels.csv").write_text("in no class folder")
     (data / "single").mkdir()
     (data / "single" / "1.png").write_bytes(car_photo(9))
     printed = run_cli("evaluate", "--data", data, "--index", real_index.root, "--json")
     assert printed.returncode == 0, printed.stderr
     report = json.loads(printed.stdout)
-    assert (report["total"], report["unanswerable"], len(report["skipped"])) == (13, ["single/1.png"], 1)
+    assert (report["total"], report["unanswerable"], len(report["skipped"])) == (13, ["single/1.png"], 2)
     archives = (zip_of(members_of(data)), tar_of(members_of(data)), zip_of(members_of(data, "val/")))
     for archive in archives:
         assert evaluate(server, archive).json() == report
@@ -164,6 +179,7 @@ def test_while_one_evaluation_runs_searches_are_answered_and_another_evaluation_
     assert search(first, car_photo(0, 0))["nearest"]["score"] > 0.999
     refused = evaluate_named(first, "demo")
     assert_problem(refused, "overloaded")
+    assert status_before_the_body(first) == 429
     assert int(refused.headers["retry-after"]) >= 1
     eventually(lambda: first.client.get(location).json()["done"] > 0, "some photos are done")
     record = first.client.get(location).json()

@@ -91,8 +91,10 @@ def test_every_result_has_an_image_that_is_a_jpeg_and_need_not_be_sent_twice(ser
         assert image.content.startswith(b"\xff\xd8\xff")
         assert image.headers["content-type"] == "image/jpeg"
         assert image.headers["x-content-type-options"] == "nosniff"
-        again = server.client.get(hit["image"], headers={"If-None-Match": image.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
+        assert "no-cache" in image.headers["cache-control"]
+        for known in (image.headers["etag"], f'"other", W/{image.headers["etag"]}'):
+            again = server.client.get(hit["image"], headers={"If-None-Match": known})
+            assert (again.status_code, again.content) == (304, b"")
 
 
 def test_the_gallery_lists_its_classes_in_order(server: Server) -> None:
@@ -160,6 +162,15 @@ def test_a_photo_that_is_deleted_is_still_found_but_has_no_image(wide: tuple[Ser
     nearest = search(server, photo)["nearest"]
     assert nearest["id"] == "car%206/5.jpg"
     assert server.client.get(nearest["image"]).json()["code"] == "unknown_item"
+
+
+def test_a_photo_that_was_changed_since_it_was_indexed_is_not_shown_for_the_old_one(wide: tuple[Server, Path]) -> None:
+    server, gallery = wide
+    nearest = search(server, (gallery / "car 5" / "5.jpg").read_bytes())["nearest"]
+    etag = server.client.get(nearest["image"]).headers["etag"]
+    (gallery / "car 5" / "5.jpg").write_bytes(car_photo(40))
+    for headers in ({}, {"If-None-Match": etag}):
+        assert server.client.get(nearest["image"], headers=headers).json()["code"] == "unknown_item"
 
 
 def test_real_photos_find_themselves(cars: Path, tmp_path: Path, real_embedder: Embedder) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from indexer.versions import IndexDirectory
 from model.errors import SettingsInvalid
+from service.app import create_app
 from service.settings import PREFIX, Settings, load_settings
 from tests.servers import run_cli
 
@@ -51,7 +52,40 @@ def test_what_the_command_line_chose_wins_and_what_it_left_open_does_not(monkeyp
     assert load_settings(index_dir=None).index_dir == Path("environment")
 
 
-@pytest.mark.parametrize("name", ["CARSEARCH_MAX_QUEU", "CARSEARCH_", "carsearch_portt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CARSEARCH_SERVICE_HOST",
+        "CARSEARCH_SERVICE_PORT",
+        "CARSEARCH_SERVICE_PORT_HTTP",
+        "CARSEARCH_PORT",
+        "CARSEARCH_PORT_8000_TCP",
+        "CARSEARCH_PORT_8000_TCP_ADDR",
+    ],
+)
+def test_what_kubernetes_says_of_a_service_of_our_name_is_no_setting(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
+    assert load_settings().index_dir == Path("index")
+
+
+@pytest.mark.parametrize("name", ["state_dir", "cache_dir", "spool_dir"])
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_directory_that_cannot_be_written_to_is_told_before_serving(name: str, below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    settings = load_settings(**{name: tmp_path / "file" / below})
+    with pytest.raises(SettingsInvalid, match=rf"^CARSEARCH_{name.upper()} is wrong: .* \(.*\)\.$"):
+        create_app(settings)
+
+
+def test_directories_that_are_not_there_yet_are_made(tmp_path: Path) -> None:
+    create_app(load_settings(state_dir=tmp_path / "a" / "state", cache_dir=tmp_path / "b" / "cache"))
+    assert (tmp_path / "a" / "state").is_dir()
+    assert (tmp_path / "b" / "cache").is_dir()
+
+
+@pytest.mark.parametrize("name", ["CARSEARCH_MAX_QUEU", "CARSEARCH_", "carsearch_portt", "CARSEARCH_PORT_8000"])
 def test_a_misspelt_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(SettingsInvalid, match=name):
@@ -67,6 +101,7 @@ def test_a_misspelt_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPat
         ("CARSEARCH_BODY_DEADLINE_S", "-1"),
         ("CARSEARCH_REQUEST_DEADLINE_S", "nan"),
         ("CARSEARCH_RUNTIME", "abacus"),
+        ("CARSEARCH_RUNTIME", "fake"),
         ("CARSEARCH_LOG_LEVEL", "loud"),
         ("CARSEARCH_DATASETS", "[]"),
         ("CARSEARCH_DATASETS", '{"val": 5}'),
@@ -85,7 +120,7 @@ def test_a_wrong_value_is_told_by_the_name_of_its_variable(
     ("settings", "sentence"),
     [
         ({"MAX_QUEUE": "0"}, "error: CARSEARCH_MAX_QUEUE is wrong: Input should be greater than 0.\n"),
-        ({"PORT": "1"}, "error: There is no setting CARSEARCH_PORT; docs/settings.md lists them.\n"),
+        ({"HOST": "1"}, "error: There is no setting CARSEARCH_HOST; docs/settings.md lists them.\n"),
     ],
 )
 def test_the_command_line_says_it_in_one_sentence(

@@ -183,6 +183,7 @@ def steady(
         change_the_manifest(model_sha256="0" * 64),
         change_the_manifest(preprocessing_sha256="0" * 64),
         change_the_manifest(embedding_id="0" * 16),
+        change_the_manifest(created="yesterday"),
     ],
 )  # fmt: skip
 def test_a_version_that_does_not_verify_is_refused_and_the_old_one_goes_on(

@@ -17,14 +17,15 @@ from service.problems import (
     MalformedMultipart,
     MissingFile,
     MultipleFiles,
+    Overloaded,
     UnsupportedContentType,
 )
 from service.upload import MAX_PARTS, receive_file
 from tests.service.bodies import BOUNDARY, FORM, form, multipart, part
 
 
-def received(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> bytes:
-    """What the reader takes out of a body that arrives in chunks."""
+def request_of(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> Request:
+    """A request whose body arrives in chunks."""
     waiting = list(chunks)
 
     async def receive() -> Message:
@@ -32,9 +33,13 @@ def received(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) 
         return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
 
     headers = [(b"content-type", content_type.encode("latin-1"))]
-    request = Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
+    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
+
+
+def received(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> bytes:
+    """What the reader takes out of a body that arrives in chunks."""
     with io.BytesIO() as sink:
-        size = asyncio.run(receive_file(request, "file", sink))
+        size = asyncio.run(receive_file(request_of(chunks, content_type), "file", sink))
         data = sink.getvalue()
     assert size == len(data)
     return data
@@ -138,6 +143,12 @@ def test_a_wrong_form_is_refused(body: bytes, content_type: str, refused: type[C
 )
 def test_every_spelling_of_a_file_part_is_understood(disposition: str) -> None:
     assert received([multipart(f"content-disposition: {disposition}\r\n\r\nphoto".encode())]) == b"photo"
+
+
+def test_a_full_disk_is_told_and_not_taken_for_a_failure() -> None:
+    request = request_of([form(b"photo")])
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(Overloaded, match="no room for the archive"):  # noqa: PTH123
+        asyncio.run(receive_file(request, "file", full))
 
 
 def test_as_many_parts_as_allowed_are_read() -> None:
