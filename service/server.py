@@ -10,6 +10,7 @@ from service.app import create_app
 from service.settings import Settings
 
 GRACE_S = 30
+BACKLOG = 2048
 log = logging.getLogger("carsearch")
 
 
@@ -17,7 +18,7 @@ def run(settings: Settings, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with _listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
+    with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         config = uvicorn.Config(
             create_app(settings),
             log_config=None,
@@ -28,12 +29,16 @@ def run(settings: Settings, host: str, port: int) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Binds before uvicorn does, which would end the process with its own status; raises CarsearchError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol has to be named: asyncio turns Nagle's delay off (40 ms an answer) only where it says TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as problem:
-        # The message repeats the address after the reason; os.strerror knows nothing of names that are not found.
-        reason = str(problem.strerror or problem).partition(" (while ")[0]
-        raise SettingsInvalid(f"The server cannot listen on {host} port {port}: {reason}.") from problem
+        listener.close()
+        raise SettingsInvalid(f"The server cannot listen on {host} port {port}: {problem.strerror}.") from problem
+    return listener
