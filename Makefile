@@ -11,14 +11,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 .PHONY: demo gallery-named test check clean
 
 demo: gallery-named $(VENV)/.demo
-	$(BIN)/carsearch train --data "$(GALLERY)" --recipe quick --out "$(DEMO)/model" --restart
-	$(BIN)/carsearch export "$(DEMO)/model"
-	$(BIN)/carsearch index "$(GALLERY)" --index "$(DEMO)/index" --model "$(DEMO)/model"
-	$(BIN)/carsearch evaluate --data "$(GALLERY)" --model "$(DEMO)/model"
+	$(BIN)/carsearch train --data "$(GALLERY)" --recipe quick --out "$(DEMO)/quick" --restart
+	$(BIN)/carsearch export "$(DEMO)/quick"
+	$(BIN)/carsearch index "$(GALLERY)" --index "$(DEMO)/index" --model "$(DEMO)/quick"
+	$(BIN)/carsearch evaluate --data "$(GALLERY)" --model "$(DEMO)/quick"
 	@echo 'Most of these classes were trained on, so this is not yet the benchmark; README.md says how to run that.'
 	@echo
 	@echo 'Try: curl -F file=@PHOTO.jpg http://127.0.0.1:$(PORT)/search    Documents: http://127.0.0.1:$(PORT)/docs'
-	$(BIN)/carsearch serve --index "$(DEMO)/index" --port $(PORT)
+	exec $(BIN)/carsearch serve --index "$(DEMO)/index" --port $(PORT)
 
 gallery-named:
 	@test -d "$(GALLERY)" || { echo 'Name your photos: make demo GALLERY=<directory with one folder a class>'; exit 2; }
