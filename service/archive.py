@@ -25,9 +25,8 @@ ENCRYPTED = 0x1
 UTF8_NAME = 0x800
 ZIP_ENTRY, ZIP_END, ZIP64_END, ZIP64_LOCATOR = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 MAX_ZIP_TAIL = 76 + 22 + 0xFFFF  # the records of zip64, the record that ends the archive, the longest comment
-MAX_ZIP_ENTRY = (
-    4096  # bytes of an entry in the directory: a name of MAX_NAME_BYTES, its copy in UTF-8, dates and owners
-)
+# An entry of a zip's directory: a name of MAX_NAME_BYTES, its copy in UTF-8, dates and owners.
+MAX_ZIP_ENTRY_BYTES = 4096
 UNICODE_PATH_EXTRA = 0x7075
 NOT_A_FILE = ("not_a_file", "Links and special files are not followed.")
 # What the two readers of the standard library raise on bytes that somebody meant to be damaged.
@@ -163,7 +162,7 @@ def _refuse_long_directory(file: BinaryIO, settings: Settings) -> None:
     Its entries are counted: the number that the archive declares may be a lie, and zipfile does not heed it.
     """
     for end, size in _directories(file):
-        if size > settings.max_archive_entries * MAX_ZIP_ENTRY:
+        if size > settings.max_archive_entries * MAX_ZIP_ENTRY_BYTES:
             raise _too_many(settings)
         file.seek(max(0, end - size))
         if file.read(size).count(ZIP_ENTRY) > settings.max_archive_entries:

@@ -13,6 +13,7 @@ from indexer.stores.base import Neighbours
 from model.errors import CarsearchError, DimMismatch, IndexInvalid, missing_dependency
 from model.metrics import Embeddings, Rows, exact_scores, score_tolerance
 
+# FAISS's stubs know neither search parameters, nor callback writers, nor what `search` returns: the ignores below.
 try:
     import faiss
 except ModuleNotFoundError as problem:

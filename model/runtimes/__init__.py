@@ -4,13 +4,11 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from model.card import Card
 from model.errors import ModelInvalid, SettingsInvalid, missing_dependency
 from model.runtimes.base import Runtime
-
-RuntimeName = Literal["auto", "openvino", "torch", "fake"]
 
 RUNTIMES = {
     "openvino": "model.runtimes.openvino:OpenVINORuntime",
