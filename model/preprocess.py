@@ -65,12 +65,21 @@ def decode(data: bytes) -> Pixels:
 
 
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
-    """Resizes the shorter side and cuts the central square: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
+    """What the network sees of a photo, by the spec's `fit`: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
+    if spec.fit == "stretch":
+        return _resize(pixels, spec.crop, spec.crop)
     resized = resize_shorter_side(pixels, spec.resize)
     height, width = resized.shape[:2]
     # Rounds as torchvision's CenterCrop does, so that published recipes mean the same pixels here.
     top, left = round((height - spec.crop) / 2), round((width - spec.crop) / 2)
     return resized[top : top + spec.crop, left : left + spec.crop].copy()
+
+
+def canvas(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """What training cuts its crops from: uint8 (H, W, 3) -> uint8 with `resize` as its shorter side, or as both."""
+    if spec.fit == "stretch":
+        return _resize(pixels, spec.resize, spec.resize)
+    return resize_shorter_side(pixels, spec.resize)
 
 
 def prepare(data: bytes, spec: InputSpec) -> Pixels:
@@ -83,9 +92,13 @@ def resize_shorter_side(pixels: Pixels, side: int) -> Pixels:
     height, width = pixels.shape[:2]
     portrait = width <= height
     size = (side, int(side * height / width)) if portrait else (int(side * width / height), side)
-    if size == (width, height):
+    return _resize(pixels, *size)
+
+
+def _resize(pixels: Pixels, width: int, height: int) -> Pixels:
+    if pixels.shape[:2] == (height, width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _check_header(data: bytes) -> ImageHeader:

@@ -10,10 +10,17 @@ from model.errors import UnknownRecipe
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained by classification.
+    """How a network is trained by classification, and by a teacher where there are photos without labels.
 
     `schedule` "step" multiplies the learning rate by `lr_factor` every `lr_step_epochs`; "onecycle" is Smith & Topin's
     (2018), with `lr` as its maximum. `batch_size` counts photos over all processes together.
+
+    `head` "linear" is plain cross-entropy; "normalised" is a softmax over cosines times `scale`, whose proxies learn
+    `head_lr_factor` times as fast as the network. `teacher_weight` multiplies the loss of photos without labels.
+
+    Crops take at least `crop_area` of a photo. `train_crops` names their sides in pixels over equal parts of the
+    epochs, smaller ones first being cheaper; empty means the input's own. `jitter` is how far brightness, contrast and
+    saturation may go from 1, `grey` the share of crops without colour.
     """
 
     name: str
@@ -28,8 +35,27 @@ class Recipe:
     lr_step_epochs: int = 0
     lr_factor: float = 0.1
     label_smoothing: float = 0.0
+    init: Literal["random", "imagenet"] = "random"
+    head: Literal["linear", "normalised"] = "linear"
+    scale: float = 16.0
+    head_lr_factor: float = 1.0
+    teacher_weight: float = 1.0
+    crop_area: float = 0.08
+    train_crops: tuple[int, ...] = ()
+    jitter: float = 0.0
+    grey: float = 0.0
     holdout: float = 0.2
     seed: int = 0
+
+    def crop_at(self, epoch: int) -> int:
+        """Side of the crops of an epoch, in pixels.
+
+        >>> dataclasses.replace(QUICK, epochs=4, train_crops=(64, 96)).crop_at(1)
+        64
+        """
+        if not self.train_crops:
+            return self.input.crop
+        return self.train_crops[min(epoch * len(self.train_crops) // self.epochs, len(self.train_crops) - 1)]
 
     def shortened(self, epochs: int | None) -> "Recipe":
         """The same recipe over fewer or more epochs, its schedule scaled with them."""
@@ -67,7 +93,50 @@ QUICK = Recipe(
 )
 """A small network in minutes on two cores, so that a first run on one's own photos shows the whole way."""
 
-RECIPES = {recipe.name: recipe for recipe in (BASELINE, QUICK)}
+MINUS_1_TO_1 = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
+"""Mean and deviation that the Lite weights were trained with."""
+
+EFFICIENTNET_LITE0 = Recipe(
+    name="efficientnet_lite0",
+    architecture="efficientnet_lite0",
+    input=InputSpec(resize=256, crop=224, fit="stretch", mean=MINUS_1_TO_1[0], std=MINUS_1_TO_1[1]),
+    epochs=10,
+    batch_size=32,
+    lr=5e-4,
+    weight_decay=0.02,
+    optimizer="adamw",
+    schedule="onecycle",
+    label_smoothing=0.1,
+    init="imagenet",
+    head="normalised",
+    head_lr_factor=10.0,
+    crop_area=0.3,
+    train_crops=(192,),
+    jitter=0.3,
+    grey=0.1,
+)
+"""The model for real photos, and the teacher of the next: published ImageNet weights, fine-tuned on cars."""
+
+RESNET18 = Recipe(
+    name="resnet18",
+    architecture="resnet18",
+    input=InputSpec(resize=192, crop=176, fit="stretch"),
+    epochs=16,
+    batch_size=128,
+    lr=2e-3,
+    weight_decay=0.05,
+    optimizer="adamw",
+    schedule="onecycle",
+    label_smoothing=0.1,
+    head="normalised",
+    crop_area=0.3,
+    train_crops=(112, 144, 160),
+    jitter=0.3,
+    grey=0.1,
+)
+"""The benchmark's network, from random weights: rendered and real classes, and a teacher for photos without labels."""
+
+RECIPES = {recipe.name: recipe for recipe in (BASELINE, QUICK, EFFICIENTNET_LITE0, RESNET18)}
 
 
 def recipe_named(name: str) -> Recipe:

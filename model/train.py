@@ -13,11 +13,9 @@ import importlib.metadata
 import io
 import json
 import logging
-import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,41 +30,17 @@ from torch.utils.data import DataLoader
 from model.artifact import create_artifact
 from model.card import canonical_sha256
 from model.classifier import Classifier
-from model.data import Item, ItemList, Skipped, read_items, split_classes
-from model.embedder import decode_pool, map_in_order
-from model.errors import CarsearchError, DataInvalid, RunMismatch, SettingsInvalid
+from model.distillation import teacher_embeddings
+from model.errors import CarsearchError, RunMismatch, SettingsInvalid
 from model.files import read_json, write_durably
 from model.network import EmbeddingNetwork, load_imagenet
-from model.preprocess import decode
 from model.recipes import Recipe, recipe_named
+from model.training_photos import PhotoSets, TrainOptions, load_sets
 from model.training_set import TrainingSampler, TrainingSet, ValidationSampler, ValidationSet
 
 RUN_NAME = "run.json"
 TRAINING_FOLDER = "training"
 VERSIONS_KEPT = ("torch", "torchvision", "lightning", "pillow")
-
-
-def print_skipped(skipped: Sequence[Skipped]) -> None:
-    """Lists photos that training leaves out on the standard error output."""
-    for photo in skipped:
-        print(f"skipped {photo.name}: {photo.message}", file=sys.stderr)
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What a user may choose; `validation` None holds classes of `data` out, `epochs` None is the recipe's own."""
-
-    data: Path
-    out: Path
-    recipe: str = "baseline"
-    validation: Path | None = None
-    init: str = "random"
-    device: str = "auto"
-    devices: int = 1
-    epochs: int | None = None
-    workers: int = 2
-    precision: str = "auto"
-    on_skipped: Callable[[Sequence[Skipped]], None] = print_skipped
 
 
 def train(options: TrainOptions) -> Path:
@@ -76,24 +50,29 @@ def train(options: TrainOptions) -> Path:
     """
     _quieten()
     recipe = recipe_named(options.recipe).shortened(options.epochs)
+    if options.init:
+        recipe = dataclasses.replace(recipe, init=options.init)
     if recipe.epochs < 1 or options.devices < 1 or options.workers < 0:
         raise SettingsInvalid("Training needs at least 1 epoch and 1 device, and no fewer than 0 workers.")
-    train_items, val_items = _load_items(options, recipe)
+    sets = load_sets(options, recipe)
     folder = options.out / TRAINING_FOLDER
-    _claim_run(folder, options, recipe, train_items, val_items)
+    _claim_run(folder, options, recipe, sets)
     L.seed_everything(recipe.seed, verbose=False)
     network = EmbeddingNetwork(recipe.architecture, recipe.input)
-    if options.init == "imagenet":
+    if recipe.init == "imagenet":
         load_imagenet(network)
-    training_set = TrainingSet(train_items, recipe.input, recipe.seed)
-    validation_set = ValidationSet(val_items, recipe.input)
-    classifier = Classifier(network, recipe, len(training_set.labels), validation_set.targets)
-    trainer = _trainer(options, recipe, folder, monitor=bool(val_items))
+    training_set = TrainingSet(sets.train, recipe, sets.unlabelled)
+    validation_set = ValidationSet(sets.validation, recipe.input)
+    teacher = teacher_embeddings(options.teacher, sets.unlabelled) if sets.unlabelled else None
+    classifier = Classifier(network, recipe, len(training_set.labels), validation_set.targets, teacher)
+    trainer = _trainer(options, recipe, folder, monitor=bool(sets.validation))
     loaders = _Loaders(options, recipe, training_set, validation_set)
     last = folder / "last.ckpt"
     trainer.fit(classifier, datamodule=loaders, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if trainer.is_global_zero:
-        best = torch.load(folder / ("best.ckpt" if val_items else "last.ckpt"), map_location="cpu", weights_only=True)
+        best = torch.load(
+            folder / ("best.ckpt" if sets.validation else "last.ckpt"), map_location="cpu", weights_only=True
+        )
         classifier.load_state_dict(best["state_dict"])
         provenance = _provenance(options, recipe, training_set, validation_set, best)
         create_artifact(network.cpu(), options.out, name=options.out.resolve().name, training=provenance)
@@ -108,44 +87,9 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*treespec.*")
 
 
-def _load_items(options: TrainOptions, recipe: Recipe) -> tuple[list[Item], list[Item]]:
-    usable = _readable(read_items(options.data), options)
-    if options.validation is not None:
-        train_items, val_items = usable, _readable(read_items(options.validation), options)
-    else:
-        train_items, val_items = split_classes(usable, recipe.holdout, recipe.seed)
-    shared = {item.label for item in train_items} & {item.label for item in val_items}
-    if shared:
-        raise DataInvalid(f'The class "{min(shared)}" is in both sets; validation needs classes never trained on.')
-    if len({item.label for item in train_items}) < 2:
-        raise DataInvalid("Training needs photos of at least two classes.")
-    if len(train_items) < 2 * options.devices:
-        raise DataInvalid(f"Training needs at least two photos for each of {options.devices} processes.")
-    return train_items, val_items
-
-
-def _readable(found: ItemList, options: TrainOptions) -> list[Item]:
-    """Takes unreadable photos out before training, where one would end a night's run."""
-
-    def problem_with(item: Item) -> Skipped | None:
-        try:
-            decode(item.read())
-        except CarsearchError as problem:
-            return Skipped.because(item.id, problem)
-        return None
-
-    with decode_pool() as pool:
-        problems = list(map_in_order(pool, problem_with, found.items))
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a run looks, one speaks
-        options.on_skipped([*found.skipped, *(problem for problem in problems if problem is not None)])
-    return [item for item, problem in zip(found.items, problems, strict=True) if problem is None]
-
-
-def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[Item], val: list[Item]) -> None:
+def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoSets) -> None:
     """Marks the training directory as this run's, so that a resumed run is the same run and not a mixture of two."""
-    identity = canonical_sha256(
-        [dataclasses.asdict(recipe), options.init, [(i.id, i.label) for i in train], [(i.id, i.label) for i in val]]
-    )
+    identity = canonical_sha256([dataclasses.asdict(recipe), options.teacher, sets.identity()])
     if (folder / RUN_NAME).exists():
         if read_json(folder / RUN_NAME, RunMismatch).get("identity") != identity:
             raise RunMismatch(
@@ -156,7 +100,7 @@ def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, train: list[
             unfinished.unlink(missing_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    photos = options.validation or options.data
+    photos = options.validation or options.data[0]
     run = {"identity": identity, "recipe": dataclasses.asdict(recipe), "photos": str(photos.resolve())}
     write_durably(folder / RUN_NAME, json.dumps(run, indent=1).encode())
 
@@ -251,8 +195,8 @@ def _provenance(
     top1 = [state["best_model_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
     return {
         "recipe": dataclasses.asdict(recipe),
-        "init": options.init,
-        "train": {"photos": len(training), "classes": len(training.labels)},
+        "train": {"photos": training.labelled, "classes": len(training.labels)},
+        "unlabelled": {"photos": len(training) - training.labelled, "teacher": Path(options.teacher).name},
         "validation": {"photos": len(validation), "classes": len(np.unique(validation.targets))},
         "epoch": int(checkpoint["epoch"]) + 1,
         "validation_top1": round(float(top1[0]), 6) if top1 else None,
@@ -271,11 +215,13 @@ def _installed(package: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m model.train`: the same as `carsearch train`, for machines that have only the training packages."""
     parser = argparse.ArgumentParser(prog="python -m model.train", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, action="append", help="may be repeated")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--val", type=Path, dest="validation", help="photos of other classes to validate on")
     parser.add_argument("--recipe", default=TrainOptions.recipe)
-    parser.add_argument("--init", choices=("random", "imagenet"), default=TrainOptions.init)
+    parser.add_argument("--unlabelled", type=Path, action="append", default=[], help="photos for --teacher")
+    parser.add_argument("--teacher", default=TrainOptions.teacher, help="a model to learn from, by name or directory")
+    parser.add_argument("--init", choices=("random", "imagenet"), help="by default the recipe's own")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=TrainOptions.device)
     parser.add_argument("--devices", type=int, default=TrainOptions.devices, help="processes, one a GPU")
     parser.add_argument("--epochs", type=int)

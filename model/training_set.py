@@ -7,39 +7,48 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
+from model.augment import jitter, random_crop
 from model.card import InputSpec
 from model.data import Item
 from model.errors import CarsearchError, DataInvalid
-from model.preprocess import Pixels, decode, fit, resize_shorter_side
+from model.preprocess import Pixels, canvas, decode, fit
+from model.recipes import Recipe
 
 Key = tuple[int, int]
 """(epoch, row): what a sampler yields and a training set is indexed by."""
 
-CROP_AREA = (0.08, 1.0)
-CROP_ASPECT = (3 / 4, 4 / 3)
+UNLABELLED = -1
+"""Target of a photo without a label, and teacher's row of a photo that has one."""
 
 
 class TrainingSet:
-    """Items as augmented crops: Resize(resize) + RandomResizedCrop(crop) + horizontal flip."""
+    """Items as augmented crops: RandomResizedCrop of the spec's canvas, horizontal flip, the recipe's colour changes.
 
-    def __init__(self, items: Sequence[Item], spec: InputSpec, seed: int) -> None:
-        self.items = items
-        self.spec = spec
-        self.seed = seed
+    Rows are those of `items` and then those of `unlabelled`, whose labels are not looked at.
+    """
+
+    def __init__(self, items: Sequence[Item], recipe: Recipe, unlabelled: Sequence[Item] = ()) -> None:
+        self.items = [*items, *unlabelled]
+        self.recipe = recipe
+        self.labelled = len(items)
         self.labels = sorted({item.label for item in items})
-        self._target = {label: target for target, label in enumerate(self.labels)}
+        codes = {label: target for target, label in enumerate(self.labels)}
+        self.targets = [codes[item.label] for item in items] + [UNLABELLED] * len(unlabelled)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, key: Key) -> tuple[Pixels, int]:
-        """(epoch, row) -> (uint8 (crop, crop, 3), target)."""
+    def __getitem__(self, key: Key) -> tuple[Pixels, int, int]:
+        """(epoch, row) -> (uint8 (crop, crop, 3), target, the teacher's row)."""
         epoch, row = key
-        random = np.random.default_rng((self.seed, epoch, row))
-        photo = resize_shorter_side(_decode(self.items[row]), self.spec.resize)
-        return random_crop(photo, self.spec.crop, random), self._target[self.items[row].label]
+        recipe = self.recipe
+        random = np.random.default_rng((recipe.seed, epoch, row))
+        photo = canvas(_decode(self.items[row]), recipe.input)
+        crop = random_crop(photo, recipe.crop_at(epoch), random, recipe.crop_area)
+        if recipe.jitter or recipe.grey:
+            crop = jitter(crop, random, recipe.jitter, recipe.grey)
+        return crop, self.targets[row], row - self.labelled if row >= self.labelled else UNLABELLED
 
 
 class ValidationSet:
@@ -94,28 +103,6 @@ class ValidationSampler:
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.rows)
-
-
-def random_crop(photo: Pixels, crop: int, random: np.random.Generator) -> Pixels:
-    """RandomResizedCrop and horizontal flip as torchvision defines them: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
-    left, top, width, height = _random_box(photo.shape[1], photo.shape[0], random)
-    region = Image.fromarray(photo[top : top + height, left : left + width])
-    resized = np.asarray(region.resize((crop, crop), Image.Resampling.BILINEAR))
-    return (resized[:, ::-1] if random.random() < 0.5 else resized).copy()
-
-
-def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[int, int, int, int]:
-    """(left, top, width, height): ten attempts, then the largest central box within the aspect limits."""
-    for _ in range(10):
-        area = width * height * random.uniform(*CROP_AREA)
-        aspect = math.exp(random.uniform(math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])))
-        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < box_width <= width and 0 < box_height <= height:
-            left = int(random.integers(0, width - box_width + 1))
-            return left, int(random.integers(0, height - box_height + 1)), box_width, box_height
-    box_width = min(width, round(height * CROP_ASPECT[1]))
-    box_height = min(height, round(width / CROP_ASPECT[0]))
-    return (width - box_width) // 2, (height - box_height) // 2, box_width, box_height
 
 
 def _decode(item: Item) -> Pixels:

@@ -28,11 +28,17 @@ class Precision(StrEnum):
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Class folders or a CSV manifest.")],
+    data: Annotated[list[Path], typer.Option(help="Class folders or a CSV manifest; may be repeated.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Where the model goes; the same command resumes a run there.")],
-    recipe: Annotated[str, typer.Option(help="baseline (the seed's) or quick.")] = "baseline",
+    recipe: Annotated[
+        str, typer.Option(help="baseline (the seed's), quick, efficientnet_lite0 or resnet18.")
+    ] = "baseline",
     val: Annotated[Path | None, typer.Option(help="Photos of other classes; by default some are held out.")] = None,
-    init: Annotated[Init, typer.Option(help="Where the weights start.")] = Init.random,
+    unlabelled: Annotated[
+        list[Path] | None, typer.Option(help="Photos without labels, learned from through --teacher; may be repeated.")
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Model to learn from: the name of one that ships or a directory.")] = "",
+    init: Annotated[Init | None, typer.Option(help="Where weights start, if not as the recipe says.")] = None,
     device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = Device.auto,
     devices: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Another number of epochs than the recipe's.")] = None,
@@ -40,11 +46,13 @@ def train(
     restart: Annotated[bool, typer.Option(help="Start over when --out holds another run.")] = False,
 ) -> None:
     """Train a network by classification; validates by the benchmark on classes it never sees."""
-    from model.train import TRAINING_FOLDER, TrainOptions
+    from model.train import TRAINING_FOLDER
     from model.train import train as run
+    from model.training_photos import TrainOptions
 
     options = TrainOptions(
-        data=data, out=out_dir, recipe=recipe, validation=val, init=init.value, device=device.value,
+        data=data, out=out_dir, recipe=recipe, validation=val, unlabelled=unlabelled or [], teacher=teacher,
+        init=init and init.value, device=device.value,
         devices=devices, epochs=epochs, workers=workers, on_skipped=list_skipped,
     )  # fmt: skip
     try:

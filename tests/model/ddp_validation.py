@@ -5,6 +5,7 @@
 Lightning starts the other processes by running the same command again.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -15,16 +16,20 @@ from model.classifier import Classifier
 from model.data import read_items
 from model.network import load_network
 from model.recipes import recipe_named
-from model.train import TrainOptions, _Loaders
+from model.train import _Loaders
+from model.training_photos import TrainOptions
 from model.training_set import TrainingSet, ValidationSet
 
 
 def main(model: Path, data: Path, processes: int, score: Path) -> None:
     """Writes val_top1 of the first process to `score`."""
     card, items, recipe = load_card(model), read_items(data).items, recipe_named("quick")
-    training, validation = TrainingSet(items, card.input, 0), ValidationSet(items, card.input)
+    training, validation = (
+        TrainingSet(items, dataclasses.replace(recipe, input=card.input)),
+        ValidationSet(items, card.input),
+    )
     classifier = Classifier(load_network(model, card), recipe, len(training.labels), validation.targets)
-    options = TrainOptions(data, score.parent, device="cpu", devices=processes, workers=0)
+    options = TrainOptions([data], score.parent, device="cpu", devices=processes, workers=0)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=processes,

@@ -1,0 +1,51 @@
+"""What training minimises: classification heads, and agreement with a teacher."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIMILARITY_TEMPERATURE = 0.1
+
+
+class NormalisedHead(nn.Module):
+    """Logits as scaled cosines to one proxy a class (Zhai & Wu, "Classification is a Strong Baseline for Deep Metric
+    Learning", BMVC 2019), so that training asks for what the search compares.
+    """
+
+    def __init__(self, dim: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(classes, dim) / dim**0.5)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, classes)."""
+        return self.scale * F.linear(F.normalize(features.float(), dim=1), F.normalize(self.weight, dim=1))
+
+
+class TeacherLoss(nn.Module):
+    """How far a student is from a teacher whose embeddings are known: by photo, and by pairs of photos.
+
+    The first part is 1 - cosine after a linear map into the teacher's space. The second is the cross-entropy between
+    the rows of the two cosine matrices of a batch (softmax, temperature 0.1, without the diagonal), as in Tejankar et
+    al., "ISD", ICCV 2021: it teaches the student's own space, which is the one that is searched, who is near to whom.
+    """
+
+    def __init__(self, dim: int, teacher_dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(dim, teacher_dim)
+
+    def forward(self, features: Tensor, teacher: Tensor) -> Tensor:
+        """Features (B, D) and teacher embeddings (B, T), unit rows -> the mean loss; B >= 3."""
+        cosines = F.cosine_similarity(self.projection(features).float(), teacher)
+        student = F.normalize(features.float(), dim=1)
+        wanted = _neighbours(teacher @ teacher.T)
+        found = _neighbours(student @ student.T)
+        pairs = F.kl_div(found.log_softmax(dim=1), wanted.softmax(dim=1), reduction="batchmean")
+        return (1 - cosines).mean() + pairs
+
+
+def _neighbours(cosines: Tensor) -> Tensor:
+    """(B, B) -> (B, B - 1): each row without its own photo, divided by the temperature."""
+    count = len(cosines)
+    others = ~torch.eye(count, dtype=torch.bool, device=cosines.device)
+    return cosines[others].view(count, count - 1) / SIMILARITY_TEMPERATURE
