@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -74,7 +73,7 @@ def train(options: TrainOptions) -> Path:
             folder / ("best.ckpt" if sets.validation else "last.ckpt"), map_location="cpu", weights_only=True
         )
         classifier.load_state_dict(best["state_dict"])
-        provenance = _provenance(options, recipe, training_set, validation_set, best)
+        provenance = _provenance(options, recipe, sets, best)
         create_artifact(network.cpu(), options.out, name=options.out.resolve().name, training=provenance)
     trainer.strategy.barrier()
     return options.out
@@ -189,15 +188,23 @@ class _Loaders(L.LightningDataModule):
         return self._loader(self.val_photos, sampler, 64, drop_last=False)
 
 
-def _provenance(
-    options: TrainOptions, recipe: Recipe, training: TrainingSet, validation: ValidationSet, checkpoint: dict[str, Any]
-) -> dict[str, Any]:
+def _provenance(options: TrainOptions, recipe: Recipe, sets: PhotoSets, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What the card says about the run; the labels, so that anybody can check what was never trained on."""
+    labels = {
+        name: sorted({item.label for item in items})
+        for name, items in (("train", sets.train), ("validation", sets.validation))
+    }
     top1 = [state["best_model_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
     return {
         "recipe": dataclasses.asdict(recipe),
-        "train": {"photos": training.labelled, "classes": len(training.labels)},
-        "unlabelled": {"photos": len(training) - training.labelled, "teacher": Path(options.teacher).name},
-        "validation": {"photos": len(validation), "classes": len(np.unique(validation.targets))},
+        "train": {"photos": len(sets.train), "classes": len(labels["train"])},
+        "unlabelled": {
+            "photos": len(sets.unlabelled),
+            "near_validation_left_out": sets.near_duplicates,
+            "teacher": Path(options.teacher).name,
+        },
+        "validation": {"photos": len(sets.validation), "classes": len(labels["validation"])},
+        "labels": labels,
         "epoch": int(checkpoint["epoch"]) + 1,
         "validation_top1": round(float(top1[0]), 6) if top1 else None,
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS_KEPT},

@@ -51,6 +51,8 @@ class PhotoSets:
     train: list[Item]
     validation: list[Item]
     unlabelled: list[Item]
+    near_duplicates: int = 0
+    """Photos without labels that were left out, because they look like one of validation."""
 
     def identity(self) -> list[list[tuple[str, str]]]:
         return [[(item.id, item.label) for item in items] for items in (self.train, self.validation, self.unlabelled)]
@@ -73,7 +75,8 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
     if bool(options.unlabelled) != bool(options.teacher):
         raise DataInvalid("Photos without labels are learned from through a teacher: give both or neither.")
     unlabelled = [item for data in options.unlabelled for item in _readable(read_unlabelled(data), options)]
-    return PhotoSets(train_items, val_items, without_near_duplicates(unlabelled, val_items) if unlabelled else [])
+    kept = without_near_duplicates(unlabelled, val_items) if unlabelled else []
+    return PhotoSets(train_items, val_items, kept, len(unlabelled) - len(kept))
 
 
 def _readable(found: ItemList, options: TrainOptions) -> list[Item]:

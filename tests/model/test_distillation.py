@@ -14,7 +14,7 @@ from model.distillation import teacher_embeddings, without_near_duplicates
 from model.embedder import Embedder
 from model.errors import DataInvalid, EmptyGallery, ModelNotFound
 from model.train import main
-from tests.photos import write_gallery
+from tests.photos import KOREAN, write_gallery
 
 
 def scene(seed: int) -> Image.Image:
@@ -87,7 +87,11 @@ def test_a_run_learns_from_two_sets_and_a_teacher_and_its_card_says_so(
     assert main([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
     training = load_card(tmp_path / "out").training
     assert training["train"] == {"photos": 24, "classes": 5}  # "car 2" is in both sets and one class
-    assert training["unlabelled"] == {"photos": 8, "teacher": real_model.name}
+    assert training["labels"]["train"] == ["car 1", "car 2", "car 3", "car 4", KOREAN]
+    assert training["labels"]["validation"] == ["car 8", "car 9"]
+    unlabelled = training["unlabelled"]
+    assert unlabelled["teacher"] == real_model.name
+    assert unlabelled["photos"] + unlabelled["near_validation_left_out"] == 8
     assert str(tmp_path) not in json.dumps(training)
 
 
