@@ -1,0 +1,189 @@
+"""python -m bench.precision --model M --data D ...: what int8 costs, by the benchmark on the same photos in both.
+
+Top-1 in int8 and in fp32 and their difference in points, with its interval over classes and over photos. The difference
+is paired: both answer for every photo, and only photos that one of them has right count.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from indexer.evaluate import evaluate
+from model.card import FP32, INT8
+from model.data import read_items
+from model.embedder import Embedder, Progress
+from model.metrics import (
+    Interval,
+    Rows,
+    bootstrap_over_classes,
+    bootstrap_over_photos,
+    paired_over_classes,
+    paired_over_photos,
+)
+from service.console import progress_bar
+
+Correct = npt.NDArray[np.bool_]
+ALL = "all of them"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Leave-one-out top-1 with its intervals."""
+
+    top1: float
+    ci95: Interval
+    ci95_photos: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two precisions on one set; `difference` is `int8.top1 - fp32.top1`, a share like its intervals.
+
+    `gained` and `lost` count photos that only int8, and only fp32, has right.
+    """
+
+    set: str
+    photos: int
+    classes: int
+    fp32: Share
+    int8: Share
+    difference: float
+    ci95: Interval
+    ci95_photos: Interval
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One model's precisions on each set and, when there are several, on all their photos together."""
+
+    model: str
+    versions: dict[str, dict[str, str]]
+    sets: list[Paired]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Which photos of a set each precision has right: bool (n,), and the class of each: int64 (n,)."""
+
+    fp32: Correct
+    int8: Correct
+    classes: Rows
+
+
+def compare(
+    model: str | Path | None,
+    data: Sequence[Path],
+    reference: str = "auto",
+    bar: Callable[[str], AbstractContextManager[Progress]] = progress_bar,
+) -> Comparison:
+    """Runs the benchmark on each set in int8 and in fp32, both by OpenVINO where the model has both graphs.
+
+    `reference` names the runtime for fp32; "auto" is torch when there is no fp32 graph. Raises PrecisionMissing when
+    there is no int8 graph, and what `evaluate` raises.
+    """
+    int8 = Embedder.load(model, "openvino", INT8)
+    if reference == "auto":
+        reference = "openvino" if FP32 in int8.card.precisions else "torch"
+    fp32 = Embedder.load(model, reference, FP32)
+    versions: dict[str, dict[str, str]] = {}
+    answers: dict[str, _Answers] = {}
+    for source in data:
+        found = read_items(source)
+        labels = {item.id: item.label for item in found.items}
+        correct: dict[str, Correct] = {}
+        queries: list[str] = []
+        for precision, embedder in ((INT8, int8), (FP32, fp32)):
+            with bar(f"{source.name} in {precision}") as progress:
+                evaluation = evaluate(found.items, embedder, skipped=found.skipped, progress=progress)
+            pairs = evaluation.predictions
+            correct[precision] = np.array([labels[query] == labels[nearest] for query, nearest in pairs])
+            queries = [query for query, _ in pairs]
+            versions[precision] = evaluation.report.versions
+        classes = np.unique([labels[query] for query in queries], return_inverse=True)[1]
+        answers[str(source)] = _Answers(correct[FP32], correct[INT8], classes)
+    if len(answers) > 1:
+        answers[ALL] = _pooled(list(answers.values()))
+    return Comparison(int8.card.name, versions, [_paired(name, one) for name, one in answers.items()])
+
+
+def _pooled(answers: Sequence[_Answers]) -> _Answers:
+    """Several sets as one; a class of one set is none of another's."""
+    firsts = np.cumsum([0, *(one.classes.max() + 1 for one in answers[:-1])])
+    return _Answers(
+        fp32=np.concatenate([one.fp32 for one in answers]),
+        int8=np.concatenate([one.int8 for one in answers]),
+        classes=np.concatenate([one.classes + first for one, first in zip(answers, firsts, strict=True)]),
+    )
+
+
+def _paired(name: str, answers: _Answers) -> Paired:
+    before, after, classes = answers.fp32, answers.int8, answers.classes
+    return Paired(
+        set=name,
+        photos=len(before),
+        classes=int(classes.max()) + 1,
+        fp32=_share(before, classes),
+        int8=_share(after, classes),
+        difference=float(after.mean() - before.mean()),
+        ci95=paired_over_classes(before, after, classes),
+        ci95_photos=paired_over_photos(before, after),
+        gained=int((after & ~before).sum()),
+        lost=int((before & ~after).sum()),
+    )
+
+
+def _share(correct: Correct, classes: Rows) -> Share:
+    return Share(float(correct.mean()), bootstrap_over_classes(correct, classes), bootstrap_over_photos(correct))
+
+
+def table_of(comparison: Comparison) -> Table:
+    """Top-1 of both precisions, and what int8 costs in points with its 95% intervals."""
+    table = Table("set", "photos", "fp32", "int8", "points", "over classes", "over photos", title=comparison.model)
+    for one in comparison.sets:
+        table.add_row(
+            Text(one.set, overflow="fold"),
+            f"{one.photos}",
+            f"{one.fp32.top1:.4f}",
+            f"{one.int8.top1:.4f}",
+            f"{100 * one.difference:+.2f}",
+            _points(one.ci95),
+            _points(one.ci95_photos),
+        )
+    return table
+
+
+def _points(interval: Interval) -> str:
+    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+
+
+def main() -> None:
+    """Command line; see the module."""
+    parser = argparse.ArgumentParser(prog="python -m bench.precision", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", help="name of a model that ships, or a directory")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="a labelled set; may be repeated")
+    parser.add_argument("--reference", choices=("auto", "openvino", "torch"), default="auto", help="what runs fp32")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    comparison = compare(options.model, options.data, options.reference)
+    Console().print(table_of(comparison))
+    if options.json:
+        options.json.write_text(json.dumps(comparison.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
