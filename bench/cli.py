@@ -1,4 +1,4 @@
-"""The command line of what is measured: render a benchmark, show what it looks like."""
+"""The command line of what is measured: render a benchmark, show what it looks like, measure models on it."""
 
 import sys
 import time
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from bench import cli_measure
 from model.errors import CarsearchError, missing_dependency
 from service.console import complain, err, progress_bar, say
 
@@ -87,6 +88,10 @@ def sheet(
 
 def _of(choice: SplitChoice) -> "Split":
     return "train" if choice is SplitChoice.train else "test"
+
+
+for _command in (cli_measure.trivial, cli_measure.precision, cli_measure.card, cli_measure.gallery):
+    app.command()(_command)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from model.card import GOLDEN_NAME, WEIGHTS_NAME, Card
+from model.card import FP32, GOLDEN_NAME, WEIGHTS_NAME, Card
 from model.files import FileRecord, write_durably
 from model.network import EmbeddingNetwork, save_weights
 from model.preprocess import prepare
@@ -25,7 +25,7 @@ def create_artifact(network: EmbeddingNetwork, directory: Path, name: str, train
         embedding_dim=network.dim,
         input=network.spec,
         files={file: FileRecord.of(directory / file) for file in (WEIGHTS_NAME, GOLDEN_NAME)},
-        golden={"torch": golden_embedding(network)},
+        golden={f"torch/{FP32}": golden_embedding(network)},
         training=training,
     )
     card.save(directory)

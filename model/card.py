@@ -9,7 +9,7 @@ import base64
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
@@ -23,8 +23,12 @@ SCHEMA_VERSION = 1
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
 GOLDEN_NAME = "golden.jpg"
+FP32, INT8 = "fp32", "int8"
+PRECISIONS = (INT8, FP32)
+"""What a graph may be in, the one that is run first: who has an int8 graph made it to be run."""
+
 MIN_PARITY_COSINE = 0.9999
-"""Lowest cosine between torch and an exported graph on any photo at which the export is accepted."""
+"""Lowest cosine on any photo at which a graph gives torch's embeddings, and may be mixed with them in one index."""
 
 # What model.preprocess does to a photo before the crop is part of what an embedding is: when decoding or resizing
 # changes its bits, this name changes, and with it every embedding_id.
@@ -77,6 +81,11 @@ class InputSpec:
         return spec
 
 
+def graph_names(precision: str) -> tuple[str, str]:
+    """The two files of an OpenVINO graph, relative to the artifact."""
+    return f"openvino/{precision}.xml", f"openvino/{precision}.bin"
+
+
 def _floats(encoded: Any) -> list[float]:
     values: list[float] = np.frombuffer(base64.b64decode(encoded, validate=True), "<f4").tolist()
     return values
@@ -107,12 +116,46 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationSet:
+    """Photos that a graph was quantised with: how many, of how many classes, from a folder of this name."""
+
+    name: str
+    photos: int
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Leave-one-out top-1 on a labelled set, as `carsearch evaluate` reported it, and the command that gives it."""
+
+    set: str
+    precision: str
+    top1: float
+    correct: int
+    total: int
+    classes: int
+    ci95: tuple[float, float]
+    ci95_photos: tuple[float, float]
+    command: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        def interval(name: str) -> tuple[float, float]:
+            low, high = value[name]
+            return float(low), float(high)
+
+        numbers = {"top1": float(value["top1"]), "ci95": interval("ci95"), "ci95_photos": interval("ci95_photos")}
+        return cls(**{**value, **numbers})
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """The card of one model artifact.
 
-    `golden` maps a runtime's name to the embedding (list of D floats) of `golden.jpg`, a synthetic photo; in the file
-    it is base64 of float32, so that the card stays one that people read.
-    `training` is provenance for people (recipe, data, scores, versions); nothing in it changes what is served.
+    `golden` maps "runtime/precision" to the embedding (list of D floats) of `golden.jpg`, a synthetic photo; in the
+    file it is base64 of float32, so that the card stays one that people read.
+    `calibration` (what the int8 graph was quantised with), `training` (recipe, data, versions), `scores` and `about`
+    (texts by heading) are for people; nothing in them changes what is served.
     """
 
     name: str
@@ -122,19 +165,34 @@ class Card:
     files: dict[str, FileRecord]
     golden: dict[str, list[float]] = field(default_factory=dict)
     parity: list[Parity] = field(default_factory=list)
+    calibration: list[CalibrationSet] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    scores: list[Score] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)
 
     @property
     def weights_sha256(self) -> str:
         return self.files[WEIGHTS_NAME].sha256
 
+    @property
+    def precisions(self) -> list[str]:
+        """What its OpenVINO graphs are in, the one that is run first."""
+        return [precision for precision in PRECISIONS if graph_names(precision)[0] in self.files]
+
     def embedding_id(self, precision: str) -> str:
         """Name of the space that a precision of this model embeds into; 16 hex digits.
 
-        Embeddings may be compared when their ids are equal, or when `interchangeable` says so.
+        Embeddings may be compared when their ids are equal, or when `interchangeable` says so. In fp32 every runtime
+        gives the same; a quantised graph is a space of its own, which another calibration of the same weights is not.
         """
         parts = {"weights": self.weights_sha256, "input": self.input.sha256, "precision": precision}
+        if precision != FP32:
+            parts |= {name: self.files[name].sha256 for name in graph_names(precision) if name in self.files}
         return canonical_sha256(parts)[:16]
+
+    def precision_of(self, embedding_id: str) -> str | None:
+        """The precision of this model that embeds into a space; None when it is none of them."""
+        return next((name for name in PRECISIONS if self.embedding_id(name) == embedding_id), None)
 
     def interchangeable(self, first: str, second: str) -> bool:
         """Whether two embedding ids of this model may be mixed: equal, or a measured parity names the pair."""
@@ -168,7 +226,10 @@ class Card:
                 files={name: FileRecord(**record) for name, record in value["files"].items()},
                 golden={name: _floats(encoded) for name, encoded in value["golden"].items()},
                 parity=[Parity(**parity) for parity in value["parity"]],
+                calibration=[CalibrationSet(**one) for one in value.get("calibration", ())],
                 training=dict(value["training"]),
+                scores=[Score.from_json(score) for score in value.get("scores", ())],
+                about={str(heading): str(text) for heading, text in value.get("about", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
             raise ModelInvalid(f"The model card lacks or misspells a field: {problem}.") from problem
@@ -205,8 +266,13 @@ def card_sha256(directory: Path) -> str:
 def verify_artifact(directory: Path) -> Card:
     """Reads the card and checks every file it names by hash; raises ModelInvalid naming the first bad one."""
     card = load_card(directory)
-    for name, record in card.files.items():
-        problem = record.problem(directory / name)
+    verify_files(directory, card, card.files)
+    return card
+
+
+def verify_files(directory: Path, card: Card, names: Iterable[str]) -> None:
+    """Checks some of the files that a card names by hash; raises ModelInvalid naming the first bad one."""
+    for name in names:
+        problem = card.files[name].problem(directory / name)
         if problem:
             raise ModelInvalid(f"The model in {directory} is damaged: {name} {problem}.")
-    return card

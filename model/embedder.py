@@ -11,9 +11,16 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from model.card import GOLDEN_NAME, Card, card_sha256, verify_artifact
+from model.card import GOLDEN_NAME, INT8, Card, card_sha256, load_card, verify_artifact
 from model.data import read_file
-from model.errors import EmbeddingInvalid, FileUnreadable, ImageRejected, ModelInvalid, ModelNotFound
+from model.errors import (
+    EmbeddingInvalid,
+    FileUnreadable,
+    ImageRejected,
+    ModelInvalid,
+    ModelNotFound,
+    PrecisionMissing,
+)
 from model.metrics import Embeddings
 from model.preprocess import Pixels, prepare
 from model.runtimes import load_runtime
@@ -25,8 +32,15 @@ Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 """Told (photos done, photos in all); may raise to stop the work."""
 
+DEFAULT_MODEL = "efficientnet_lite0"
+"""The model that ships and is best on photos of real cars: what is used when none is named."""
+
+PRETRAINED = Path(str(importlib.resources.files("model"))) / "pretrained"
+
 BATCH = 32
 MIN_GOLDEN_COSINE = 0.9999
+MIN_GOLDEN_COSINE_QUANTISED = 0.99
+"""In int8 a value near the middle of two steps falls one way on one kind of CPU and the other way on another."""
 
 
 def silent(_done: int, _total: int) -> None:
@@ -49,17 +63,35 @@ class Embedder:
         self.embedding_id = card.embedding_id(runtime.precision)
 
     @classmethod
-    def load(cls, model: str | Path | None = None, runtime: str = "auto", cache_dir: Path | None = None) -> Self:
+    def load(
+        cls,
+        model: str | Path | None = None,
+        runtime: str = "auto",
+        precision: str | None = None,
+        cache_dir: Path | None = None,
+    ) -> Self:
         """Loads a model by the name of one that ships, or by its directory.
 
-        Every file of the artifact is checked against the card, and the golden photo must give the recorded embedding.
+        By default OpenVINO runs it in int8 where it has such a graph, and torch in fp32. Every file of the artifact is
+        checked against the card, and the golden photo must give the recorded embedding.
         Raises ModelNotFound, ModelInvalid or MissingDependency.
         """
         directory = find_model(model)
         card = verify_artifact(directory)
-        embedder = cls(directory, card, load_runtime(runtime, directory, card, cache_dir))
+        embedder = cls(directory, card, load_runtime(runtime, directory, card, precision, cache_dir))
         embedder.check_golden()
         return embedder
+
+    @classmethod
+    def load_like(
+        cls, model: str | Path, embedding_id: str, runtime: str = "auto", cache_dir: Path | None = None
+    ) -> Self:
+        """Loads a model in the precision that gave embeddings of this id, or as `load` when the runtime lacks it."""
+        precision = load_card(find_model(model)).precision_of(embedding_id)
+        try:
+            return cls.load(model, runtime, precision, cache_dir)
+        except PrecisionMissing:
+            return cls.load(model, runtime, None, cache_dir)
 
     @property
     def dim(self) -> int:
@@ -109,26 +141,31 @@ class Embedder:
 
     def check_golden(self) -> None:
         """Embeds the golden photo and compares with the card; raises ModelInvalid when this machine disagrees."""
-        expected = self.card.golden.get(self.runtime.name)
+        runtime, precision = self.runtime.name, self.runtime.precision
+        expected = self.card.golden.get(f"{runtime}/{precision}")
         if expected is None:
             return
         found = self.embed_photo(read_file(self.directory / GOLDEN_NAME))
         cosine = float(np.dot(found, np.asarray(expected, np.float32)))
-        if not cosine >= MIN_GOLDEN_COSINE:
+        if not cosine >= (MIN_GOLDEN_COSINE_QUANTISED if precision == INT8 else MIN_GOLDEN_COSINE):
             raise ModelInvalid(
                 f"The golden photo gives another embedding here than the card records: cosine {cosine:.6f} "
-                f"with the runtime {self.runtime.name}."
+                f"with the runtime {runtime} in {precision}."
             )
 
 
 def find_model(model: str | Path | None) -> Path:
-    """The directory of a model: a path, or the name of one that ships; raises ModelNotFound naming those that do."""
-    shipped = Path(str(importlib.resources.files("model"))) / "pretrained"
-    names = sorted(path.name for path in shipped.iterdir() if path.is_dir()) if shipped.is_dir() else []
+    """The directory of a model: a path, or the name of one that ships, by default the best on photos of real cars.
+
+    Raises ModelNotFound naming those that ship.
+    """
+    names = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
+    if model is None and DEFAULT_MODEL in names:
+        return PRETRAINED / DEFAULT_MODEL
     if model is None:
         raise ModelNotFound("No model was named; pass --model with the directory that `carsearch train` wrote.")
     if str(model) in names:
-        return shipped / str(model)
+        return PRETRAINED / str(model)
     if not Path(model).is_dir():
         shipping = f"; those that ship are: {', '.join(names)}" if names else ""
         raise ModelNotFound(f'There is no model directory "{model}"{shipping}.')

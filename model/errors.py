@@ -18,6 +18,7 @@ CarsearchError
   ModelInvalid                  model_invalid
     ModelNotFound               model_not_found
     ModelMismatch               model_mismatch
+    PrecisionMissing            precision_missing
     ParityFailed                parity_failed
     EmbeddingInvalid            embedding_invalid
   IndexInvalid                  index_invalid
@@ -156,6 +157,12 @@ class ModelMismatch(ModelInvalid):
     """The index was built with another model, preprocessing or precision than the one at hand."""
 
     code = "model_mismatch"
+
+
+class PrecisionMissing(ModelInvalid):
+    """A runtime that cannot run a model in the precision that was asked for."""
+
+    code = "precision_missing"
 
 
 class ParityFailed(ModelInvalid):

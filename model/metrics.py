@@ -1,4 +1,4 @@
-"""Retrieval metrics over neighbour lists, in numpy: top-1, recall@k, mAP@R, bootstrap intervals, confusions.
+"""Retrieval metrics over neighbour lists, in numpy: top-1, recall@k, mAP@R, confusions, bootstrap intervals.
 
 A score of two embeddings is their inner product summed in float64 and rounded to float32 (`exact_scores`), and equal
 scores go to the lowest row. Matrix products are used only to find candidates: their float32 sums depend on the shape of
@@ -115,13 +115,38 @@ def bootstrap_over_classes(correct: npt.NDArray[np.bool_], classes: Rows, seed: 
 
     correct bool (n,), classes int64 (n,) codes from 0.
     """
+    return _over_classes(correct.astype(np.float64), classes, seed)
+
+
+def paired_over_photos(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], seed: int = 0) -> Interval:
+    """Percentile interval of mean(after) - mean(before) of the same photos when photos are drawn anew.
+
+    before, after bool (n,). Photos that are right or wrong in both say nothing of the difference, so that it is known
+    far more closely than either mean.
+    """
+    count = len(before)
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    shares = [gained / count, lost / count, (count - gained - lost) / count]
+    drawn = np.random.default_rng(seed).multinomial(count, shares, size=RESAMPLES)
+    return _percentiles((drawn[:, 0] - drawn[:, 1]) / count)
+
+
+def paired_over_classes(
+    before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], classes: Rows, seed: int = 0
+) -> Interval:
+    """As `paired_over_photos` when whole classes are drawn anew; classes int64 (n,) codes from 0."""
+    return _over_classes(after.astype(np.float64) - before, classes, seed)
+
+
+def _over_classes(values: npt.NDArray[np.float64], classes: Rows, seed: int) -> Interval:
+    """Interval of the mean of values float64 (n,) over photos when classes int64 (n,) are drawn anew."""
     totals = np.bincount(classes)
-    hits = np.bincount(classes, weights=correct)
+    sums = np.bincount(classes, weights=values)
     random = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, 500):
         drawn = random.integers(0, len(totals), size=(500, len(totals)))
-        means[start : start + 500] = hits[drawn].sum(axis=1) / totals[drawn].sum(axis=1)
+        means[start : start + 500] = sums[drawn].sum(axis=1) / totals[drawn].sum(axis=1)
     return _percentiles(means)
 
 

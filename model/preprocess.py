@@ -67,7 +67,7 @@ def decode(data: bytes) -> Pixels:
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
     """What the network sees of a photo, by the spec's `fit`: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
     if spec.fit == "stretch":
-        return _resize(pixels, spec.crop, spec.crop)
+        return _resize(pixels, spec.crop, spec.crop).copy()  # writable, as whoever batches it expects
     resized = resize_shorter_side(pixels, spec.resize)
     height, width = resized.shape[:2]
     # Rounds as torchvision's CenterCrop does, so that published recipes mean the same pixels here.

@@ -21,6 +21,9 @@ class Recipe:
     Crops take at least `crop_area` of a photo. `train_crops` names their sides in pixels over equal parts of the
     epochs, smaller ones first being cheaper; empty means the input's own. `jitter` is how far brightness, contrast and
     saturation may go from 1, `grey` the share of crops without colour.
+
+    `keep` says whose weights become the model: the epoch's that validates best, or the last one's, so that validation
+    only watches.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Recipe:
     train_crops: tuple[int, ...] = ()
     jitter: float = 0.0
     grey: float = 0.0
+    keep: Literal["best", "last"] = "best"
     holdout: float = 0.2
     seed: int = 0
 
@@ -76,6 +80,7 @@ BASELINE = Recipe(
     optimizer="adam",
     schedule="step",
     lr_step_epochs=40,
+    keep="last",
 )
 """The seed's own: random weights, cross-entropy, Adam, x0.1 every 40 of 100 epochs."""
 

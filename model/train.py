@@ -4,7 +4,7 @@
 
 needs neither FAISS, OpenVINO nor the service's packages. The same command resumes a run that was stopped or killed: it
 goes on after the last whole epoch. Validation is the benchmark's top-1 on classes that training never sees, each epoch,
-and the weights of the best epoch become the artifact.
+and the weights of the best epoch, or of the last where the recipe says so, become the artifact.
 """
 
 import argparse
@@ -51,8 +51,10 @@ def train(options: TrainOptions) -> Path:
     recipe = recipe_named(options.recipe).shortened(options.epochs)
     if options.init:
         recipe = dataclasses.replace(recipe, init=options.init)
-    if recipe.epochs < 1 or options.devices < 1 or options.workers < 0:
-        raise SettingsInvalid("Training needs at least 1 epoch and 1 device, and no fewer than 0 workers.")
+    if min(recipe.epochs, options.devices, options.validate_every) < 1 or options.workers < 0:
+        raise SettingsInvalid(
+            "Training needs at least 1 epoch, 1 device and 1 epoch between validations, and no fewer than 0 workers."
+        )
     sets = load_sets(options, recipe)
     folder = options.out / TRAINING_FOLDER
     _claim_run(folder, options, recipe, sets)
@@ -60,7 +62,7 @@ def train(options: TrainOptions) -> Path:
     network = EmbeddingNetwork(recipe.architecture, recipe.input)
     if recipe.init == "imagenet":
         load_imagenet(network)
-    training_set = TrainingSet(sets.train, recipe, sets.unlabelled)
+    training_set = TrainingSet(sets.train, recipe, sets.unlabelled, options.cache)
     validation_set = ValidationSet(sets.validation, recipe.input)
     teacher = teacher_embeddings(options.teacher, sets.unlabelled) if sets.unlabelled else None
     classifier = Classifier(network, recipe, len(training_set.labels), validation_set.targets, teacher)
@@ -69,11 +71,10 @@ def train(options: TrainOptions) -> Path:
     last = folder / "last.ckpt"
     trainer.fit(classifier, datamodule=loaders, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if trainer.is_global_zero:
-        best = torch.load(
-            folder / ("best.ckpt" if sets.validation else "last.ckpt"), map_location="cpu", weights_only=True
-        )
-        classifier.load_state_dict(best["state_dict"])
-        provenance = _provenance(options, recipe, sets, best)
+        kept = "best.ckpt" if sets.validation and recipe.keep == "best" else "last.ckpt"
+        checkpoint = torch.load(folder / kept, map_location="cpu", weights_only=True)
+        classifier.load_state_dict(checkpoint["state_dict"])
+        provenance = _provenance(options, recipe, sets, checkpoint)
         create_artifact(network.cpu(), options.out, name=options.out.resolve().name, training=provenance)
     trainer.strategy.barrier()
     return options.out
@@ -123,6 +124,7 @@ def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool)
         strategy="ddp" if options.devices > 1 else "auto",
         precision=_precision(options.precision, accelerator),  # type: ignore[arg-type]  # Lightning's literal type
         max_epochs=recipe.epochs,
+        check_val_every_n_epoch=min(options.validate_every, recipe.epochs),
         callbacks=callbacks,
         plugins=[_DurableCheckpoints()],
         logger=loggers,
@@ -194,7 +196,7 @@ def _provenance(options: TrainOptions, recipe: Recipe, sets: PhotoSets, checkpoi
         name: sorted({item.label for item in items})
         for name, items in (("train", sets.train), ("validation", sets.validation))
     }
-    top1 = [state["best_model_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
+    top1 = [state["current_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
     return {
         "recipe": dataclasses.asdict(recipe),
         "train": {"photos": len(sets.train), "classes": len(labels["train"])},
@@ -233,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=TrainOptions.devices, help="processes, one a GPU")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--workers", type=int, default=TrainOptions.workers, help="decoding processes a device")
+    parser.add_argument("--cache", action="store_true", help="keep decoded photos in memory, in every worker")
+    parser.add_argument("--validate-every", type=int, default=TrainOptions.validate_every, metavar="EPOCHS")
     parser.add_argument("--precision", choices=("auto", "bf16-mixed", "32-true"), default=TrainOptions.precision)
     options = TrainOptions(**vars(parser.parse_args(arguments)))
     try:

@@ -40,6 +40,8 @@ class TrainOptions:
     devices: int = 1
     epochs: int | None = None
     workers: int = 2
+    cache: bool = False
+    validate_every: int = 1
     precision: str = "auto"
     on_skipped: Callable[[Sequence[Skipped]], None] = print_skipped
 

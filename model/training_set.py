@@ -25,13 +25,17 @@ UNLABELLED = -1
 class TrainingSet:
     """Items as augmented crops: RandomResizedCrop of the spec's canvas, horizontal flip, the recipe's colour changes.
 
-    Rows are those of `items` and then those of `unlabelled`, whose labels are not looked at.
+    Rows are those of `items` and then those of `unlabelled`, whose labels are not looked at. With `cache`, a process
+    decodes a photo once and keeps its canvas: about 0.2 MB a photo at 256 pixels.
     """
 
-    def __init__(self, items: Sequence[Item], recipe: Recipe, unlabelled: Sequence[Item] = ()) -> None:
+    def __init__(
+        self, items: Sequence[Item], recipe: Recipe, unlabelled: Sequence[Item] = (), cache: bool = False
+    ) -> None:
         self.items = [*items, *unlabelled]
         self.recipe = recipe
         self.labelled = len(items)
+        self.kept: dict[int, Pixels] | None = {} if cache else None
         self.labels = sorted({item.label for item in items})
         codes = {label: target for target, label in enumerate(self.labels)}
         self.targets = [codes[item.label] for item in items] + [UNLABELLED] * len(unlabelled)
@@ -44,11 +48,18 @@ class TrainingSet:
         epoch, row = key
         recipe = self.recipe
         random = np.random.default_rng((recipe.seed, epoch, row))
-        photo = canvas(_decode(self.items[row]), recipe.input)
-        crop = random_crop(photo, recipe.crop_at(epoch), random, recipe.crop_area)
+        crop = random_crop(self._canvas(row), recipe.crop_at(epoch), random, recipe.crop_area)
         if recipe.jitter or recipe.grey:
             crop = jitter(crop, random, recipe.jitter, recipe.grey)
         return crop, self.targets[row], row - self.labelled if row >= self.labelled else UNLABELLED
+
+    def _canvas(self, row: int) -> Pixels:
+        if self.kept is not None and row in self.kept:
+            return self.kept[row]
+        photo = canvas(_decode(self.items[row]), self.recipe.input)
+        if self.kept is not None:
+            self.kept[row] = photo
+        return photo
 
 
 class ValidationSet:

@@ -25,6 +25,7 @@ class Init(StrEnum):
 
 class Precision(StrEnum):
     fp32 = "fp32"
+    int8 = "int8"
 
 
 def train(
@@ -43,6 +44,8 @@ def train(
     devices: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Another number of epochs than the recipe's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Decoding processes for each device.")] = 2,
+    cache: Annotated[bool, typer.Option(help="Keep decoded photos in memory, in every worker.")] = False,
+    validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one validation to the next.")] = 1,
     restart: Annotated[bool, typer.Option(help="Start over when --out holds another run.")] = False,
 ) -> None:
     """Train a network by classification; validates by the benchmark on classes it never sees."""
@@ -52,8 +55,9 @@ def train(
 
     options = TrainOptions(
         data=data, out=out_dir, recipe=recipe, validation=val, unlabelled=unlabelled or [], teacher=teacher,
-        init=init and init.value, device=device.value,
-        devices=devices, epochs=epochs, workers=workers, on_skipped=list_skipped,
+        init=init.value if init else None, device=device.value,
+        devices=devices, epochs=epochs, workers=workers, cache=cache, validate_every=validate_every,
+        on_skipped=list_skipped,
     )  # fmt: skip
     try:
         run(options)
@@ -68,15 +72,17 @@ def train(
 
 def export(
     model_dir: Annotated[Path, typer.Argument(help="Directory that `carsearch train` wrote.")],
-    precision: Annotated[Precision, typer.Option(help="Precision of the graph; fp32 is the only one yet.")] = (
-        Precision.fp32
-    ),
+    precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = Precision.fp32,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos to quantise int8 with, of classes that were trained on; may be repeated."),
+    ] = None,
     photos: Annotated[Path | None, typer.Option(help="Photos to compare on; by default those of training.")] = None,
 ) -> None:
-    """Export a network to OpenVINO and measure that the graph gives the same embeddings."""
+    """Export a network to OpenVINO and measure how closely the graph gives its embeddings."""
     from model.export import export as run
 
     with progress_bar("comparing") as progress:
-        parity = run(model_dir, photos, progress)
+        parity = run(model_dir, photos, progress, precision=precision.value, calibration=calibration or [])
     cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
     say(f"exported {precision.value}: {cosines} on {parity.photos} photos")

@@ -6,9 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
-from model.card import Card
+from model.card import INT8, Card
 from model.errors import ModelInvalid, SettingsInvalid, missing_dependency
 from model.runtimes.base import Runtime
+
+Factory = Callable[[Path, Card, str | None, Path | None], Runtime]
 
 RUNTIMES = {
     "openvino": "model.runtimes.openvino:OpenVINORuntime",
@@ -17,27 +19,33 @@ RUNTIMES = {
 }
 
 
-def load_runtime(name: str, directory: Path, card: Card, cache_dir: Path | None = None) -> Runtime:
+def load_runtime(
+    name: str, directory: Path, card: Card, precision: str | None = None, cache_dir: Path | None = None
+) -> Runtime:
     """Loads a model artifact into a runtime; "auto" is torch where CUDA is or OpenVINO is not, OpenVINO elsewhere.
 
-    `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the extra, ModelInvalid when the
-    artifact cannot be served by that runtime, SettingsInvalid for a name that is none.
+    Without a `precision` a runtime takes the one it runs first: OpenVINO int8 where the card has such a graph, torch
+    always fp32. `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the extra,
+    PrecisionMissing, ModelInvalid when the artifact cannot be served by that runtime, SettingsInvalid for a name that
+    is none.
     """
-    chosen = _automatic() if name == "auto" else name
+    chosen = _automatic(precision) if name == "auto" else name
     if chosen not in RUNTIMES:
         raise SettingsInvalid(f'There is no runtime "{name}"; there are: auto, {", ".join(RUNTIMES)}.')
     module, _, attribute = RUNTIMES[chosen].partition(":")
     try:
-        factory = cast(Callable[[Path, Card, Path | None], Runtime], getattr(import_module(module), attribute))
+        factory = cast(Factory, getattr(import_module(module), attribute))
     except ModuleNotFoundError as problem:
         raise missing_dependency(problem) or problem from problem
-    runtime = factory(directory, card, cache_dir)
+    runtime = factory(directory, card, precision, cache_dir)
     if runtime.dim != card.embedding_dim:
         raise ModelInvalid(f"The card says {card.embedding_dim} dimensions, the graph gives {runtime.dim}.")
     return runtime
 
 
-def _automatic() -> str:
+def _automatic(precision: str | None) -> str:
+    if precision == INT8 and find_spec("openvino") is not None:
+        return "openvino"  # CUDA or not: torch has no int8
     try:
         torch = import_module("torch")
     except ModuleNotFoundError:

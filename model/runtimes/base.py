@@ -18,7 +18,7 @@ class Runtime(Protocol):
 
     @property
     def precision(self) -> str:
-        """The precision that goes into the embedding id: "fp32" for every graph measured equal to torch in fp32."""
+        """The precision that goes into the embedding id: "fp32" for torch and every graph measured equal to it."""
         ...
 
     @property

@@ -17,8 +17,10 @@ class FakeRuntime:
     name = "fake"
     precision = "fake"
 
-    def __init__(self, directory: Path, card: Card, cache_dir: Path | None = None) -> None:
-        del directory, cache_dir
+    def __init__(
+        self, directory: Path, card: Card, precision: str | None = None, cache_dir: Path | None = None
+    ) -> None:
+        del directory, precision, cache_dir
         self.dim = card.embedding_dim
         self._projection = np.random.default_rng(0).standard_normal((GRID * GRID * 3, self.dim))
 

@@ -7,17 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from model.card import Card
-from model.errors import ModelInvalid
+from model.card import Card, graph_names
+from model.errors import ModelInvalid, PrecisionMissing
 from model.preprocess import Pixels
 from model.runtimes.turnstile import Turnstile
-
-PRECISION = "fp32"
-
-
-def graph_path(directory: Path, precision: str = PRECISION) -> Path:
-    """Where an artifact keeps the graph of one precision."""
-    return directory / "openvino" / f"{precision}.xml"
 
 
 class OpenVINORuntime:
@@ -29,18 +22,14 @@ class OpenVINORuntime:
     """
 
     name = "openvino"
-    precision = PRECISION
 
-    def __init__(self, directory: Path, card: Card, cache_dir: Path | None = None) -> None:
-        path = graph_path(directory)
-        # A graph that the card does not name was never measured: an export that was killed left it behind.
-        if str(path.relative_to(directory)) not in card.files or not path.is_file():
-            raise ModelInvalid(
-                f"The model in {directory} has no OpenVINO graph; make one with: carsearch export {directory}"
-            )
+    def __init__(
+        self, directory: Path, card: Card, precision: str | None = None, cache_dir: Path | None = None
+    ) -> None:
+        self.precision, path = _choose(directory, card, precision)
         core = ov.Core()
         options: dict[str, str] = {
-            # Without the hint an fp32 graph runs in bf16 on CPUs that have it, and parity is lost silently.
+            # Without the hint what is not int8 runs in bf16 on CPUs that have it, and parity is lost silently.
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(len(os.sched_getaffinity(0))),
@@ -67,3 +56,15 @@ class OpenVINORuntime:
                 self._request.infer({0: ov.Tensor(crops[row : row + 1])}, share_inputs=True)
                 embeddings[row] = self._request.get_output_tensor(0).data[0]
         return embeddings
+
+
+def _choose(directory: Path, card: Card, precision: str | None) -> tuple[str, Path]:
+    """The precision to run, and its graph."""
+    # A graph that the card does not name was never measured: an export that was killed left it behind.
+    there = [name for name in card.precisions if (directory / graph_names(name)[0]).is_file()]
+    chosen = precision or next(iter(there), None)
+    if chosen in there:
+        return chosen, directory / graph_names(chosen)[0]
+    lacking = f"{directory} has no OpenVINO graph" + (f" in {precision}, only in {', '.join(there)}" if there else "")
+    option = f" --precision {precision}" if precision else ""
+    raise PrecisionMissing(f"The model in {lacking}; make one with: carsearch export {directory}{option}")

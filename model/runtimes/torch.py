@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.card import Card
+from model.card import FP32, Card
+from model.errors import PrecisionMissing
 from model.network import load_network
 from model.preprocess import Pixels
 
@@ -17,10 +18,19 @@ class TorchRuntime:
     """The network itself. On CUDA, embeddings of one photo agree to about 1e-6 across batch sizes, not to the bit."""
 
     name = "torch"
-    precision = "fp32"
+    precision = FP32
 
-    def __init__(self, directory: Path, card: Card, cache_dir: Path | None = None, device: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        card: Card,
+        precision: str | None = None,
+        cache_dir: Path | None = None,
+        device: str | None = None,
+    ) -> None:
         del cache_dir  # nothing is compiled
+        if precision not in (None, FP32):
+            raise PrecisionMissing(f"The runtime torch runs a model in fp32 and not in {precision}; use openvino.")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda":
             # TF32 keeps 10 bits of mantissa, which is another embedding than the card's fp32.

@@ -8,19 +8,23 @@ from typing import Any
 
 import pytest
 
+import model.embedder
 from model.card import (
     CARD_NAME,
     GOLDEN_NAME,
     WEIGHTS_NAME,
+    CalibrationSet,
     Card,
     InputSpec,
     Parity,
+    Score,
     canonical_sha256,
     card_sha256,
+    graph_names,
     load_card,
     verify_artifact,
 )
-from model.embedder import Embedder, find_model
+from model.embedder import DEFAULT_MODEL, Embedder, find_model
 from model.errors import ModelInvalid, ModelNotFound
 from model.files import FileRecord
 
@@ -30,9 +34,12 @@ CARD = Card(
     embedding_dim=2,
     input=InputSpec(72, 64),
     files={WEIGHTS_NAME: FileRecord(3, "ab" * 32), GOLDEN_NAME: FileRecord(4, "cd" * 32)},
-    golden={"torch": [0.0, 1.0]},
+    golden={"torch/fp32": [0.0, 1.0]},
     parity=[Parity("openvino", "fp32", "fp32", 16, 0.99999, 0.999999)],
+    calibration=[CalibrationSet("train", 150, 70)],
     training={"recipe": {"lr": 0.01}},
+    scores=[Score("val", "int8", 0.65, 65, 100, 28, (0.6, 0.7), (0.61, 0.69), "carsearch evaluate --data val")],
+    about={"limits": "Cars only."},
 )
 
 RECORD = {"bytes": 3, "sha256": "ab" * 32}
@@ -79,9 +86,33 @@ def test_another_network_or_preprocessing_is_another_embedding_space(other: Card
 
 def test_another_precision_is_another_space_and_provenance_is_not() -> None:
     assert CARD.embedding_id("int8") != CARD.embedding_id("fp32")
-    renamed = dataclasses.replace(CARD, name="other", training={}, golden={}, parity=[])
+    renamed = dataclasses.replace(CARD, name="other", training={}, golden={}, parity=[], scores=[], about={})
     assert renamed.embedding_id("fp32") == CARD.embedding_id("fp32")
     assert len(CARD.embedding_id("fp32")) == 16
+
+
+def with_graphs(**sha256: str) -> Card:
+    files = {name: FileRecord(5, sha) for precision, sha in sha256.items() for name in graph_names(precision)}
+    return dataclasses.replace(CARD, files={**CARD.files, **files})
+
+
+def test_a_graph_in_int8_is_a_space_of_its_own_and_a_graph_in_fp32_is_torch_s() -> None:
+    """Another calibration of the same weights is another graph; its embeddings must not be reused."""
+    card = with_graphs(fp32="11" * 32, int8="22" * 32)
+    assert card.embedding_id("fp32") == CARD.embedding_id("fp32")
+    assert card.embedding_id("int8") == with_graphs(int8="22" * 32).embedding_id("int8")
+    assert card.embedding_id("int8") != with_graphs(int8="33" * 32).embedding_id("int8")
+
+
+def test_a_card_tells_its_graphs_the_one_that_is_run_first_in_front_and_which_gave_an_id() -> None:
+    card = with_graphs(fp32="11" * 32, int8="22" * 32)
+    assert (card.precisions, with_graphs(fp32="11" * 32).precisions, CARD.precisions) == (
+        ["int8", "fp32"],
+        ["fp32"],
+        [],
+    )
+    assert {card.precision_of(card.embedding_id(name)) for name in ("int8", "fp32")} == {"int8", "fp32"}
+    assert CARD.precision_of(card.embedding_id("int8")) is None
 
 
 def test_a_hash_does_not_depend_on_the_order_of_keys() -> None:
@@ -124,8 +155,12 @@ def test_an_input_spec_that_cannot_be_is_refused(sides: tuple[int, int]) -> None
         ({"files": {}}, "names no weights.safetensors"),
         ({"files": {WEIGHTS_NAME: {"size": 3}}}, "lacks or misspells a field"),
         ({"parity": [{"runtime": "openvino"}]}, "lacks or misspells a field"),
-        ({"golden": {"fake": ["x"]}}, "lacks or misspells a field"),
-        ({"golden": {"fake": "AACAPwAAAAA="}}, "does not have 64 values"),
+        ({"golden": {"fake/fake": ["x"]}}, "lacks or misspells a field"),
+        ({"golden": {"fake/fake": "AACAPwAAAAA="}}, "does not have 64 values"),
+        ({"calibration": [{"name": "train"}]}, "lacks or misspells a field"),
+        ({"scores": [{"set": "val", "ci95": [0.6]}]}, "lacks or misspells a field"),
+        ({"scores": [{**dataclasses.asdict(CARD.scores[0]), "ci95": [0.6]}]}, "lacks or misspells a field"),
+        ({"about": ["limits"]}, "lacks or misspells a field"),
         *(
             ({"files": {WEIGHTS_NAME: RECORD, name: RECORD}}, "names a file that cannot be one of the model's")
             for name in ("/etc/passwd", "../other/card.json", "openvino/../../x", "a\\b", "a\0b", "./a", ".", "")
@@ -180,6 +215,22 @@ def test_a_directory_without_a_card_holds_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"), [(None, "No model was named"), ("no such", 'no model directory "no such"')]
 )
-def test_a_model_that_is_not_there_is_not_found(name: str | None, sentence: str) -> None:
+def test_a_model_that_is_not_there_is_not_found(
+    name: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.embedder, "PRETRAINED", tmp_path)
     with pytest.raises(ModelNotFound, match=sentence):
         find_model(name)
+
+
+def test_a_model_that_ships_is_found_by_its_name_and_the_default_without_one(
+    fake_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.embedder, "PRETRAINED", tmp_path)
+    for name in (DEFAULT_MODEL, "another"):
+        shutil.copytree(fake_model, tmp_path / name)
+    assert find_model(None) == find_model(DEFAULT_MODEL) == tmp_path / DEFAULT_MODEL
+    assert find_model("another") == tmp_path / "another"
+    assert Embedder.load(None, "fake").directory == tmp_path / DEFAULT_MODEL
+    with pytest.raises(ModelNotFound, match=f"those that ship are: another, {DEFAULT_MODEL}"):
+        find_model("no such")

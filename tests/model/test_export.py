@@ -1,9 +1,9 @@
 """Export: a graph is part of an artifact only when it was measured to reproduce the network."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
+import openvino as ov
 import pytest
 import torch
 
@@ -32,7 +32,7 @@ def flip_a_byte(path: Path) -> None:
 def assert_has_no_graph(directory: Path) -> None:
     card = verify_artifact(directory)
     assert set(card.files) == {WEIGHTS_NAME, GOLDEN_NAME}
-    assert (card.parity, list(card.golden)) == ([], ["torch"])
+    assert (card.parity, list(card.golden)) == ([], ["torch/fp32"])
     with pytest.raises(ModelInvalid, match="has no OpenVINO graph; make one with: carsearch export"):
         Embedder.load(directory, "openvino")
 
@@ -43,7 +43,7 @@ def test_the_card_records_the_parity_that_was_measured(real_model: Path) -> None
     assert (parity.runtime, parity.precision, parity.reference, parity.photos) == ("openvino", "fp32", "fp32", 16)
     assert MIN_PARITY_COSINE <= parity.min_cosine <= parity.mean_cosine <= 1 + 1e-6
     assert set(card.files) == {WEIGHTS_NAME, GOLDEN_NAME} | GRAPH
-    assert set(card.golden) == {"torch", "openvino"}
+    assert set(card.golden) == {"torch/fp32", "openvino/fp32"}
 
 
 def test_a_graph_that_does_not_reproduce_the_network_is_refused_and_removed(
@@ -51,9 +51,9 @@ def test_a_graph_that_does_not_reproduce_the_network_is_refused_and_removed(
 ) -> None:
     convert = model.export._convert
 
-    def convert_another(network: EmbeddingNetwork, path: Path) -> None:
+    def convert_another(network: EmbeddingNetwork) -> ov.Model:
         torch.manual_seed(99)
-        convert(EmbeddingNetwork(network.architecture, network.spec), path)
+        return convert(EmbeddingNetwork(network.architecture, network.spec))
 
     monkeypatch.setattr(model.export, "_convert", convert_another)
     with pytest.raises(ParityFailed, match=r"lowest cosine is -?0\.\d+ on 12 photos, and 0\.9999 is needed"):
@@ -117,12 +117,8 @@ def test_a_directory_that_is_no_model_is_not_exported(tmp_path: Path, gallery: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parity_is_measured_on_photos_spread_over_the_whole_set(
-    real_model: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model.export, "PARITY_PHOTOS", 3)
-    card = dataclasses.replace(load_card(real_model))
-    crops = model.export._parity_crops(card, gallery)
+def test_parity_is_measured_on_photos_spread_over_the_whole_set(real_model: Path, gallery: Path) -> None:
+    crops = [crop for _, crop in model.export._spread(gallery, load_card(real_model).input, 3)]
     every_fourth = [path for folder in sorted(gallery.iterdir()) for path in sorted(folder.iterdir())][::4]
     expected = {Embedder.load(real_model, "openvino").prepare(path.read_bytes()).tobytes() for path in every_fourth}
     assert {crop.tobytes() for crop in crops} == expected

@@ -21,11 +21,13 @@ from model.errors import (
     ImageRejected,
     MissingDependency,
     ModelInvalid,
+    PrecisionMissing,
     SettingsInvalid,
 )
 from model.metrics import Embeddings
 from model.preprocess import Pixels
 from model.runtimes import load_runtime
+from model.runtimes.base import Runtime
 from model.runtimes.turnstile import Turnstile
 from tests.photos import car_photo
 
@@ -234,13 +236,98 @@ def test_a_model_that_embeds_the_golden_photo_otherwise_is_refused(
     golden = fake_embedder.embed_photo(car_photo())
     altered = golden + np.float32(mixed_in) * np.roll(golden, 1)
     altered /= np.linalg.norm(altered)
-    dataclasses.replace(load_card(directory), golden={"fake": altered.tolist()}).save(directory)
+    dataclasses.replace(load_card(directory), golden={"fake/fake": altered.tolist()}).save(directory)
     if accepted:
         assert golden @ altered > MIN_PARITY_COSINE
         assert Embedder.load(directory, "fake").dim == 64
     else:
         with pytest.raises(ModelInvalid, match="The golden photo gives another embedding here"):
             Embedder.load(directory, "fake")
+
+
+class Turned:
+    """The fake runtime as one in `precision` whose embeddings are turned by an angle from what the card records."""
+
+    name = "fake"
+
+    def __init__(self, runtime: Runtime, precision: str, cosine: float) -> None:
+        self.precision = precision
+        self.dim = runtime.dim
+        self._runtime, self._cosine = runtime, cosine
+
+    def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
+        rows = self._runtime.embed(crops)
+        across = np.roll(rows, 1, axis=1)
+        across -= (across * rows).sum(axis=1, keepdims=True) * rows
+        across /= np.linalg.norm(across, axis=1, keepdims=True)
+        return np.float32(self._cosine) * rows + np.float32(np.sqrt(1 - self._cosine**2)) * across
+
+
+@pytest.mark.parametrize(
+    ("precision", "cosine", "accepted"),
+    [("int8", 0.995, True), ("int8", 0.98, False), ("fp32", 0.995, False), ("fp32", 0.99995, True)],
+)
+def test_another_cpu_s_rounding_of_int8_is_accepted_and_another_model_is_not(
+    fake_model: Path, fake_embedder: Embedder, precision: str, cosine: float, accepted: bool
+) -> None:
+    golden = fake_embedder.embed_photo(car_photo()).tolist()
+    card = dataclasses.replace(load_card(fake_model), golden={f"fake/{precision}": golden})
+    embedder = Embedder(fake_model, card, Turned(fake_embedder.runtime, precision, cosine))
+    if accepted:
+        embedder.check_golden()
+    else:
+        with pytest.raises(ModelInvalid, match=rf"cosine 0\.9\d+ with the runtime fake in {precision}"):
+            embedder.check_golden()
+
+
+def test_int8_is_what_openvino_runs_where_a_model_has_it_and_torch_runs_fp32(
+    int8_model: Path, int8_embedder: Embedder, real_embedder: Embedder, crops: Pixels, singles: Embeddings
+) -> None:
+    explicit = Embedder.load(int8_model, "openvino", "fp32")
+    reference = Embedder.load(int8_model, "torch")
+    assert [one.runtime.precision for one in (int8_embedder, explicit, reference)] == ["int8", "fp32", "fp32"]
+    assert explicit.embedding_id == reference.embedding_id == real_embedder.embedding_id
+    assert int8_embedder.embedding_id not in (explicit.embedding_id, Embedder.load(int8_model, "torch").embedding_id)
+    assert np.array_equal(explicit.embed_crops(crops), singles)
+    rows = int8_embedder.embed_crops(crops)
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(len(crops)), abs=1e-6)
+    assert not np.array_equal(rows, singles)
+    assert (rows * singles).sum(axis=1).mean() > 0.95
+
+
+def test_int8_gives_a_photo_the_same_bits_in_every_batch(int8_embedder: Embedder, crops: Pixels) -> None:
+    together = int8_embedder.embed_crops(crops)
+    assert np.array_equal(together, np.concatenate([int8_embedder.embed_crops(crop[None]) for crop in crops]))
+
+
+def test_a_precision_that_a_runtime_lacks_is_answered_with_what_to_do(
+    real_model: Path, int8_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PrecisionMissing, match="torch runs a model in fp32 and not in int8; use openvino"):
+        Embedder.load(int8_model, "torch", "int8")
+    with pytest.raises(PrecisionMissing, match=r"in int8, only in fp32; make one with: .* --precision int8"):
+        Embedder.load(real_model, "openvino", "int8")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert Embedder.load(int8_model, "auto", "int8").runtime.name == "openvino"
+
+
+def test_a_model_is_loaded_in_the_precision_that_gave_an_embedding_or_in_the_runtime_s_own(int8_model: Path) -> None:
+    card = load_card(int8_model)
+    for precision in ("fp32", "int8"):
+        like = Embedder.load_like(int8_model, card.embedding_id(precision), "openvino")
+        assert like.runtime.precision == precision
+    assert Embedder.load_like(int8_model, card.embedding_id("int8"), "torch").runtime.precision == "fp32"
+    assert Embedder.load_like(int8_model, "0" * 16, "openvino").runtime.precision == "int8"
+
+
+def test_an_int8_graph_whose_golden_embedding_is_another_s_is_refused(int8_model: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(int8_model, tmp_path / "model"))
+    card = load_card(directory)
+    other = np.roll(card.golden["openvino/int8"], 7).tolist()
+    dataclasses.replace(card, golden={**card.golden, "openvino/int8": other}).save(directory)
+    with pytest.raises(ModelInvalid, match="with the runtime openvino in int8"):
+        Embedder.load(directory, "openvino")
+    assert Embedder.load(directory, "openvino", "fp32").dim == 512
 
 
 class BrokenRuntime:

@@ -1,6 +1,7 @@
 """Training with the real loop: killed runs resume as if nothing had happened, and bad input is one sentence."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -11,14 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model.card import WEIGHTS_NAME, load_card, verify_artifact
 from model.data import read_items, split_classes
 from model.embedder import Embedder
+from model.recipes import RECIPES
 from model.train import _DurableCheckpoints, main
 from tests.photos import car_photo, write_gallery
 
 EPOCHS = 3
+TOO_FEW = "Training needs at least 1 epoch, 1 device and 1 epoch between validations, and no fewer than 0 workers."
 WITHOUT_THE_REST = (
     "import sys; sys.modules.update(dict.fromkeys(['faiss', 'openvino', 'pydantic', 'fastapi', 'typer'])); "
     "from model.train import main; sys.exit(main())"
@@ -91,6 +95,19 @@ def test_the_artifact_is_the_best_epoch(trained: Path) -> None:
     training = load_card(trained).training
     assert training["validation_top1"] == pytest.approx(max(scores), abs=1e-6)
     assert scores[training["epoch"] - 1] == max(scores)
+
+
+def test_a_recipe_may_keep_the_last_epoch_and_only_watch_validation(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = dataclasses.replace(RECIPES["quick"], name="patient", keep="last")
+    monkeypatch.setitem(RECIPES, "patient", patient)
+    assert main([*arguments(photos, tmp_path), "--recipe", "patient", "--validate-every", "2"]) == 0
+    assert epochs_with_score(tmp_path, 0) == [1]
+    training = load_card(tmp_path).training
+    assert training["epoch"] == EPOCHS
+    last = torch.load(tmp_path / "training" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    assert torch.equal(load_file(tmp_path / WEIGHTS_NAME)["bn1.weight"], last["network.backbone.bn1.weight"])
 
 
 def test_a_killed_run_goes_on_where_it_was(resumed: Path) -> None:
@@ -180,10 +197,11 @@ def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--recipe", "slow"], 'There is no recipe "slow"; there are: baseline, quick.'),
-        (["--epochs", "0"], "Training needs at least 1 epoch and 1 device, and no fewer than 0 workers."),
-        (["--epochs", "-1"], "Training needs at least 1 epoch and 1 device, and no fewer than 0 workers."),
-        (["--devices", "0"], "Training needs at least 1 epoch and 1 device, and no fewer than 0 workers."),
+        (["--recipe", "slow"], 'There is no recipe "slow"; there are: baseline, efficientnet_lite0, quick, resnet18.'),
+        (["--epochs", "0"], TOO_FEW),
+        (["--epochs", "-1"], TOO_FEW),
+        (["--devices", "0"], TOO_FEW),
+        (["--validate-every", "0"], TOO_FEW),
         (["--devices", "19"], "Training needs at least two photos for each of 19 processes."),
         (["--data", "no such folder"], "no such folder cannot be read: No such file or directory."),
     ],

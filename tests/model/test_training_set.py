@@ -1,6 +1,7 @@
 """Samplers that deal every row once, and crops that depend on seed, epoch and row alone."""
 
 import dataclasses
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,17 @@ def test_a_crop_depends_on_seed_epoch_and_row_and_on_nothing_else(items: list[It
     assert len({crop.tobytes() for crop in crops}) == 5
 
 
+def test_a_kept_canvas_gives_the_same_crops_and_is_decoded_once(gallery: Path, tmp_path: Path) -> None:
+    shutil.copytree(gallery, tmp_path / "photos")
+    items = read_items(tmp_path / "photos").items
+    plain, cached = TrainingSet(items, recipe()), TrainingSet(items, recipe(), cache=True)
+    keys = [(epoch, row) for epoch in (0, 1) for row in (0, 5)]
+    expected = [plain[key][0] for key in keys]
+    assert all(np.array_equal(cached[key][0], crop) for key, crop in zip(keys, expected, strict=True))
+    items[5].path.unlink()
+    assert np.array_equal(cached[1, 5][0], expected[3])
+
+
 def test_targets_are_the_classes_in_order(items: list[Item]) -> None:
     photos = TrainingSet(items, recipe(seed=0))
     assert len(photos) == 12
@@ -141,6 +153,7 @@ def test_a_stretched_photo_keeps_its_ends_in_training_and_in_serving() -> None:
     stretch = dataclasses.replace(SPEC, fit="stretch")
     assert canvas(photo, stretch).shape == (40, 40, 3)
     assert fit(photo, stretch).shape == (32, 32, 3)
+    assert fit(photo, stretch).flags.writeable
     assert fit(photo, stretch)[:, [0, -1], 0].min() == 255
     assert fit(photo, SPEC)[..., 0].max() == 0
 

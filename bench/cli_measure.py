@@ -1,0 +1,74 @@
+"""The commands that measure models and pack what ships: trivial, precision, card, gallery."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.errors import DataInvalid
+from service.console import out as console
+from service.console import progress_bar, say
+
+Data = Annotated[list[Path], typer.Option("--data", help="A labelled set; may be repeated.")]
+
+
+def trivial(data: Data) -> None:
+    """Score nearest neighbours on raw pixels and on colour histograms: what a set gives away without a network."""
+    from bench.trivial import trivial_scores
+    from model.data import read_items
+
+    for source in data:
+        items = read_items(source).items
+        with progress_bar(source.name) as progress:
+            scores = trivial_scores(items, progress)
+        for score in scores:
+            interval = f"{score.ci95.low:.4f} to {score.ci95.high:.4f}"
+            say(f"{source}: {score.name} {score.top1:.4f} (95% over classes {interval}), {len(items)} photos")
+
+
+def precision(
+    data: Data,
+    model: Annotated[str | None, typer.Option(help="Name of a model that ships, or a directory.")] = None,
+    reference: Annotated[str, typer.Option(help="What runs fp32: auto, openvino or torch.")] = "auto",
+    report: Annotated[Path | None, typer.Option(help="Where the numbers go as JSON.")] = None,
+) -> None:
+    """Compare int8 with fp32 on the same photos: what the smaller numbers cost, in points with intervals."""
+    from bench.precision import compare, table_of
+
+    comparison = compare(model, data, reference)
+    console.print(table_of(comparison))
+    if report:
+        report.write_text(json.dumps(comparison.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def card(
+    model_dir: Annotated[Path, typer.Argument(help="The model whose card is completed.")],
+    about: Annotated[Path | None, typer.Option(help="Texts by heading, a TOML file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="A report of `carsearch evaluate`.")] = None,
+    set_name: Annotated[str | None, typer.Option("--set", help="What the report's set is called.")] = None,
+    command: Annotated[str | None, typer.Option(help="The command that gives the report.")] = None,
+) -> None:
+    """Put texts and a score into a model's card, and write MODEL.md for people beside it."""
+    from model.describe import DESCRIPTION_NAME, read_about, record_about, record_score
+    from model.files import read_json
+
+    if report and not (set_name and command):
+        raise DataInvalid("A score needs the name of its set and the command that gives it: --set and --command.")
+    if about:
+        record_about(model_dir, read_about(about))
+    if report and set_name and command:
+        record_score(model_dir, read_json(report, DataInvalid), set_name, command)
+    say(f"{model_dir / DESCRIPTION_NAME}")
+
+
+def gallery(
+    rendered: Annotated[Path, typer.Option("--from", help="A rendered test split.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the demo's gallery goes.")],
+) -> None:
+    """Choose the photos that ship as the demo's gallery, and others to search with."""
+    from bench.shipping import choose
+
+    made = choose(rendered, out)
+    photos = f"{made.photos} photos of {made.cars} cars, {made.classes} classes"
+    say(f"{out}: {photos}, {made.queries} queries, {made.bytes} bytes")

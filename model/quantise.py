@@ -1,0 +1,56 @@
+"""int8: a network quantised by NNCF, with its two ends left in float.
+
+The first convolution finds edges: its weights sum to almost nothing, and rounded ones let the brightness of the photo
+through. Pooling and the L2 norm make one vector of a map: in 8 bits the sum of squares is so coarse that rows are no
+longer of length 1, and a fourth of the right neighbours are lost.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+
+import nncf
+import openvino as ov
+from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+from model.preprocess import Pixels
+
+# What a network computes. Walking back from the result, these end what is only pooling and norm.
+OF_THE_NETWORK = frozenset({"Add", "Clamp", "Convolution", "GroupConvolution", "MatMul", "Relu"})
+
+
+def quantise(graph: ov.Model, crops: Sequence[Pixels]) -> ov.Model:
+    """Makes an int8 graph of one in float, from the values that photos cause in it: crops uint8 (S, S, 3)."""
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        return nncf.quantize(
+            graph,
+            nncf.Dataset([crop[None] for crop in crops]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(crops),
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(names=[first_convolution(graph), *pooling_and_norm(graph)], validate=False),
+            # Weights of 7 bits. CPUs without VNNI add pairs of products in 16 bits, which those of 8-bit weights
+            # overflow: the same photo would get another embedding there, and a worse one.
+            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+        )
+
+
+def first_convolution(graph: ov.Model) -> str:
+    """Name of the operation that sees the pixels."""
+    names = (node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
+    return next(names)
+
+
+def pooling_and_norm(graph: ov.Model) -> list[str]:
+    """Names of the operations between a graph's last activation and its result."""
+    names: list[str] = []
+    waiting = [graph.get_results()[0].input_value(0).get_node()]
+    while waiting:
+        node = waiting.pop()
+        kind, name = node.get_type_name(), node.get_friendly_name()
+        if kind not in OF_THE_NETWORK and kind not in ("Constant", "Parameter") and name not in names:
+            names.append(name)
+            waiting += [value.get_node() for value in node.input_values()]
+    return names
