@@ -58,9 +58,9 @@ def _dome() -> tuple[Floats, Floats]:
 
 
 _DAY = {  # height of the sun in degrees, its colour and power, zenith and horizon of the sky
-    Time.MORNING: ((13, 30), (1.0, 0.80, 0.58), 2.5, (0.20, 0.33, 0.58), (0.80, 0.72, 0.62)),
-    Time.NOON: ((50, 74), (1.0, 0.97, 0.91), 3.1, (0.22, 0.40, 0.75), (0.72, 0.78, 0.84)),
-    Time.AFTERNOON: ((18, 40), (1.0, 0.87, 0.70), 2.8, (0.20, 0.36, 0.66), (0.84, 0.78, 0.68)),
+    Time.MORNING: ((16, 25), (1.0, 0.80, 0.58), 2.5, (0.20, 0.33, 0.58), (0.80, 0.72, 0.62)),
+    Time.NOON: ((57, 70), (1.0, 0.97, 0.91), 3.1, (0.22, 0.40, 0.75), (0.72, 0.78, 0.84)),
+    Time.AFTERNOON: ((24, 35), (1.0, 0.87, 0.70), 2.8, (0.20, 0.36, 0.66), (0.84, 0.78, 0.68)),
 }
 
 
@@ -71,17 +71,17 @@ def lighting(rng: np.random.Generator, time: Time, view: float) -> Lighting:
 
 def _day(rng: np.random.Generator, time: Time, view: float) -> Lighting:
     heights, colour, power, zenith, horizon = _DAY[time]
-    low = {Time.MORNING: 0.35, Time.NOON: -np.pi, Time.AFTERNOON: -2.6}[time]
-    high = {Time.MORNING: 2.6, Time.NOON: np.pi, Time.AFTERNOON: -0.35}[time]
-    azimuth, height = view + rng.uniform(low, high), np.radians(rng.uniform(*heights))
+    # From the camera the sun stands on one side in the morning, behind the car at noon, on the other side later.
+    side = {Time.MORNING: 1.2, Time.NOON: 2.6, Time.AFTERNOON: -1.2}[time]
+    azimuth, height = view + side + rng.uniform(-0.4, 0.4), np.radians(rng.uniform(*heights))
     toward = np.array((np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)))
-    shade = rng.random() < 0.2  # of a cloud or a building
-    strength = power * (rng.uniform(0.02, 0.12) if shade else rng.uniform(0.75, 1.1))
+    shade = rng.random() < 0.06  # of a cloud or a building
+    strength = power * (rng.uniform(0.02, 0.12) if shade else rng.uniform(0.85, 1.05))
     direction, _ = _dome()
     up = direction[..., 2:]
-    haze = rng.uniform(0.6, 1.3)
-    sky: Floats = np.array(zenith) * rng.uniform(0.8, 1.3) + (np.array(horizon) * haze - zenith) * (1 - up) ** 2.2
-    clouds = _clouds(rng, direction) * rng.uniform(0.1, 1.0)
+    haze = rng.uniform(0.85, 1.15)
+    sky: Floats = np.array(zenith) * rng.uniform(0.9, 1.15) + (np.array(horizon) * haze - zenith) * (1 - up) ** 2.2
+    clouds = _clouds(rng, direction) * rng.uniform(0.1, 0.5)
     sky = sky + (np.array((1.0, 0.98, 0.95)) * 1.15 - sky) * clouds
     near_sun = np.maximum(direction @ toward.astype(np.float32), 0)[..., None]
     sky = sky + np.array(colour) * strength * (0.25 * near_sun**24 + 0.06 * near_sun**4)
@@ -96,8 +96,8 @@ def _day(rng: np.random.Generator, time: Time, view: float) -> Lighting:
 
 def _night(rng: np.random.Generator, view: float) -> Lighting:
     """Street lamps in a row, one of them near, and often a floodlight beside the camera."""
-    street = np.array(((1.0, 0.62, 0.30), (1.0, 0.86, 0.66), (0.86, 0.95, 1.0))[int(rng.integers(3))])
-    azimuth, away = view + rng.uniform(-np.pi, np.pi), rng.uniform(2.5, 11)
+    street = np.array(((1.0, 0.62, 0.30), (1.0, 0.86, 0.66), (0.86, 0.95, 1.0))[int(rng.choice(3, p=(0.2, 0.6, 0.2)))])
+    azimuth, away = view + 2.4 + rng.uniform(-0.6, 0.6), rng.uniform(4, 8)
     place = np.array((np.cos(azimuth) * away, np.sin(azimuth) * away, rng.uniform(5.5, 9)))
     lamp = Light(
         place.astype(np.float32), (street * rng.uniform(0.25, 0.6)).astype(np.float32), float(rng.uniform(0.03, 0.1))
@@ -105,7 +105,7 @@ def _night(rng: np.random.Generator, view: float) -> Lighting:
     side = view + rng.uniform(-0.35, 0.35)
     reach = rng.uniform(6, 10)
     flood_at = np.array((np.cos(side) * reach, np.sin(side) * reach, rng.uniform(3, 6)))
-    strength = rng.choice((0.0, 0.25, 0.8), p=(0.3, 0.35, 0.35)) * rng.uniform(0.6, 1.3)
+    strength = rng.choice((0.0, 0.25, 0.8), p=(0.1, 0.2, 0.7)) * rng.uniform(0.8, 1.2)
     cold = np.array((0.92, 0.96, 1.0)) * strength
     flood = Light(flood_at.astype(np.float32), cold.astype(np.float32), float(rng.uniform(0.02, 0.05)))
     direction, _ = _dome()

@@ -20,8 +20,8 @@ def develop(light: Floats, rng: np.random.Generator, dark: bool) -> Image.Image:
     sample = light[::3, ::3]
     seen = np.maximum(sample @ LUMA, 1e-5)
     middle = float(np.exp(np.log(seen).mean())) ** 0.6 * float(np.minimum(seen, 20 * np.median(seen)).mean()) ** 0.4
-    key = (0.036 if dark else 0.16) * float(np.exp(rng.normal(0, 0.28)))
-    warmth = float(rng.normal(0, 0.06 if dark else 0.035))
+    key = (0.036 if dark else 0.16) * float(np.exp(rng.normal(0, 0.15)))
+    warmth = float(rng.normal(0, 0.03 if dark else 0.02))
     grey = (seen.mean() / np.maximum(sample.mean((0, 1)), 1e-6)) ** 0.4  # white balance goes some way to grey
     balance = (np.array((1 + warmth, 1 + rng.normal(0, 0.012), 1 - warmth)) * grey).astype(np.float32)
     exposed = light * (balance * np.float32(key / max(middle, 1e-4)))
