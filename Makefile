@@ -1,6 +1,7 @@
-# make demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
-# make test                           install everything and run the tests
-# make check                          linters and types
+# make demo                                 the model and the gallery that ship: index, evaluate, serve
+# make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
+# make test                                 install everything and run the tests
+# make check                                linters and types
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
@@ -8,9 +9,12 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo gallery-named test check clean
+.PHONY: demo train-demo gallery-named test check clean
 
-demo: gallery-named $(VENV)/.demo
+demo: $(VENV)/.demo
+	exec $(BIN)/carsearch demo --port $(PORT)
+
+train-demo: gallery-named $(VENV)/.train
 	$(BIN)/carsearch train --data "$(GALLERY)" --recipe quick --out "$(DEMO)/quick" --restart
 	$(BIN)/carsearch export "$(DEMO)/quick"
 	$(BIN)/carsearch index "$(GALLERY)" --index "$(DEMO)/index" --model "$(DEMO)/quick"
@@ -21,7 +25,7 @@ demo: gallery-named $(VENV)/.demo
 	exec $(BIN)/carsearch serve --index "$(DEMO)/index" --port $(PORT)
 
 gallery-named:
-	@test -d "$(GALLERY)" || { echo 'Name your photos: make demo GALLERY=<directory with one folder a class>'; exit 2; }
+	@test -d "$(GALLERY)" || { echo 'Name your photos: make train-demo GALLERY=<one folder a class>'; exit 2; }
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -34,13 +38,19 @@ check: $(VENV)/.dev
 clean:
 	rm -rf "$(VENV)" "$(DEMO)" build *.egg-info
 
-# One environment, made twice as full for developers; a change of what is needed installs again.
+# One environment, made fuller for those who train, and for developers; a change of what is needed installs again.
 $(VENV)/.demo: pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV), once; it takes a minute or two.'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[cpu]"
+	@touch $@
+
+$(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu,train]"
-	@touch $@
+	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu,train,render,dev]"
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.train

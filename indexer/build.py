@@ -82,7 +82,7 @@ def _embed(
     work: BuildProgress,
     progress: Progress,
 ) -> tuple[list[Embedded], list[Skipped], int]:
-    published = _published_embeddings(index, current, embedder.embedding_id)
+    published = published_embeddings(index, current, embedder.embedding_id)
 
     def known(sha256: str) -> Embeddings | None:
         vector = published(sha256)
@@ -102,10 +102,10 @@ def _embed(
     return embedded, skipped, fresh
 
 
-def _published_embeddings(
+def published_embeddings(
     index: IndexDirectory, current: Manifest | None, embedding_id: str
 ) -> Callable[[str], Embeddings | None]:
-    """Looks embeddings up in the current version, when it is of the same model."""
+    """Looks embeddings up in a version, by the photo's sha256, when it is of the same model."""
     if current is None or current.embedding_id != embedding_id:
         return nothing_known
     directory = index.path_of(current.id)

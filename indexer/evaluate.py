@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed import Embedded, embed_photos
+from indexer.embed import Embedded, embed_photos, nothing_known
 from indexer.gallery import ItemTable
 from indexer.report import ClassScore, Confusion, Evaluation, Report
 from indexer.stores.base import VectorStore
@@ -62,18 +62,20 @@ def evaluate(
     *,
     gallery: Served | None = None,
     skipped: Iterable[Skipped] = (),
+    known: Callable[[str], Embeddings | None] = nothing_known,
     progress: Progress = silent,
 ) -> Evaluation:
     """Runs the benchmark: leave-one-out, or against `gallery` when one is given.
 
     `skipped` are things in the set that the reader could not offer as photos; they are reported with those found here.
+    `known` gives embeddings of this very embedder by the photo's sha256, so that an index's need not be computed again.
     `progress` is told (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
     """
     refuse_duplicate_ids(photos)
     embedded: list[Embedded] = []
     unusable = list(skipped)
     done = 0
-    for batch in embed_photos(photos, embedder):
+    for batch in embed_photos(photos, embedder, known):
         embedded += batch.embedded
         unusable += batch.skipped
         done += batch.photos

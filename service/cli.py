@@ -1,4 +1,4 @@
-"""The command line: train, export, index, evaluate, search, serve."""
+"""The command line: train, export, index, evaluate, search, serve, demo."""
 
 import json
 import sys
@@ -10,10 +10,12 @@ import typer
 
 from model.errors import CarsearchError, FileUnreadable, missing_dependency
 from service import __version__, cli_model
+from service.cli_model import Precision
 from service.console import complain, list_skipped, out, progress_bar, say
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that none waits for torch
     from indexer.versions import IndexDirectory
+    from model.embedder import Embedder
     from service.engine import Engine
 
 app = typer.Typer(
@@ -40,6 +42,9 @@ class Mode(StrEnum):
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="Name of a model that ships, or a model directory.")]
 RuntimeOption = Annotated[RuntimeChoice, typer.Option(help="What runs the network.")]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option(help="int8 where the model has such a graph, by default; torch runs fp32.")
+]
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory.")]
 
 
@@ -49,6 +54,7 @@ def index(
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
     runtime: RuntimeOption = RuntimeChoice.auto,
+    precision: PrecisionOption = None,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: Annotated[bool, typer.Option("--list", help="List the versions and stop.")] = False,
@@ -69,9 +75,8 @@ def index(
     if gallery is None:
         raise typer.BadParameter("Name a gallery, or one of --list, --verify, --rollback.")
     from indexer.build import build_index
-    from model.embedder import Embedder
 
-    embedder = Embedder.load(model if model is not None else _model_of(index_dir), runtime.value)
+    embedder = _embedder_of(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
         result = build_index(gallery, directory, embedder, strict=strict, keep=keep, progress=progress)
     list_skipped(result.skipped)
@@ -87,6 +92,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Labelled set: class folders or a CSV manifest.")],
     model: ModelOption = None,
     runtime: RuntimeOption = RuntimeChoice.auto,
+    precision: PrecisionOption = None,
     mode: Annotated[Mode, typer.Option(help="The benchmark, or against the gallery of --index.")] = Mode.leave_one_out,
     index_dir: Annotated[Path | None, typer.Option("--index", help="Index whose model, and gallery, to use.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the whole report here, as JSON.")] = None,
@@ -103,7 +109,9 @@ def evaluate(
     engine = _engine(index_dir, runtime) if index_dir is not None and model is None else None
     if engine is None and mode is Mode.gallery:
         raise typer.BadParameter("--mode gallery needs --index, and takes its model.")
-    embedder = engine.embedder if engine else Embedder.load(model, runtime.value)
+    if engine and precision:
+        raise typer.BadParameter("--precision goes with --model; an index has its own.")
+    embedder = engine.embedder if engine else Embedder.load(model, runtime.value, precision and precision.value)
     gallery = engine.served if engine and mode is Mode.gallery else None
     with progress_bar("evaluating") as progress:
         evaluation = run(found.items, embedder, gallery=gallery, skipped=found.skipped, progress=progress)
@@ -164,6 +172,24 @@ def serve(
 
 
 @app.command()
+def demo(
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 by default; 0 takes a free one.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    check: Annotated[bool, typer.Option("--check", help="Compare with what was promised, on a free port, and end.")] = (
+        False
+    ),
+    dir_: Annotated[
+        Path | None, typer.Option("--dir", help="Where the index goes; by default into the user's cache directory.")
+    ] = None,
+) -> None:
+    """Index, evaluate and serve the gallery that ships with the model that ships, and say what to try."""
+    from service.demo import DemoOptions
+    from service.demo import run as run_demo
+
+    run_demo(DemoOptions(host, port, dir_, check))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     out.print(__version__)
@@ -176,16 +202,24 @@ def _engine(index_dir: Path, runtime: RuntimeChoice) -> "Engine":
     return Engine.load(IndexDirectory(index_dir), runtime=runtime.value)
 
 
-def _model_of(index_dir: Path) -> str | None:
-    """The model of the current version, so that re-indexing needs no --model."""
-    from indexer.versions import IndexDirectory
+def _embedder_of(
+    directory: "IndexDirectory", model: str | None, runtime: RuntimeChoice, precision: Precision | None
+) -> "Embedder":
+    """By default with the model and the precision of the current version, so that re-indexing names neither."""
+    from model.embedder import Embedder
     from model.errors import IndexNotFound
 
-    directory = IndexDirectory(index_dir)
+    chosen = precision and precision.value
+    if model is not None:
+        return Embedder.load(model, runtime.value, chosen)
     try:
-        return str(directory.model_path(directory.manifest(directory.current()).model_sha256))
+        current = directory.manifest(directory.current())
     except IndexNotFound:
-        return None
+        return Embedder.load(None, runtime.value, chosen)
+    path = directory.model_path(current.model_sha256)
+    if chosen is not None:
+        return Embedder.load(path, runtime.value, chosen)
+    return Embedder.load_like(path, current.embedding_id, runtime.value)
 
 
 def _show_versions(directory: "IndexDirectory", verify: bool) -> None:

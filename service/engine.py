@@ -13,7 +13,7 @@ from indexer.evaluate import Served
 from indexer.gallery import GalleryItem, ItemTable
 from indexer.stores.faiss import FaissStore
 from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory, Manifest
-from model.card import card_sha256
+from model.card import FP32, card_sha256
 from model.data import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, IndexInvalid, InvalidK, ModelMismatch
@@ -55,20 +55,19 @@ class Engine:
     ) -> "Engine":
         """Verifies and loads a version (by default the one CURRENT names) and its model.
 
-        `model` asserts which model it must be. `previous` lends its model when that is the same. Raises IndexInvalid,
-        ModelInvalid and their kinds; ModelMismatch when index, model and runtime do not belong together.
+        The model runs in the precision that the index was built in. `model` asserts which model it must be. `previous`
+        lends its model when that is the same. Raises IndexInvalid, ModelInvalid and their kinds; ModelMismatch when
+        index, model and runtime do not belong together.
         """
         manifest = index.verify(version or index.current())
         _assert_model(model, manifest)
-        if previous is not None and previous.manifest.model_sha256 == manifest.model_sha256:
+        if previous is not None and _gives(previous.embedder, manifest):
             embedder = previous.embedder
         else:
-            embedder = Embedder.load(index.model_path(manifest.model_sha256), runtime, cache_dir)
-        if not embedder.card.interchangeable(manifest.embedding_id, embedder.embedding_id):
-            raise ModelMismatch(
-                f"Index version {manifest.id} was embedded with {manifest.embedding_id}, and the runtime "
-                f"{embedder.runtime.name} gives {embedder.embedding_id}; build the index again."
-            )
+            path = index.model_path(manifest.model_sha256)
+            embedder = Embedder.load_like(path, manifest.embedding_id, runtime, cache_dir)
+        if not _gives(embedder, manifest):
+            raise ModelMismatch(_other_precision(index, manifest, embedder))
         if manifest.dim != embedder.dim:
             raise DimMismatch(f"The index has {manifest.dim} dimensions, the model {embedder.dim}.")
         directory = index.path_of(manifest.id)
@@ -132,6 +131,24 @@ def image_url(identity: str) -> str:
     """The path of a photo's image on the server; an id is text, so its own percent signs are quoted again."""
     dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
     return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"
+
+
+def _gives(embedder: Embedder, manifest: Manifest) -> bool:
+    """Whether an embedder's queries may be searched in an index."""
+    same = embedder.model_sha256 == manifest.model_sha256
+    return same and embedder.card.interchangeable(manifest.embedding_id, embedder.embedding_id)
+
+
+def _other_precision(index: IndexDirectory, manifest: Manifest, embedder: Embedder) -> str:
+    runtime, card = embedder.runtime, embedder.card
+    precision = card.precision_of(manifest.embedding_id)
+    other = "torch" if precision == FP32 else "openvino"
+    way_out = f"use the runtime {other}, or " if precision else ""
+    return (
+        f"Index version {manifest.id} was embedded in {precision or manifest.embedding_id}, and the runtime "
+        f"{runtime.name} runs its model in {runtime.precision}; {way_out}build the index again: "
+        f"carsearch index GALLERY --index {index.root} --runtime {runtime.name}"
+    )
 
 
 def _assert_model(model: str | None, manifest: Manifest) -> None:

@@ -90,6 +90,7 @@ class Info(Schema):
     photos: int
     classes: int
     runtime: str | None
+    precision: str | None
     index_created: str | None
     datasets: list[str]
     refused_version: str | None = Field(description="A version that CURRENT names but that did not verify.")

@@ -16,17 +16,28 @@ log = logging.getLogger("carsearch")
 
 def run(settings: Settings, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first."""
+    start_log(settings)
+    with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
+        server = make_server(settings)
+        log.info("listening on %s port %d", *listener.getsockname()[:2])
+        server.run(sockets=[listener])
+
+
+def start_log(settings: Settings) -> None:
+    """The log of a server process goes to standard error."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
-        config = uvicorn.Config(
-            create_app(settings),
-            log_config=None,
-            access_log=False,  # the guard writes one line a request, with the request's id
-            timeout_graceful_shutdown=GRACE_S,
-        )
-        log.info("listening on %s port %d", *listener.getsockname()[:2])
-        uvicorn.Server(config).run(sockets=[listener])
+
+
+def make_server(settings: Settings) -> uvicorn.Server:
+    """A server that is still to be run; raises SettingsInvalid."""
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,  # the guard writes one line a request, with the request's id
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return uvicorn.Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""python -m tests.ask_demo URL GALLERY PID: waits for `make demo`, searches one of its photos, checks the answer."""
+"""python -m tests.ask_demo URL GALLERY PID: waits for a demo, searches one of its photos, checks the answer."""
 
 import os
 import sys
@@ -14,7 +14,10 @@ def main(url: str, gallery: Path, pid: int) -> None:
     """Exits with an error when the demo ends, never gets ready, or does not find a photo that is in its gallery."""
     deadline = time.monotonic() + WAIT_S
     while not _ready(url):
-        os.kill(pid, 0)  # raises when the demo has ended
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            sys.exit("the demo ended before it was ready; what it said is above")
         if time.monotonic() > deadline:
             sys.exit("the demo was not ready in time")
         time.sleep(0.5)

@@ -1,6 +1,7 @@
 """Fixtures: small models, galleries and indexes made once a run, and the real photos when they are at hand."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,24 @@ def real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     create_artifact(EmbeddingNetwork("resnet18", InputSpec(resize=72, crop=64)), directory, "tiny", {})
     export(directory, write_gallery(tmp_path_factory.mktemp("parity"), classes=4, photos=4))
     return directory
+
+
+@pytest.fixture(scope="session")
+def int8_model(tmp_path_factory: pytest.TempPathFactory, real_model: Path) -> Path:
+    """`real_model` with an int8 graph beside the one in fp32."""
+    from model.export import export
+
+    directory = Path(shutil.copytree(real_model, tmp_path_factory.mktemp("int8") / "model"))
+    folder = tmp_path_factory.mktemp("calibration")
+    sets = [write_gallery(folder / "rendered", 3, 4, first_kind=20), write_gallery(folder / "real", 2, 2, 30)]
+    export(directory, write_gallery(folder / "parity", classes=4, photos=4), precision="int8", calibration=sets)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def int8_embedder(int8_model: Path) -> Embedder:
+    """The real network in int8."""
+    return Embedder.load(int8_model, "openvino")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """What is shipped agrees with itself: versions, constraints, changelog, packages."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from bench.rendered.catalogue import cars
+from bench.shipping import MAX_BYTES
+from model.card import CARD_NAME, load_card, verify_artifact
+from model.data import normalise_label
+from model.files import sha256_file
+from service.demo import MODEL as DEMO_MODEL
+from service.demo_gallery import CONTENTS_NAME, DemoGallery
+
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("model", "indexer", "service", "bench")
+PRETRAINED = ROOT / "model" / "pretrained"
+MAX_PRETRAINED_BYTES = 60_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_PINNED = {"faiss-gpu-cuvs"}  # needs a GPU machine's driver; images for GPUs pin it with their CUDA
 
@@ -47,6 +59,23 @@ def test_the_changelog_speaks_of_this_version() -> None:
     assert newest[1] == PROJECT["version"]
 
 
+def files_of(folder: Path) -> list[Path]:
+    """Every file below a folder but what Python leaves behind."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__"]
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in files_of(folder))
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship; fails when the demo's is not among them."""
+    names = [path.name for path in sorted(PRETRAINED.iterdir())] if PRETRAINED.is_dir() else []
+    assert DEMO_MODEL in names, f"{PRETRAINED / DEMO_MODEL} is missing; without it there is no demo"
+    return names
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the checkout by the tools at hand."""
@@ -70,8 +99,43 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_every_module_and_no_test(wheel: Path) -> None:
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".py", "py.typed"))}
-    packages = ("model", "indexer", "service", "bench")
-    sources = {str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py")}
-    assert packed == sources | {f"{package}/py.typed" for package in packages}
+def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) -> None:
+    """Modules, recipes, the models that ship with their cards, the demo's gallery and its queries."""
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert packed == {str(path.relative_to(ROOT)) for package in PACKAGES for path in files_of(ROOT / package)}
+
+
+def test_the_models_that_ship_are_whole_and_small() -> None:
+    for name in shipped_models():
+        card = verify_artifact(PRETRAINED / name)
+        packed = {str(path.relative_to(PRETRAINED / name)) for path in files_of(PRETRAINED / name)}
+        assert {file for file in packed if not file.endswith(".md")} == {CARD_NAME, *card.files}
+    assert size_of(PRETRAINED) <= MAX_PRETRAINED_BYTES
+
+
+def test_the_demo_s_gallery_ships_and_is_whole_and_small() -> None:
+    gallery = DemoGallery.load()
+    directory = gallery.directory
+    assert 240 <= len(list(directory.glob("gallery/*/*.jpg"))) <= 320
+    assert 3 <= len(gallery.queries) <= 5
+    recorded = json.loads((directory / CONTENTS_NAME).read_text())["files"]
+    assert {str(path.relative_to(directory)) for path in files_of(directory)} == {CONTENTS_NAME, *recorded}
+    assert size_of(directory) <= MAX_BYTES == 12_000_000
+
+
+def test_the_demo_s_gallery_shows_names_that_no_network_was_trained_on() -> None:
+    gallery = DemoGallery.load()
+    seed = json.loads((gallery.directory / CONTENTS_NAME).read_text())["rendered"]["seed"]
+    train, test = ({car.name for car in cars(split, seed)} for split in ("train", "test"))
+    shown = {normalise_label(path.name) for path in gallery.photos.iterdir()}
+    assert {query.label for query in gallery.queries} <= shown <= test
+    assert shown.isdisjoint(train)
+    for name in shipped_models():
+        assert shown.isdisjoint(load_card(PRETRAINED / name).training["labels"]["train"])
+
+
+def test_no_query_is_in_the_demo_s_gallery() -> None:
+    gallery = DemoGallery.load()
+    shown = {sha256_file(path) for path in files_of(gallery.photos)}
+    assert shown.isdisjoint(sha256_file(gallery.directory / query.file) for query in gallery.queries)
+    assert not any((gallery.photos / query.photo).exists() for query in gallery.queries)

@@ -12,7 +12,7 @@ from tests.photos import car_photo, write_gallery
 from tests.servers import clean_environment, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-SET_UP = re.compile(r"^make (demo|test)\b")  # these install and test everything; .ci/run runs them
+SET_UP = re.compile(r"^make (demo|train-demo|test)\b")  # these install and test everything; .ci/run runs them
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
@@ -44,6 +44,7 @@ def run(lines: list[str], folder: Path) -> None:
     """Runs the commands in a folder and fails with what they printed."""
     environment = clean_environment()
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["XDG_CACHE_HOME"] = str(folder / "cache")
     command = ["bash", "-c", script(lines, free_port())]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
@@ -81,9 +82,14 @@ def test_no_other_document_has_commands() -> None:
     assert [path.name for path in sorted(ROOT.glob("docs/*.md")) if commands(path)] == ["results.md"]
 
 
-def test_the_set_up_is_the_two_commands_that_ci_runs() -> None:
+def test_the_first_command_is_the_demo_and_the_readme_checks_it() -> None:
+    lines = commands(ROOT / "README.md")
+    assert lines[:2] == ["make demo", "carsearch demo --check"]
+
+
+def test_the_set_up_is_the_commands_that_ci_runs() -> None:
     set_up = [line for line in commands(ROOT / "README.md") if SET_UP.match(line)]
-    assert set_up == ["make demo GALLERY=photos/train", "make test"]
+    assert set_up == ["make demo", "make train-demo GALLERY=photos/train", "make test"]
     ci = (ROOT / ".ci" / "run").read_text()
-    assert "\nmake test\n" in ci
-    assert "make demo GALLERY=" in ci
+    for command in ("make demo VENV=", "make train-demo GALLERY=", "make test\n"):
+        assert f"\n{command}" in ci

@@ -41,6 +41,7 @@ async def info(state: ServerState) -> Info:
         photos=len(engine.store) if engine else 0,
         classes=int(engine.manifest.gallery["classes"]) if engine else 0,
         runtime=engine.embedder.runtime.name if engine else None,
+        precision=engine.embedder.runtime.precision if engine else None,
         index_created=engine.manifest.created if engine else None,
         datasets=sorted(state.settings.datasets),
         refused_version=state.serving.refused_version,

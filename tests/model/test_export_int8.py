@@ -21,7 +21,7 @@ from model.errors import DataInvalid, ModelInvalid, ParityFailed, PrecisionMissi
 from model.export import MIN_INT8_MEAN_COSINE, export
 from model.network import EmbeddingNetwork
 from model.preprocess import Pixels
-from model.quantise import pooling_and_norm
+from model.quantise import first_if_small, pooling_and_norm
 from tests.photos import car_photo, write_gallery
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +95,16 @@ def test_the_network_runs_in_int8_and_what_follows_it_in_float(int8_model: Path)
     assert len(by_type["Convolution"]) == 20
     assert all(primitive.endswith(("_I8", "_U8")) for primitive in by_type["Convolution"])
     assert "Transpose" not in by_type
+
+
+@pytest.mark.parametrize(("side", "kept"), [(3, 1), (7, 0)])
+def test_a_small_first_convolution_stays_in_float(side: int, kept: int) -> None:
+    layers = (torch.nn.Conv2d(3, 4, side), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3), torch.nn.AdaptiveAvgPool2d(1))
+    graph = ov.convert_model(torch.export.export(torch.nn.Sequential(*layers).eval(), (torch.zeros(1, 3, 16, 16),)))
+    first = next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
+    assert first_if_small(graph) == [first.get_friendly_name()][:kept]
+    kinds = {node.get_friendly_name(): node.get_type_name() for node in graph.get_ordered_ops()}
+    assert {kinds[name] for name in pooling_and_norm(graph)} == {"ReduceMean"}
 
 
 def test_int8_needs_photos_to_calibrate_with_and_fp32_takes_none(artifact: Path, gallery: Path, tmp_path: Path) -> None:

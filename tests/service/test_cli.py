@@ -15,12 +15,10 @@ import pytest
 from indexer.build import build_index
 from indexer.versions import INDEX_NAME, IndexDirectory
 from model.embedder import Embedder
-from service import cli
 from tests.conftest import write_fake_model
 from tests.photos import KOREAN, car_photo, write_gallery, write_seed_table
 from tests.servers import Server, clean_environment, free_port, run_cli
-
-Printed = subprocess.CompletedProcess[str]
+from tests.service.conftest import Printed
 
 
 def assert_one_sentence(printed: Printed, words: str) -> None:
@@ -28,25 +26,6 @@ def assert_one_sentence(printed: Printed, words: str) -> None:
     assert printed.stderr.startswith("error: ")
     assert printed.stderr.count("\n") == 1
     assert words in printed.stderr
-
-
-@pytest.fixture
-def carsearch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Printed]:
-    """`carsearch ...` in this process, which has everything imported already."""
-
-    def run(*arguments: str | Path) -> Printed:
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["carsearch", *map(str, arguments)])
-        capsys.readouterr()
-        status: object = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        assert isinstance(status, int)
-        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
