@@ -78,18 +78,23 @@ def test_the_commands_behind_the_results_work_on_fewer_photos_and_epochs(tmp_pat
     run(lines, tmp_path / "project")
 
 
+def test_the_commands_of_the_benchmark_render_a_few_photos_of_each_split(tmp_path: Path) -> None:
+    lines = commands(ROOT / "docs" / "benchmark.md")
+    small = [re.sub(r" --scale [\d.]+", "", line) + " --scale 0.001" for line in lines if " render " in line]
+    run(small, tmp_path)
+    photos = {split: list((tmp_path / "rendered" / split).glob("*/*.jpg")) for split in ("train", "test")}
+    assert {split: len({path.parent for path in paths}) for split, paths in photos.items()} == {"train": 84, "test": 78}
+    assert {path.parent.name for path in photos["train"]}.isdisjoint(path.parent.name for path in photos["test"])
+
+
 def test_no_other_document_has_commands() -> None:
-    assert [path.name for path in sorted(ROOT.glob("docs/*.md")) if commands(path)] == ["results.md"]
-
-
-def test_the_first_command_is_the_demo_and_the_readme_checks_it() -> None:
-    lines = commands(ROOT / "README.md")
-    assert lines[:2] == ["make demo", "carsearch demo --check"]
+    documents = [path.name for path in sorted(ROOT.glob("docs/*.md")) if commands(path)]
+    assert documents == ["benchmark.md", "results.md"]
 
 
 def test_the_set_up_is_the_commands_that_ci_runs() -> None:
     set_up = [line for line in commands(ROOT / "README.md") if SET_UP.match(line)]
-    assert set_up == ["make demo", "make train-demo GALLERY=photos/train", "make test"]
+    assert set_up == ["make train-demo GALLERY=photos/train", "make test"]
     ci = (ROOT / ".ci" / "run").read_text()
     for command in ("make demo VENV=", "make train-demo GALLERY=", "make test\n"):
         assert f"\n{command}" in ci
