@@ -1,7 +1,7 @@
 """int8: a network quantised by NNCF, with its two ends left in float.
 
 Pooling and the L2 norm make one vector of a map: in 8 bits the sum of squares is so coarse that rows are no longer of
-length 1, and a fourth of the right neighbours are lost. A small first convolution finds edges: its weights sum to
+length 1, and a third of the right neighbours are lost. A small first convolution finds edges: its weights sum to
 almost nothing, and when they are rounded the brightness of the photo shines through.
 """
 

@@ -80,15 +80,17 @@ def run(options: DemoOptions) -> None:
         )
         start_log(settings)
         server = make_server(settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
         url = _url(options.host, listener.getsockname()[1])
-        with _running(server, thread), httpx.Client(base_url=url, timeout=CALL_S, trust_env=False) as client:
-            _wait_until_ready(client, thread)
+        with (
+            _running(server, listener) as ended,
+            httpx.Client(base_url=url, timeout=CALL_S, trust_env=False) as client,
+        ):
+            _wait_until_ready(client, ended)
             if options.check:
                 check(client, gallery, report, embedder)
                 return
             _say_what_to_try(url, gallery)
-            thread.join()
+            ended.wait()
             raise DemoFailed("The server ended by itself; the lines above say why.")
 
 
@@ -186,19 +188,33 @@ def _url(host: str, port: int) -> str:
 
 
 @contextmanager
-def _running(server: uvicorn.Server, thread: threading.Thread) -> Iterator[None]:
-    """Runs a server beside this thread, which keeps the signals, and ends it however the block is left."""
+def _running(server: uvicorn.Server, listener: socket.socket) -> Iterator[threading.Event]:
+    """Runs a server beside this thread, which keeps the signals, and ends it however the block is left.
+
+    Gives an event that is set when the server has ended. It is waited for instead of the thread: a join that a signal
+    interrupts takes the thread for ended (CPython before 3.13), and the socket would be closed under the server.
+    """
+    ended = threading.Event()
+
+    def serve() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=serve, name="server", daemon=True)
     thread.start()
     try:
-        yield
+        yield ended
     finally:
         server.should_exit = True
+        ended.wait()
         thread.join()
 
 
-def _wait_until_ready(client: httpx.Client, thread: threading.Thread) -> None:
+def _wait_until_ready(client: httpx.Client, ended: threading.Event) -> None:
     deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and thread.is_alive():
+    while time.monotonic() < deadline and not ended.is_set():
         try:
             response = client.get("/info")
         except httpx.HTTPError as problem:
