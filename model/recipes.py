@@ -15,6 +15,8 @@ class Recipe:
     `schedule` "step" multiplies the learning rate by `lr_factor` every `lr_step_epochs`; "onecycle" is Smith & Topin's
     (2018), with `lr` as its maximum. `batch_size` counts photos over all processes together.
 
+    `init` is where the backbone's weights start: "random", "imagenet" or a model, by name or directory.
+
     `head` "linear" is plain cross-entropy; "normalised" is a softmax over cosines times `scale`, whose proxies learn
     `head_lr_factor` times as fast as the network. `teacher_weight` multiplies the loss of photos without labels.
 
@@ -38,7 +40,7 @@ class Recipe:
     lr_step_epochs: int = 0
     lr_factor: float = 0.1
     label_smoothing: float = 0.0
-    init: Literal["random", "imagenet"] = "random"
+    init: str = "random"
     head: Literal["linear", "normalised"] = "linear"
     scale: float = 16.0
     head_lr_factor: float = 1.0
@@ -67,6 +69,17 @@ class Recipe:
             return self
         step = max(1, round(self.lr_step_epochs * epochs / self.epochs)) if self.lr_step_epochs else 0
         return dataclasses.replace(self, epochs=epochs, lr_step_epochs=step)
+
+    def batched(self, batch_size: int | None) -> "Recipe":
+        """The same recipe in other batches, its learning rate scaled with them (Goyal et al., "Accurate, Large
+        Minibatch SGD", 2017): on fewer photos, smaller batches keep the number of steps.
+
+        >>> BASELINE.batched(64).lr
+        0.0025
+        """
+        if batch_size is None or batch_size == self.batch_size:
+            return self
+        return dataclasses.replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
 
 
 BASELINE = Recipe(

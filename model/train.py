@@ -26,13 +26,14 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
+from model.ancestry import NO_MODEL, check_unseen, initialise, seen_classes
 from model.artifact import create_artifact
 from model.card import canonical_sha256
 from model.classifier import Classifier
 from model.distillation import teacher_embeddings
 from model.errors import CarsearchError, RunMismatch, SettingsInvalid
 from model.files import read_json, write_durably
-from model.network import EmbeddingNetwork, load_imagenet
+from model.network import EmbeddingNetwork
 from model.recipes import Recipe, recipe_named
 from model.training_photos import PhotoSets, TrainOptions, load_sets
 from model.training_set import TrainingSampler, TrainingSet, ValidationSampler, ValidationSet
@@ -48,20 +49,21 @@ def train(options: TrainOptions) -> Path:
     Raises DataInvalid when there is nothing to learn from, RunMismatch when `out` holds another run's checkpoints.
     """
     _quieten()
-    recipe = recipe_named(options.recipe).shortened(options.epochs)
+    recipe = recipe_named(options.recipe).shortened(options.epochs).batched(options.batch_size)
     if options.init:
         recipe = dataclasses.replace(recipe, init=options.init)
-    if min(recipe.epochs, options.devices, options.validate_every) < 1 or options.workers < 0:
+    if min(recipe.epochs, recipe.batch_size, options.devices, options.validate_every) < 1 or options.workers < 0:
         raise SettingsInvalid(
-            "Training needs at least 1 epoch, 1 device and 1 epoch between validations, and no fewer than 0 workers."
+            "Training needs at least 1 epoch, 1 photo a batch, 1 device and 1 epoch between validations, "
+            "and no fewer than 0 workers."
         )
     sets = load_sets(options, recipe)
+    check_unseen({item.label for item in sets.validation}, (recipe.init, options.teacher))
     folder = options.out / TRAINING_FOLDER
     _claim_run(folder, options, recipe, sets)
     L.seed_everything(recipe.seed, verbose=False)
     network = EmbeddingNetwork(recipe.architecture, recipe.input)
-    if recipe.init == "imagenet":
-        load_imagenet(network)
+    initialise(network, recipe.init)
     training_set = TrainingSet(sets.train, recipe, sets.unlabelled, options.cache)
     validation_set = ValidationSet(sets.validation, recipe.input)
     teacher = teacher_embeddings(options.teacher, sets.unlabelled) if sets.unlabelled else None
@@ -196,9 +198,11 @@ def _provenance(options: TrainOptions, recipe: Recipe, sets: PhotoSets, checkpoi
         name: sorted({item.label for item in items})
         for name, items in (("train", sets.train), ("validation", sets.validation))
     }
+    labels["earlier"] = sorted(seen_classes((recipe.init, options.teacher)))
+    init = recipe.init if recipe.init in NO_MODEL else f"the model {Path(recipe.init).name}"
     top1 = [state["current_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
     return {
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": {**dataclasses.asdict(recipe), "init": init},
         "train": {"photos": len(sets.train), "classes": len(labels["train"])},
         "unlabelled": {
             "photos": len(sets.unlabelled),
@@ -230,10 +234,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", default=TrainOptions.recipe)
     parser.add_argument("--unlabelled", type=Path, action="append", default=[], help="photos for --teacher")
     parser.add_argument("--teacher", default=TrainOptions.teacher, help="a model to learn from, by name or directory")
-    parser.add_argument("--init", choices=("random", "imagenet"), help="by default the recipe's own")
+    parser.add_argument("--init", help="random, imagenet or a model; by default the recipe's own")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=TrainOptions.device)
     parser.add_argument("--devices", type=int, default=TrainOptions.devices, help="processes, one a GPU")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch-size", type=int, help="the learning rate is scaled with it")
     parser.add_argument("--workers", type=int, default=TrainOptions.workers, help="decoding processes a device")
     parser.add_argument("--cache", action="store_true", help="keep decoded photos in memory, in every worker")
     parser.add_argument("--validate-every", type=int, default=TrainOptions.validate_every, metavar="EPOCHS")

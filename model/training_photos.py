@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from model.data import Item, ItemList, Skipped, read_items, read_unlabelled, split_classes
 from model.distillation import without_near_duplicates
@@ -35,10 +34,11 @@ class TrainOptions:
     validation: Path | None = None
     unlabelled: Sequence[Path] = ()
     teacher: str = ""
-    init: Literal["random", "imagenet"] | None = None
+    init: str | None = None
     device: str = "auto"
     devices: int = 1
     epochs: int | None = None
+    batch_size: int | None = None
     workers: int = 2
     cache: bool = False
     validate_every: int = 1

@@ -18,11 +18,6 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-class Init(StrEnum):
-    random = "random"
-    imagenet = "imagenet"
-
-
 class Precision(StrEnum):
     fp32 = "fp32"
     int8 = "int8"
@@ -39,10 +34,16 @@ def train(
         list[Path] | None, typer.Option(help="Photos without labels, learned from through --teacher; may be repeated.")
     ] = None,
     teacher: Annotated[str, typer.Option(help="Model to learn from: the name of one that ships or a directory.")] = "",
-    init: Annotated[Init | None, typer.Option(help="Where weights start, if not as the recipe says.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Where weights start: random, imagenet or a model; else as the recipe says."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = Device.auto,
     devices: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Another number of epochs than the recipe's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Another batch than the recipe's; the learning rate is scaled with it.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Decoding processes for each device.")] = 2,
     cache: Annotated[bool, typer.Option(help="Keep decoded photos in memory, in every worker.")] = False,
     validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one validation to the next.")] = 1,
@@ -55,9 +56,8 @@ def train(
 
     options = TrainOptions(
         data=data, out=out_dir, recipe=recipe, validation=val, unlabelled=unlabelled or [], teacher=teacher,
-        init=init.value if init else None, device=device.value,
-        devices=devices, epochs=epochs, workers=workers, cache=cache, validate_every=validate_every,
-        on_skipped=list_skipped,
+        init=init, device=device.value, devices=devices, epochs=epochs, batch_size=batch_size,
+        workers=workers, cache=cache, validate_every=validate_every, on_skipped=list_skipped,
     )  # fmt: skip
     try:
         run(options)

@@ -22,7 +22,10 @@ from model.train import _DurableCheckpoints, main
 from tests.photos import car_photo, write_gallery
 
 EPOCHS = 3
-TOO_FEW = "Training needs at least 1 epoch, 1 device and 1 epoch between validations, and no fewer than 0 workers."
+TOO_FEW = (
+    "Training needs at least 1 epoch, 1 photo a batch, 1 device and 1 epoch between validations, "
+    "and no fewer than 0 workers."
+)
 WITHOUT_THE_REST = (
     "import sys; sys.modules.update(dict.fromkeys(['faiss', 'openvino', 'pydantic', 'fastapi', 'typer'])); "
     "from model.train import main; sys.exit(main())"
@@ -200,6 +203,7 @@ def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytes
         (["--recipe", "slow"], 'There is no recipe "slow"; there are: baseline, efficientnet_lite0, quick, resnet18.'),
         (["--epochs", "0"], TOO_FEW),
         (["--epochs", "-1"], TOO_FEW),
+        (["--batch-size", "0"], TOO_FEW),
         (["--devices", "0"], TOO_FEW),
         (["--validate-every", "0"], TOO_FEW),
         (["--devices", "19"], "Training needs at least two photos for each of 19 processes."),
