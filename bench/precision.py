@@ -1,11 +1,9 @@
-"""python -m bench.precision --model M --data D ...: what int8 costs, by the benchmark on the same photos in both.
+"""What int8 costs, by the benchmark on the same photos in both precisions (`carsearch-bench precision`).
 
 Top-1 in int8 and in fp32 and their difference in points, with its interval over classes and over photos. The difference
 is paired: both answer for every photo, and only photos that one of them has right count.
 """
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -14,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -169,21 +166,3 @@ def table_of(comparison: Comparison) -> Table:
 
 def _points(interval: Interval) -> str:
     return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
-
-
-def main() -> None:
-    """Command line; see the module."""
-    parser = argparse.ArgumentParser(prog="python -m bench.precision", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", help="name of a model that ships, or a directory")
-    parser.add_argument("--data", type=Path, action="append", required=True, help="a labelled set; may be repeated")
-    parser.add_argument("--reference", choices=("auto", "openvino", "torch"), default="auto", help="what runs fp32")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    comparison = compare(options.model, options.data, options.reference)
-    Console().print(table_of(comparison))
-    if options.json:
-        options.json.write_text(json.dumps(comparison.to_json(), indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -70,6 +70,20 @@ class Recipe:
         step = max(1, round(self.lr_step_epochs * epochs / self.epochs)) if self.lr_step_epochs else 0
         return dataclasses.replace(self, epochs=epochs, lr_step_epochs=step)
 
+    def cropped(self, crop: int | None) -> "Recipe":
+        """The same recipe on crops of another side in pixels, what they are cut from scaled with them.
+
+        >>> BASELINE.cropped(112).input.resize
+        128
+        """
+        if crop is None or crop == self.input.crop:
+            return self
+        share = crop / self.input.crop
+        spec = dataclasses.replace(self.input, resize=round(self.input.resize * share), crop=crop)
+        return dataclasses.replace(
+            self, input=spec, train_crops=tuple(round(side * share) for side in self.train_crops)
+        )
+
     def batched(self, batch_size: int | None) -> "Recipe":
         """The same recipe in other batches, its learning rate scaled with them (Goyal et al., "Accurate, Large
         Minibatch SGD", 2017): on fewer photos, smaller batches keep the number of steps.

@@ -49,7 +49,7 @@ def train(options: TrainOptions) -> Path:
     Raises DataInvalid when there is nothing to learn from, RunMismatch when `out` holds another run's checkpoints.
     """
     _quieten()
-    recipe = recipe_named(options.recipe).shortened(options.epochs).batched(options.batch_size)
+    recipe = recipe_named(options.recipe).shortened(options.epochs).batched(options.batch_size).cropped(options.crop)
     if options.init:
         recipe = dataclasses.replace(recipe, init=options.init)
     if min(recipe.epochs, recipe.batch_size, options.devices, options.validate_every) < 1 or options.workers < 0:
@@ -239,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=TrainOptions.devices, help="processes, one a GPU")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch-size", type=int, help="the learning rate is scaled with it")
+    parser.add_argument("--crop", type=int, help="another side of the crops than the recipe's, in pixels")
     parser.add_argument("--workers", type=int, default=TrainOptions.workers, help="decoding processes a device")
     parser.add_argument("--cache", action="store_true", help="keep decoded photos in memory, in every worker")
     parser.add_argument("--validate-every", type=int, default=TrainOptions.validate_every, metavar="EPOCHS")

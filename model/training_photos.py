@@ -39,6 +39,7 @@ class TrainOptions:
     devices: int = 1
     epochs: int | None = None
     batch_size: int | None = None
+    crop: int | None = None
     workers: int = 2
     cache: bool = False
     validate_every: int = 1

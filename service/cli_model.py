@@ -44,6 +44,9 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Another batch than the recipe's; the learning rate is scaled with it.")
     ] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=1, help="Another side of the crops than the recipe's, in pixels.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Decoding processes for each device.")] = 2,
     cache: Annotated[bool, typer.Option(help="Keep decoded photos in memory, in every worker.")] = False,
     validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one validation to the next.")] = 1,
@@ -56,7 +59,7 @@ def train(
 
     options = TrainOptions(
         data=data, out=out_dir, recipe=recipe, validation=val, unlabelled=unlabelled or [], teacher=teacher,
-        init=init, device=device.value, devices=devices, epochs=epochs, batch_size=batch_size,
+        init=init, device=device.value, devices=devices, epochs=epochs, batch_size=batch_size, crop=crop,
         workers=workers, cache=cache, validate_every=validate_every, on_skipped=list_skipped,
     )  # fmt: skip
     try:

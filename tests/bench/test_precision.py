@@ -1,13 +1,14 @@
 """The comparison of two precisions: the benchmark of each, and the difference paired photo by photo."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from bench import precision
+from bench.cli import app
 from bench.precision import ALL, compare
 from indexer.evaluate import evaluate
 from model.data import read_items
@@ -63,21 +64,15 @@ def test_fp32_is_torch_where_there_is_no_such_graph(int8_model: Path, real_model
         compare(real_model, sets)
 
 
-def test_the_command_prints_points_and_writes_json(
-    int8_model: Path,
-    sets: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_the_command_prints_points_and_writes_json(int8_model: Path, sets: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "precision.json"
     data = [argument for one in sets for argument in ("--data", str(one))]
-    monkeypatch.setattr(sys, "argv", ["precision", "--model", str(int8_model), *data, "--json", str(out)])
-    precision.main()
-    printed = capsys.readouterr().out
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, ["precision", "--model", str(int8_model), *data, "--report", str(out)]
+    )
+    assert done.exit_code == 0, done.output
     written = json.loads(out.read_text(encoding="utf-8"))
     assert [one["set"] for one in written["sets"]] == [*map(str, sets), ALL]
     for one in written["sets"]:
-        assert f"{100 * one['difference']:+.2f}" in printed
-        assert f"{one['int8']['top1']:.4f}" in printed
+        assert f"{100 * one['difference']:+.2f}" in done.output
+        assert f"{one['int8']['top1']:.4f}" in done.output
