@@ -117,11 +117,11 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
-    """Photos that a graph was quantised with: how many, of how many classes, from a folder of this name."""
+    """Photos that a graph was quantised with: how many, of which classes, from a folder of this name."""
 
     name: str
     photos: int
-    classes: int
+    labels: list[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from model.errors import DataInvalid, FileUnreadable, ModelMismatch
 from model.files import write_durably
 
 DESCRIPTION_NAME = "MODEL.md"
+LABELS = "labels"
+"""Provenance that only the card has: hundreds of names."""
 SUMMARY = "summary"
 """The text of `about` that stands first and has no heading of its own."""
 
@@ -72,7 +74,9 @@ def describe(card: Card) -> str:
     texts = {heading: text for heading, text in card.about.items() if heading != SUMMARY}
     sections = {
         "Scores": _scores(card),
-        "Training": "\n".join(f"- {_words(name)}: {_plain(value)}" for name, value in card.training.items()),
+        "Training": "\n".join(
+            f"- {_words(name)}: {_plain(value)}" for name, value in card.training.items() if name != LABELS
+        ),
         "Graphs": _graphs(card),
         **{_words(heading).capitalize(): text.strip() for heading, text in texts.items()},
     }
@@ -109,7 +113,7 @@ def _graphs(card: Card) -> str:
         for parity in card.parity
     ]
     lines += [
-        f"- int8 was calibrated with {one.photos} photos of {one.classes} classes from {one.name}"
+        f"- int8 was calibrated with {one.photos} photos of {len(one.labels)} classes from {one.name}"
         for one in card.calibration
     ]
     return "\n".join(lines)

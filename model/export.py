@@ -195,7 +195,7 @@ def _read_calibration(sources: Sequence[Path], spec: InputSpec) -> tuple[list[Ca
     for number, source in enumerate(sources):
         share = CALIBRATION_PHOTOS * (number + 1) // len(sources) - CALIBRATION_PHOTOS * number // len(sources)
         used = _spread(source, spec, share)
-        sets.append(CalibrationSet(source.resolve().name, len(used), len({item.label for item, _ in used})))
+        sets.append(CalibrationSet(source.resolve().name, len(used), sorted({item.label for item, _ in used})))
         crops += [crop for _, crop in used]
     return sets, crops
 

@@ -12,7 +12,7 @@ from bench.rendered.design import Design
 from bench.rendered.names import KOREAN, LATIN
 from bench.rendered.paint import COLOURS
 
-LIKENESS = 0.3
+LIKENESS = 0.0
 GENERATION_SHARE = 0.3  # a generation moves a measure by this share of its spread between names
 GENERATION_REDRAW = {
     "wheel": 0.6, "head_inside": 0.5, "tail_inside": 0.5, "grille_kind": 0.3, "grille_frame": 0.2, "fog_kind": 0.4,

@@ -76,11 +76,16 @@ def test_a_report_that_is_not_this_model_s_benchmark_is_refused(
 
 
 def test_the_description_tells_what_the_card_holds(artifact: Path, report: dict[str, Any]) -> None:
-    training = {"recipe": {"name": "mine", "input": {"crop": 32}}, "train": {"photos": 2858}, "teacher": None}
+    training: dict[str, Any] = {
+        "recipe": {"name": "mine", "input": {"crop": 32}},
+        "train": {"photos": 2858},
+        "teacher": None,
+    }
+    training["labels"] = {"train": ["a name of hundreds"]}
     dataclasses.replace(
         load_card(artifact),
         parity=[Parity("openvino", "int8", "fp32", 256, 0.97, 0.99314)],
-        calibration=[CalibrationSet("train", 300, 70)],
+        calibration=[CalibrationSet("train", 300, [f"car {number}" for number in range(70)])],
         training=training,
     ).save(artifact)
     record_about(artifact, {"summary": "For photos of real cars.", "known_limits": "No motorcycles."})
@@ -99,6 +104,7 @@ def test_the_description_tells_what_the_card_holds(artifact: Path, report: dict[
         "- int8 was calibrated with 300 photos of 70 classes from train",
     ):
         assert expected in text
+    assert "a name of hundreds" not in text
 
 
 def test_a_card_without_texts_and_scores_is_described_without_empty_headings(fake_model: Path) -> None:
