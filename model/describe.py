@@ -135,6 +135,8 @@ def _plain(value: object) -> str:
         return ", ".join(inner)
     if isinstance(value, list | tuple):
         return ", ".join(_plain(one) for one in value)
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == "":
+        return "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

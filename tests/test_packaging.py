@@ -14,17 +14,17 @@ import pytest
 from bench.rendered.catalogue import cars
 from bench.shipping import MAX_BYTES
 from model.card import CARD_NAME, load_card, verify_artifact
-from model.data import normalise_label
+from model.data import normalise_label, read_items
+from model.embedder import DEFAULT_MODEL
 from model.files import sha256_file
 from service.demo import MODEL as DEMO_MODEL
 from service.demo_gallery import CONTENTS_NAME, DemoGallery
+from tests.conftest import CARS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("model", "indexer", "service", "bench")
 PRETRAINED = ROOT / "model" / "pretrained"
 MAX_PRETRAINED_BYTES = 60_000_000
-
-shipping = pytest.mark.skipif(not (PRETRAINED / DEMO_MODEL).is_dir(), reason="trained models do not ship yet")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_PINNED = {"faiss-gpu-cuvs"}  # needs a GPU machine's driver; images for GPUs pin it with their CUDA
 
@@ -72,10 +72,8 @@ def size_of(folder: Path) -> int:
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that ship; fails when the demo's is not among them."""
-    names = [path.name for path in sorted(PRETRAINED.iterdir())] if PRETRAINED.is_dir() else []
-    assert DEMO_MODEL in names, f"{PRETRAINED / DEMO_MODEL} is missing; without it there is no demo"
-    return names
+    """Names of the models that ship."""
+    return [path.name for path in sorted(PRETRAINED.iterdir())] if PRETRAINED.is_dir() else []
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +105,8 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) ->
     assert packed == {str(path.relative_to(ROOT)) for package in PACKAGES for path in files_of(ROOT / package)}
 
 
-@shipping
 def test_the_models_that_ship_are_whole_and_small() -> None:
+    assert {DEMO_MODEL, DEFAULT_MODEL} <= set(shipped_models())
     for name in shipped_models():
         card = verify_artifact(PRETRAINED / name)
         packed = {str(path.relative_to(PRETRAINED / name)) for path in files_of(PRETRAINED / name)}
@@ -116,7 +114,6 @@ def test_the_models_that_ship_are_whole_and_small() -> None:
     assert size_of(PRETRAINED) <= MAX_PRETRAINED_BYTES
 
 
-@shipping
 def test_the_demo_s_gallery_ships_and_is_whole_and_small() -> None:
     gallery = DemoGallery.load()
     directory = gallery.directory
@@ -127,7 +124,6 @@ def test_the_demo_s_gallery_ships_and_is_whole_and_small() -> None:
     assert size_of(directory) <= MAX_BYTES == 12_000_000
 
 
-@shipping
 def test_the_demo_s_gallery_shows_names_that_no_network_was_trained_on() -> None:
     gallery = DemoGallery.load()
     seed = json.loads((gallery.directory / CONTENTS_NAME).read_text())["rendered"]["seed"]
@@ -135,11 +131,33 @@ def test_the_demo_s_gallery_shows_names_that_no_network_was_trained_on() -> None
     shown = {normalise_label(path.name) for path in gallery.photos.iterdir()}
     assert {query.label for query in gallery.queries} <= shown <= test
     assert shown.isdisjoint(train)
-    for name in shipped_models():
-        assert shown.isdisjoint(load_card(PRETRAINED / name).training["labels"]["train"])
 
 
-@shipping
+def learned_classes(name: str) -> set[str]:
+    """All classes that a model's training, start, teacher and calibration have seen, by its card."""
+    card = load_card(PRETRAINED / name)
+    labels = card.training["labels"]
+    return {*labels["train"], *labels["earlier"]}.union(*(one.labels for one in card.calibration))
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_no_class_that_is_scored_reached_a_model_that_ships(name: str) -> None:
+    learned = learned_classes(name)
+    assert len(learned) >= 70
+    assert learned.isdisjoint(car.name for car in cars("test"))
+    assert learned.isdisjoint(load_card(PRETRAINED / name).training["labels"]["validation"])
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_no_held_out_class_of_real_cars_reached_a_model_that_ships(name: str) -> None:
+    if not CARS.is_dir():
+        pytest.skip("the real photos (../shared/cars) are not here")
+    held_out = {item.label for item in read_items(CARS / "val").items}
+    assert len(held_out) == 28
+    assert learned_classes(name).isdisjoint(held_out)
+    assert held_out == set(load_card(PRETRAINED / name).training["labels"]["validation"])
+
+
 def test_no_query_is_in_the_demo_s_gallery() -> None:
     gallery = DemoGallery.load()
     shown = {sha256_file(path) for path in files_of(gallery.photos)}

@@ -87,14 +87,33 @@ def test_the_commands_of_the_benchmark_render_a_few_photos_of_each_split(tmp_pat
     assert {path.parent.name for path in photos["train"]}.isdisjoint(path.parent.name for path in photos["test"])
 
 
+def test_the_other_commands_of_the_benchmark_work_on_fewer_photos_and_epochs(tmp_path: Path) -> None:
+    write_sets(tmp_path / "shared" / "cars")
+    write_gallery(tmp_path / "shared" / "cars" / "unlabelled", classes=3, first_kind=40)
+    for number, name in enumerate(("train", "test", "tenth")):
+        write_gallery(tmp_path / "project" / "rendered" / name, classes=3, photos=4, first_kind=50 + 10 * number)
+    lines = [line for line in commands(ROOT / "docs" / "benchmark.md") if " render " not in line]
+    small = [
+        re.sub(r" --(epochs|crop|validate-every) \d+", "", line) + (" --epochs 1" if " train " in line else "")
+        for line in lines
+    ]
+    assert sum(" train " in line for line in small) == 3
+    run(small, tmp_path / "project")
+
+
 def test_no_other_document_has_commands() -> None:
     documents = [path.name for path in sorted(ROOT.glob("docs/*.md")) if commands(path)]
     assert documents == ["benchmark.md", "results.md"]
 
 
+def test_the_first_command_is_the_demo_and_the_readme_checks_it() -> None:
+    lines = commands(ROOT / "README.md")
+    assert lines[:2] == ["make demo", "carsearch demo --check"]
+
+
 def test_the_set_up_is_the_commands_that_ci_runs() -> None:
     set_up = [line for line in commands(ROOT / "README.md") if SET_UP.match(line)]
-    assert set_up == ["make train-demo GALLERY=photos/train", "make test"]
+    assert set_up == ["make demo", "make train-demo GALLERY=photos/train", "make test"]
     ci = (ROOT / ".ci" / "run").read_text()
     for command in ("make demo VENV=", "make train-demo GALLERY=", "make test\n"):
         assert f"\n{command}" in ci

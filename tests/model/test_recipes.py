@@ -19,6 +19,6 @@ def test_smaller_crops_are_cut_from_smaller_photos() -> None:
     spec = BASELINE.cropped(112).input
     assert (spec.resize, spec.crop, spec.fit) == (128, 112, "centre")
     assert BASELINE.cropped(None) is BASELINE
-    half = RESNET18.cropped(88)
-    assert (half.input.resize, half.input.crop) == (96, 88)
+    half = RESNET18.cropped(RESNET18.input.crop // 2)
+    assert (half.input.resize, half.input.crop) == (RESNET18.input.resize // 2, RESNET18.input.crop // 2)
     assert half.train_crops == tuple(side // 2 for side in RESNET18.train_crops)
