@@ -14,7 +14,7 @@ import pytest
 
 from indexer.build import build_index
 from indexer.versions import INDEX_NAME, IndexDirectory
-from model.embedder import Embedder
+from model.embedder import DEFAULT_MODEL, Embedder
 from tests.conftest import write_fake_model
 from tests.photos import KOREAN, car_photo, write_gallery, write_seed_table
 from tests.servers import Server, clean_environment, free_port, run_cli
@@ -61,7 +61,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("export empty", "There is no model in", id="nothing to export"),
         pytest.param("export MODEL", "--photos", id="no photos to compare on"),
         pytest.param("export MODEL --photos empty", "no photos in", id="an empty folder to compare on"),
-        pytest.param("index bad --index out", "--model", id="no model named"),
         pytest.param("index bad --index out --model nowhere", '"nowhere"', id="unknown model"),
         pytest.param("index bad --index out --model empty", "has no card.json", id="a folder for a model"),
         pytest.param("index bad --index out --model foreign", "is damaged", id="damaged model"),
@@ -72,7 +71,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("index --rollback --index INDEX", "no version before", id="nothing to roll back to"),
         pytest.param("index --rollback --to x --index INDEX", "no version x", id="unknown version"),
         pytest.param("evaluate --data empty --model MODEL", "no photos in", id="nothing to evaluate"),
-        pytest.param("evaluate --data bad", "--model", id="nothing to evaluate with"),
         pytest.param("evaluate --data bad --index empty", "There is no index in", id="no index to evaluate with"),
         pytest.param("evaluate --data bad --model MODEL --report no/such/dir", "cannot be written", id="no report"),
     ],
@@ -158,6 +156,14 @@ def test_a_server_that_is_none_of_ours_is_told_in_one_sentence(
 ) -> None:
     with foreign_server(body) as url:
         assert_one_sentence(carsearch("search", place / "photo.jpg", "--url", url), url)
+
+
+def test_without_a_name_the_default_that_ships_embeds(carsearch: Callable[..., Printed], place: Path) -> None:
+    report = place / "default.json"
+    printed = carsearch("evaluate", "--data", place / "bad", "--report", report)
+    assert printed.returncode == 0, printed.stderr
+    versions = json.loads(report.read_text(encoding="utf-8"))["versions"]
+    assert (versions["model"], versions["precision"]) == (DEFAULT_MODEL, "int8")
 
 
 def test_strict_publishes_nothing_and_without_it_the_bad_photo_is_listed(
