@@ -95,7 +95,7 @@ def _design_of_name(kind: str, likeness: float, rng: np.random.Generator) -> Des
     for name, words in options(kind).items():
         own, level = words[rng.integers(len(words))], rng.random()
         choices[name] = own if level >= likeness else CHOICES[name].split()[0]
-    return Design(**measures, **choices)  # type: ignore[arg-type]
+    return Design(**measures, **choices)  # type: ignore[arg-type]  # every field, by name
 
 
 def _generation(base: Design, kind: str, likeness: float, rng: np.random.Generator) -> Design:
@@ -110,7 +110,7 @@ def _generation(base: Design, kind: str, likeness: float, rng: np.random.Generat
         word = own[int(rng.integers(len(own)))]
         if level[0] < odds and level[1] >= likeness:
             choices[name] = word
-    return Design(**measures, **choices)  # type: ignore[arg-type]
+    return Design(**measures, **choices)  # type: ignore[arg-type]  # every field, by name
 
 
 @cache

@@ -94,7 +94,7 @@ class Raster:
 def _array(data: Any) -> npt.NDArray[Any]:
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
-    found: npt.NDArray[Any] = vtk_to_numpy(data)  # type: ignore[no-untyped-call]
+    found: npt.NDArray[Any] = vtk_to_numpy(data)  # type: ignore[no-untyped-call]  # VTK is untyped
     return found
 
 

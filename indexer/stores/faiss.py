@@ -102,7 +102,7 @@ class FaissStore:
     def write(self, path: Path) -> None:
         # FAISS's own file writer loses the error of closing a file: a full disk leaves a short one, silently.
         with path.open("wb") as file:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # stubs lack it
 
     def vectors(self, rows: Rows) -> Embeddings:
         copied: Embeddings = self._matrix()[rows]
@@ -147,7 +147,7 @@ class FaissStore:
     def _candidates(self, queries: Embeddings, fetch: int, among: Rows | None) -> tuple[npt.NDArray[np.float32], Rows]:
         if among is not None:
             # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
-            selected: Any = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]
+            selected: Any = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]  # as SWIG
             return self._index.search(queries, fetch, params=selected)  # type: ignore[no-any-return]
         if fetch > GPU_MAX_K or not gpus():
             return self._index.search(queries, fetch)  # type: ignore[no-any-return]
