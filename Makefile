@@ -52,5 +52,5 @@ $(VENV)/.train: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cpu,train,render,dev]"
+	$(PIP) -e ".[cpu,train,render,otel,dev]"
 	@touch $@ $(VENV)/.demo $(VENV)/.train

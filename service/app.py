@@ -1,5 +1,6 @@
 """The HTTP application: parts, routes, error handlers, and the intake around them."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from indexer.stores.faiss import refuse_two_distributions
 from model.errors import SettingsInvalid
 from service import __version__, problems
+from service.drain import Drain
 from service.evaluations import Evaluations
 from service.guard import Guard
 from service.metrics import Metrics
@@ -20,6 +22,7 @@ from service.routes import evaluate, gallery, health, search
 from service.serving import Serving
 from service.settings import PREFIX, Settings
 from service.state import State
+from service.tracing import Tracing
 
 DESCRIPTION = """\
 A photo of a car goes in; the nearest car of a gallery and its class come out.
@@ -27,16 +30,18 @@ A photo of a car goes in; the nearest car of a gallery and its class come out.
 Errors have one shape, `application/problem+json`, with a stable `code`."""
 
 
-def create_app(settings: Settings) -> Guard:
-    """A server for one index directory; it is live at once, and ready when the index is loaded.
+def create_app(settings: Settings, drain: Drain | None = None) -> Guard:
+    """A server for one index directory; it is live at once, and ready from when the index is loaded until it drains.
 
     The guard stands around everything, the handler of bugs included, so that every answer is counted and has its id.
     """
-    metrics = Metrics()
-    return Guard(create_api(settings, metrics), settings, metrics)
+    drain = drain or Drain()
+    metrics, tracing = Metrics(), Tracing.from_environment()
+    metrics.draining.set_function(lambda: drain.begun)
+    return Guard(create_api(settings, metrics, drain, tracing), settings, metrics, drain, tracing)
 
 
-def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
+def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing) -> FastAPI:
     """The routes without the guard."""
     refuse_two_distributions()
     _assert_writable("spool_dir", settings.spool_dir, make=False)
@@ -49,6 +54,7 @@ def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
         serving=Serving(settings, metrics),
         pool=WorkPool(settings, metrics),
         evaluations=Evaluations(settings, metrics),
+        drain=drain,
     )
 
     @asynccontextmanager
@@ -58,6 +64,7 @@ def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
         state.evaluations.close()
         state.pool.close()
         state.serving.stop()
+        await asyncio.to_thread(tracing.close)
 
     # The documents' scripts come from the package and not from somebody's content network.
     app = FastAPIOffline(

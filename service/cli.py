@@ -181,12 +181,17 @@ def demo(
     dir_: Annotated[
         Path | None, typer.Option("--dir", help="Where the index goes; by default into the user's cache directory.")
     ] = None,
+    seed: Annotated[
+        Path | None, typer.Option(help="Publish the demo's index in this directory if it has none, and end.")
+    ] = None,
 ) -> None:
     """Index, evaluate and serve the gallery that ships with the model that ships, and say what to try."""
-    from service.demo import DemoOptions
-    from service.demo import run as run_demo
+    from service import demo as the_demo
 
-    run_demo(DemoOptions(host, port, dir_, check))
+    if seed is not None:
+        the_demo.seed(seed)
+        return
+    the_demo.run(the_demo.DemoOptions(host, port, dir_, check))
 
 
 @app.command()

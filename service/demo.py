@@ -24,14 +24,15 @@ import uvicorn
 from indexer.build import BuildResult, build_index, published_embeddings
 from indexer.evaluate import evaluate
 from indexer.report import Report
-from indexer.versions import IndexDirectory
+from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.data import read_items
 from model.embedder import Embedder
 from model.errors import IndexLocked, ModelNotFound, SettingsInvalid
 from service.console import complain, progress_bar, say
 from service.demo_check import DemoFailed, check
 from service.demo_gallery import DemoGallery
-from service.server import listen, make_server, start_log
+from service.logs import start_log
+from service.server import listen, make_server
 from service.settings import load_settings
 
 MODEL = "resnet18"
@@ -92,6 +93,18 @@ def run(options: DemoOptions) -> None:
             _say_what_to_try(url, gallery)
             ended.wait()
             raise DemoFailed("The server ended by itself; the lines above say why.")
+
+
+def seed(directory: Path) -> None:
+    """Publishes the demo's index in a directory that has none, for a first start that needs no configuration.
+
+    An index that is there is left alone, whatever it is: it is the operator's.
+    """
+    if (directory / CURRENT_NAME).exists():
+        say(f"{directory} has an index; it is left as it is.")
+        return
+    with _ended_by_sigterm():
+        _build(DemoGallery.load(), IndexDirectory(directory), _load_model())
 
 
 @contextmanager
@@ -164,7 +177,7 @@ def _build(gallery: DemoGallery, index: IndexDirectory, embedder: Embedder) -> B
             time.sleep(POLL_S)
         except OSError as problem:  # of the index: photos that cannot be read are listed instead
             where = problem.filename or index.root
-            raise SettingsInvalid(f"{where} cannot be written ({problem.strerror}); name another --dir.") from problem
+            raise SettingsInvalid(f"{where} cannot be written ({problem.strerror}); name another directory.") from problem
     state = f"{built.embedded} embedded" if built.changed else "built before"
     say(f"gallery   {built.photos} rendered photos of {built.classes} classes, {state}; the index is in {index.root}")
     return built

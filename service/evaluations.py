@@ -110,10 +110,14 @@ class Evaluations:
         return {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}
 
     def _evaluate(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Evaluation:
-        told = 0.0
+        told, before = 0.0, 0
 
         def progress(done: int, total: int) -> None:
-            nonlocal told
+            nonlocal told, before
+            self._metrics.evaluation_done.set(done)
+            if done > before:  # scoring tells too, when all are embedded
+                self._metrics.batch_photos.labels("evaluate").observe(done - before)
+            before = done
             if self._stopping or self._marker(record.id).exists():
                 raise EvaluationCancelled("The evaluation was cancelled.")
             if time.monotonic() - told >= RECORD_INTERVAL_S:
@@ -121,7 +125,8 @@ class Evaluations:
                 self._try_write(record.model_copy(update={"done": done, "total": total}))
 
         gallery = engine.served if record.mode == "gallery" else None
-        return evaluate(data.photos, engine.embedder, gallery=gallery, skipped=data.skipped, progress=progress)
+        with self._metrics.evaluating(len(data.photos)):
+            return evaluate(data.photos, engine.embedder, gallery=gallery, skipped=data.skipped, progress=progress)
 
     def read(self, identity: str) -> EvaluationRecord:
         """The record of an evaluation of any replica; raises UnknownEvaluation."""

@@ -4,32 +4,33 @@ Pure ASGI: nothing is buffered, and a body that is too large or too slow is cut 
 """
 
 import asyncio
-import logging
 import re
 import time
 import uuid
-from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.answer import POLLED, Answer
+from service.drain import Drain
+from service.logs import request_id
 from service.metrics import Metrics
 from service.problems import PayloadTooLarge, UploadTimeout, problem_response
 from service.settings import Settings
+from service.tracing import Tracing
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# After these the connection ends: what is still on its way will not be read, or uvicorn hangs up after a bug.
-CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
-log = logging.getLogger("carsearch")
 
 
 class Guard:
     """Wraps the app; see the module."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing) -> None:
         self.app = app
         self.settings = settings
         self.metrics = metrics
+        self.drain = drain
+        self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,7 +39,15 @@ class Guard:
         headers = Headers(scope=scope)
         offered = headers.get("x-request-id", "")
         scope["request_id"] = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
-        answer = _Answer(scope, send, self.metrics)
+        request_id.set(scope["request_id"])  # a request has a task of its own, and with it the variable
+        answer = Answer(scope, send, self.metrics, self.drain)
+        if scope["path"] in POLLED:
+            await self._admit(scope, headers, receive, answer)
+            return
+        with self.tracing.request(scope, headers):
+            await self._admit(scope, headers, receive, answer)
+
+    async def _admit(self, scope: Scope, headers: Headers, receive: Receive, answer: Answer) -> None:
         archive = scope["path"] == "/evaluate" and headers.get("content-type", "").lower().startswith("multipart/")
         limit = self.settings.max_archive_bytes if archive else self.settings.max_body_bytes
         declared = headers.get("content-length", "")
@@ -47,14 +56,14 @@ class Guard:
             refused = problem_response(scope["request_id"], PayloadTooLarge.code, _too_large(limit))
             await refused(scope, receive, answer.send)
             return
-        await self.app(scope, self._counted(receive, limit, archive), answer.send)
+        await self.app(scope, self._counted(scope, receive, limit, archive), answer.send)
 
     def _deadline(self, received: int, archive: bool) -> float:
         """Seconds that an upload may have taken after so many bytes: a fixed time, for archives plus a minimum rate."""
         allowance = received / self.settings.min_upload_bytes_per_s if archive else 0
         return self.settings.body_deadline_s + allowance
 
-    def _counted(self, receive: Receive, limit: int, archive: bool) -> Receive:
+    def _counted(self, scope: Scope, receive: Receive, limit: int, archive: bool) -> Receive:
         started = time.monotonic()
         received = 0
         complete = False
@@ -69,38 +78,13 @@ class Guard:
             except TimeoutError as problem:
                 raise UploadTimeout("The upload took too long.") from problem
             received += len(message.get("body", b""))
+            scope["received_bytes"] = received
             complete = message["type"] != "http.request" or not message.get("more_body", False)
             if received > limit:
                 raise PayloadTooLarge(_too_large(limit))
             return message
 
         return counted
-
-
-class _Answer:
-    """Adds headers to the answer, counts it and writes one log line."""
-
-    def __init__(self, scope: Scope, send: Send, metrics: Metrics) -> None:
-        self._scope, self._send, self._metrics = scope, send, metrics
-        self._started = time.monotonic()
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._scope["request_id"]
-            headers["X-Content-Type-Options"] = "nosniff"
-            if self._scope.get("problem_code") in CUT_OFF:
-                headers["Connection"] = "close"
-            self._count(message["status"])
-        await self._send(message)
-
-    def _count(self, status: int) -> None:
-        route: Any = self._scope.get("route")
-        path = getattr(route, "path", "none")  # the template, so that made-up addresses make no new series
-        code = self._scope.get("problem_code", "ok")
-        self._metrics.answers.labels(path, str(status), code).inc()
-        milliseconds = (time.monotonic() - self._started) * 1000
-        log.info("%s %s %d %s %.1f ms", self._scope["request_id"], path, status, code, milliseconds)
 
 
 def _too_large(limit: int) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -23,8 +23,9 @@ class WorkPool:
         self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="search")
         self._limit = settings.search_threads + settings.max_queue
         self._deadline_s = settings.request_deadline_s
-        self._waiting = 0  # touched on the event loop only
-        self._gauge = metrics.waiting
+        self._inside = 0  # touched on the event loop only
+        self._waiting, self._running = metrics.queue_waiting, metrics.queue_running
+        metrics.queue_limit.set(settings.max_queue)
 
     async def run(self, work: Callable[[], Result], request: Request) -> tuple[Result, float]:
         """Runs `work` in a thread; returns its result and how long it waited for one, in milliseconds.
@@ -32,20 +33,17 @@ class WorkPool:
         Raises Overloaded when the queue is full, DeadlineExceeded when the answer would come too late, ClientDisconnect
         when nobody waits for it any more. Work that is still waiting then is never started.
         """
-        if self._waiting >= self._limit:
+        if self._inside >= self._limit:
             raise Overloaded("The server has more searches than it can answer; try again in a moment.")
         accepted = time.perf_counter()
 
         def timed() -> tuple[Result, float]:
             waited_ms = (time.perf_counter() - accepted) * 1000
-            return work(), waited_ms
+            self._waiting.dec()
+            with self._running.track_inprogress():
+                return work(), waited_ms
 
-        loop = asyncio.get_running_loop()
-        working = self._threads.submit(timed)
-        self._count(1)
-        # Work that nobody waits for any more still has its thread: it counts until the thread is free.
-        working.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
-        running = asyncio.wrap_future(working)
+        running = asyncio.wrap_future(self._submit(timed))
         try:
             async with asyncio.timeout(self._deadline_s):
                 if not await done_while_connected(request, running):
@@ -56,9 +54,23 @@ class WorkPool:
         finally:
             running.cancel()
 
-    def _count(self, change: int) -> None:
-        self._waiting += change
-        self._gauge.set(self._waiting)
+    def _submit(self, work: Callable[[], Result]) -> "Future[Result]":
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            self._inside -= 1
+
+        def ended(working: "Future[Result]") -> None:
+            if working.cancelled():  # it never left the queue by itself
+                self._waiting.dec()
+            # Work that nobody waits for any more still has its thread: it counts until the thread is free.
+            loop.call_soon_threadsafe(leave)
+
+        self._inside += 1
+        self._waiting.inc()
+        working = self._threads.submit(work)
+        working.add_done_callback(ended)
+        return working
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

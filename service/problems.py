@@ -67,6 +67,10 @@ class NotReady(RequestRefused):
     code = "not_ready"
 
 
+class Draining(RequestRefused):
+    code = "draining"
+
+
 class UnknownEvaluation(RequestRefused):
     code = "unknown_evaluation"
 
@@ -108,11 +112,12 @@ STATUS_OF = {
     "internal": 500,
     "embedding_invalid": 500,
     "not_ready": 503,
+    "draining": 503,
     "deadline_exceeded": 503,
 }
 """Code -> status. A code that is not here is a failure of the server and answers 500 `internal`."""
 
-RETRY_AFTER_S = {"overloaded": 1, "not_ready": 2, "deadline_exceeded": 2}
+RETRY_AFTER_S = {"overloaded": 1, "not_ready": 2, "draining": 2, "deadline_exceeded": 2}
 
 
 def problem_response(request_id: str, code: str, detail: str) -> JSONResponse:

@@ -7,6 +7,8 @@ import uvicorn
 
 from model.errors import SettingsInvalid
 from service.app import create_app
+from service.drain import Drain, DrainingServer
+from service.logs import start_log
 from service.settings import Settings
 
 GRACE_S = 30
@@ -15,7 +17,7 @@ log = logging.getLogger("carsearch")
 
 
 def run(settings: Settings, host: str, port: int) -> None:
-    """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first."""
+    """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first, within GRACE_S seconds."""
     start_log(settings)
     with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         server = make_server(settings)
@@ -23,21 +25,16 @@ def run(settings: Settings, host: str, port: int) -> None:
         server.run(sockets=[listener])
 
 
-def start_log(settings: Settings) -> None:
-    """The log of a server process goes to standard error."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
 def make_server(settings: Settings) -> uvicorn.Server:
     """A server that is still to be run; raises SettingsInvalid."""
+    drain = Drain()
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, drain),
         log_config=None,
         access_log=False,  # the guard writes one line a request, with the request's id
         timeout_graceful_shutdown=GRACE_S,
     )
-    return uvicorn.Server(config)
+    return DrainingServer(config, drain, settings.drain_s)
 
 
 def listen(host: str, port: int) -> socket.socket:

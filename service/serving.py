@@ -8,7 +8,7 @@ from datetime import datetime
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.errors import CarsearchError, IndexInvalid, IndexNotFound
 from service.engine import Engine
-from service.metrics import Metrics
+from service.metrics import Metrics, ServedIndex
 from service.problems import NotReady
 from service.settings import Settings
 
@@ -79,7 +79,7 @@ class Serving:
         self._seen = seen
         previous = self._engine
         if previous is not None and previous.manifest.id == version:
-            self.refused_version = None
+            self._clear()
             return
         try:
             engine = self._load(version, previous)
@@ -102,12 +102,24 @@ class Serving:
 
     def _swap(self, engine: Engine, created_s: float) -> None:
         self._engine = engine  # one assignment: a request sees the old pair or the new one
-        self.refused_version = None
-        self.metrics.swaps.inc()
-        self.metrics.ready.set(1)
-        self.metrics.gallery_photos.set(len(engine.store))
-        self.metrics.index_created.set(created_s)
+        self._clear()
+        runtime = engine.embedder.runtime
+        self.metrics.serve(
+            ServedIndex(
+                version=engine.manifest.id,
+                model=engine.manifest.model_name,
+                runtime=runtime.name,
+                precision=runtime.precision,
+                created_s=created_s,
+                photos=len(engine.store),
+                classes=int(engine.manifest.gallery["classes"]),
+            )
+        )
         log.info("serving index version %s: %d photos", engine.manifest.id, len(engine.store))
+
+    def _clear(self) -> None:
+        self.refused_version = None
+        self.metrics.refused.set(0)
 
     def _refuse(self, version: str, problem: Exception) -> None:
         if self.refused_version == version == "CURRENT":
@@ -115,7 +127,8 @@ class Serving:
         self.refused_version = version
         self._retry_at = time.monotonic() + RETRY_S  # the disk may have had a bad moment
         self._why_not = "The index cannot be served; the server's log says why."
-        self.metrics.refused.inc()
+        self.metrics.refusals.inc()
+        self.metrics.refused.set(1)
         log.error("refused index version %s: %s", version, problem)
 
 

@@ -76,9 +76,13 @@ class Settings(BaseSettings):
     )
 
     watch_interval_s: PositiveSeconds = Field(1, description="How often CURRENT is looked at, in seconds.")
+    drain_s: Annotated[float, Field(ge=0)] = Field(
+        0, description="How long requests are still answered after SIGTERM, while `/readyz` says no, in seconds."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log record written."
     )
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or JSON for machines.")
 
 
 def load_settings(**chosen: object) -> Settings:

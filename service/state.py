@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.drain import Drain
 from service.evaluations import Evaluations
 from service.metrics import Metrics
 from service.pool import WorkPool
@@ -21,6 +22,7 @@ class State:
     serving: Serving
     pool: WorkPool
     evaluations: Evaluations
+    drain: Drain
 
 
 def _state(request: Request) -> State:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
-from service.problems import problems
+from service.problems import Draining, problems
 from service.schemas import Health, Info
 from service.state import ServerState
 
@@ -19,7 +19,12 @@ async def livez() -> Health:
 
 @router.get("/readyz", responses=problems(503))
 async def readyz(state: ServerState) -> Health:
-    """200 when model and index are loaded, verified, and gave the golden photo's embedding; else 503 `not_ready`."""
+    """200 when model and index are loaded, verified, and gave the golden photo's embedding; else 503 `not_ready`.
+
+    After SIGTERM 503 `draining`: searches are still answered, but new ones should go elsewhere.
+    """
+    if state.drain.begun:
+        raise Draining("The server is about to stop; ask another one.")
     _ = state.serving.engine  # raises NotReady
     return Health()
 

@@ -42,13 +42,17 @@ async def search(
 ) -> SearchResponse:
     """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
     engine = state.serving.engine
+    request.scope["index"] = engine.manifest.id
     with io.BytesIO() as sink:
         await receive_file(request, "file", sink)
         data = sink.getvalue()
+    request.scope["received_ns"] = time.time_ns()
     received = time.perf_counter()
     result, queue_ms = await state.pool.run(lambda: engine.search(data, k, class_ or ()), request)
     total_ms = (time.perf_counter() - received) * 1000
-    stages = {"queue": queue_ms, **result.stages_ms, "total": total_ms}
+    request.scope["stages_ms"] = {"queue": queue_ms, **result.stages_ms}
+    state.metrics.batch_photos.labels("search").observe(1)
+    stages = {**request.scope["stages_ms"], "total": total_ms}
     for stage, milliseconds in stages.items():
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
     return SearchResponse(

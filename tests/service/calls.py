@@ -65,6 +65,11 @@ def metric(server: Server, series: str) -> float:
     return 0.0
 
 
+def at_work(server: Server) -> float:
+    """Searches and gallery images that wait or are being worked on."""
+    return metric(server, "carsearch_queue_waiting") + metric(server, "carsearch_queue_running")
+
+
 def eventually(condition: Callable[[], bool], what: str) -> None:
     """Waits until something is so; fails saying what never was."""
     deadline = time.monotonic() + LONGEST_WAIT_S

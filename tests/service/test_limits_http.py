@@ -14,7 +14,7 @@ from indexer.versions import IndexDirectory
 from tests.photos import car_photo
 from tests.servers import Server, running_server
 from tests.service.bodies import BOUNDARY, FORM, form, zip_of
-from tests.service.calls import assert_problem, assert_unharmed, evaluate, eventually, metric
+from tests.service.calls import assert_problem, assert_unharmed, at_work, evaluate, eventually, metric
 
 LIMIT = 300_000
 
@@ -110,7 +110,7 @@ def test_a_client_that_goes_away_in_the_middle_harms_nobody(tight: Server) -> No
         with connect(tight) as connection:
             connection.sendall(head(f"Content-Length: {LIMIT}") + form(car_photo())[:500])
     eventually(lambda: metric(tight, series) == before + 5, "all five counted as gone")
-    assert metric(tight, "carsearch_waiting") == 0
+    assert at_work(tight) == 0
     assert_unharmed(tight, tight.process.pid)
 
 
@@ -127,7 +127,7 @@ def test_too_many_searches_at_once_are_refused_at_once_and_never_fail(tight: Ser
     with ThreadPoolExecutor(24) as clients:
         statuses = Counter(clients.map(status, range(150)))
     assert statuses.keys() == {200, 429}
-    assert metric(tight, "carsearch_waiting") == 0
+    assert at_work(tight) == 0
     assert_unharmed(tight, tight.process.pid)
 
 
@@ -157,7 +157,7 @@ def test_a_search_whose_client_has_gone_is_never_begun(
         for connection in connections:
             connection.close()
         series = 'carsearch_answers_total{code="client_disconnected",route="/search",status="400"}'
-        eventually(lambda: metric(server, "carsearch_waiting") == 0 and metric(server, series) > 0, "gone and counted")
+        eventually(lambda: at_work(server) == 0 and metric(server, series) > 0, "gone and counted")
         assert metric(server, 'carsearch_search_stage_seconds_count{stage="forward"}') < 20
 
 
@@ -171,4 +171,4 @@ def test_an_answer_that_would_come_too_late_is_not_waited_for(
             assert_problem(response, "deadline_exceeded")
             assert int(response.headers["retry-after"]) >= 1
         assert server.client.get("/readyz").status_code == 200
-        eventually(lambda: metric(server, "carsearch_waiting") == 0, "the threads are free")
+        eventually(lambda: at_work(server) == 0, "the threads are free")

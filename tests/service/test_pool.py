@@ -29,22 +29,51 @@ def test_work_that_is_given_up_holds_its_place_until_it_ends(patience_s: float, 
     metrics, free = Metrics(), threading.Event()
     pool = WorkPool(load_settings(search_threads=2, max_queue=1, request_deadline_s=0.2), metrics)
 
-    def waiting() -> float:
-        return metrics.registry.get_sample_value("carsearch_waiting") or 0
+    def gauges() -> list[float | None]:
+        return [
+            metrics.registry.get_sample_value(f"carsearch_queue_{name}") for name in ("waiting", "running", "limit")
+        ]
 
     async def scenario() -> None:
         stuck = [pool.run(free.wait, request_of(patience_s)) for _ in range(2)]
         outcomes = await asyncio.gather(*stuck, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [raised, raised]
-        assert waiting() == 2
+        assert gauges() == [0, 2, 1]
         queued = asyncio.ensure_future(pool.run(lambda: "answer", request_of(60)))
         await asyncio.sleep(0)
+        assert gauges() == [1, 2, 1]
         with pytest.raises(Overloaded):
             await pool.run(lambda: "answer", request_of(60))
         free.set()
         assert (await queued)[0] == "answer"
         await asyncio.sleep(0.1)
-        assert waiting() == 0
+        assert gauges() == [0, 0, 1]
 
-    asyncio.run(scenario())
-    pool.close()
+    try:
+        asyncio.run(scenario())
+    finally:
+        free.set()
+        pool.close()
+
+
+def test_work_that_is_given_up_while_it_waits_leaves_the_queue_and_is_never_done() -> None:
+    metrics, free, done = Metrics(), threading.Event(), list[str]()
+    pool = WorkPool(load_settings(search_threads=1, max_queue=1), metrics)
+
+    async def scenario() -> None:
+        first = asyncio.ensure_future(pool.run(free.wait, request_of(60)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ClientDisconnect):
+            await pool.run(lambda: done.append("late"), request_of(0.01))
+        await asyncio.sleep(0.05)
+        assert metrics.registry.get_sample_value("carsearch_queue_waiting") == 0
+        assert metrics.registry.get_sample_value("carsearch_queue_running") == 1
+        free.set()
+        await first
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        free.set()
+        pool.close()
+    assert done == []

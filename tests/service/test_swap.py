@@ -22,7 +22,7 @@ from tests.service.calls import assert_problem, eventually, metric, search
 
 CLIENTS = 4
 SWITCHES = 10
-REFUSED = "carsearch_index_refused_total"
+REFUSED = "carsearch_index_refusals_total"
 LOOKS_S = 0.5  # several looks of the watcher at CURRENT
 
 

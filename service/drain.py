@@ -1,0 +1,45 @@
+"""SIGTERM: not ready at once, requests answered for a while still, then uvicorn's own way of stopping."""
+
+import logging
+import signal
+import time
+from types import FrameType
+
+import uvicorn
+
+log = logging.getLogger("carsearch")
+
+
+class Drain:
+    """Whether this process is about to stop; `begun` is read by the guard and by /readyz."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+
+class DrainingServer(uvicorn.Server):
+    """Stops `drain_s` seconds after the first SIGTERM, so that whoever balances the load sees it coming.
+
+    uvicorn closes its sockets at once; a balancer that asks /readyz every few seconds would go on sending requests to a
+    closed port. A second signal, or Ctrl-C, does not wait.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, drain_s: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._drain_s = drain_s
+        self._stop_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        first = not self._drain.begun
+        self._drain.begun = True
+        if first and sig == signal.SIGTERM and self._drain_s > 0:
+            self._captured_signals.append(sig)  # uvicorn ends the process by it when all is done
+            self._stop_at = time.monotonic() + self._drain_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
