@@ -90,7 +90,13 @@ def _of(choice: SplitChoice) -> "Split":
     return "train" if choice is SplitChoice.train else "test"
 
 
-for _command in (cli_measure.trivial, cli_measure.precision, cli_measure.card, cli_measure.gallery):
+for _command in (
+    cli_measure.trivial,
+    cli_measure.precision,
+    cli_measure.card,
+    cli_measure.gallery,
+    cli_measure.sizing,
+):
     app.command()(_command)
 
 

@@ -1,4 +1,4 @@
-"""The commands that measure models and pack what ships: trivial, precision, card, gallery."""
+"""The commands that measure models and pack what ships: trivial, precision, card, gallery, sizing."""
 
 import json
 from pathlib import Path
@@ -72,3 +72,19 @@ def gallery(
     made = choose(rendered, out)
     photos = f"{made.photos} photos of {made.cars} cars, {made.classes} classes"
     say(f"{out}: {photos}, {made.queries} queries, {made.bytes} bytes")
+
+
+def sizing(
+    items: Annotated[list[int], typer.Option(min=1, help="Photos in the gallery; may be repeated.")],
+    cores: Annotated[list[int], typer.Option(min=1, help="Cores for the server; may be repeated.")],
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each is asked.")] = 10.0,
+    runs: Annotated[int, typer.Option(min=1, help="The median rate of so many runs.")] = 3,
+    report: Annotated[Path | None, typer.Option(help="Where the numbers go as JSON.")] = None,
+) -> None:
+    """Measure what galleries of some sizes need: memory, disk, time to ready, photos a second for cores."""
+    from bench.sizing import measure, middle, table_of, to_json
+
+    sizes = middle([measure(items, cores, seconds) for _ in range(runs)])
+    console.print(table_of(sizes))
+    if report:
+        report.write_text(json.dumps(to_json(sizes), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,251 @@
+"""How large a machine has to be: memory, disk and time for galleries of made-up embeddings, photos a second for cores.
+
+A real server process serves each gallery and is asked over HTTP by clients in another process, on the same cores, as
+on a small machine. The photos are the demo's; what the embeddings are does not matter to an exact search.
+"""
+
+import http.client
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+from rich.table import Table
+
+from indexer.build import RECIPE
+from indexer.gallery import GalleryItem, write_items
+from indexer.stores.faiss import FaissStore
+from indexer.versions import INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
+from model.embedder import Embedder
+from model.errors import CarsearchError
+from service.demo_gallery import DemoGallery
+
+PHOTOS_A_CLASS = 100
+CLIENTS = 8
+READY_S = 120.0
+WARM_UP_S = 2.0
+MIB = 1 << 20
+
+
+class SizingFailed(CarsearchError):
+    """The server that was to be measured did not get ready, or refused a search."""
+
+    code = "sizing_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one gallery costs on some cores. Memory is resident, after the searches."""
+
+    items: int
+    cores: int
+    disk_bytes: int
+    memory_bytes: int
+    ready_s: float
+    search_ms: float
+    photos_per_s: float
+
+
+def measure(items: Sequence[int], cores: Sequence[int], seconds: float, model: str = "resnet18") -> list[Size]:
+    """Measures every number of items on every number of cores; raises SizingFailed."""
+    embedder = Embedder.load(model, "openvino")
+    gallery = DemoGallery.load()
+    photos = [(gallery.directory / query.file).read_bytes() for query in gallery.queries]
+    sizes = []
+    for count in items:
+        with tempfile.TemporaryDirectory() as folder:
+            index = IndexDirectory(Path(folder))
+            publish_made_up(index, embedder, count)
+            disk_bytes = sum(path.stat().st_size for path in index.path_of(index.current()).iterdir())
+            sizes += [_measure_one(index, count, disk_bytes, number, photos, seconds) for number in cores]
+    return sizes
+
+
+def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int) -> None:
+    """Publishes `count` unit vectors that no photo has; a version is made by the very code of a real one."""
+    random = np.random.default_rng(0)
+    now = datetime.now(UTC)
+
+    def write(directory: Path) -> Manifest:
+        vectors = random.standard_normal((count, embedder.dim), dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        FaissStore.create(vectors).write(directory / INDEX_NAME)
+        labels = [f"car {row // PHOTOS_A_CLASS}" for row in range(count)]
+        write_items(
+            directory / ITEMS_NAME,
+            (GalleryItem(row, f"{label}/{row}.jpg", label, f"{row:064x}", b"x") for row, label in enumerate(labels)),
+        )
+        (directory / SKIPPED_NAME).write_text("[]")
+        return Manifest(
+            id=f"{now:%Y%m%dT%H%M%S.%fZ}-madeup",
+            created=now.isoformat(timespec="seconds"),
+            dim=embedder.dim,
+            count=count,
+            metric="inner_product",
+            index_recipe=dict(RECIPE),
+            model_sha256=index.publish_model(embedder.directory),
+            model_name=embedder.card.name,
+            embedding_id=embedder.embedding_id,
+            preprocessing_sha256=embedder.card.input.sha256,
+            content_sha256="0" * 64,
+            gallery={"root": str(index.root), "classes": len(set(labels)), "skipped": 0},
+            files={},
+        )
+
+    index.publish(f"{now:%Y%m%dT%H%M%S.%fZ}-madeup", write)
+
+
+def _measure_one(
+    index: IndexDirectory, count: int, disk_bytes: int, cores: int, photos: Sequence[bytes], seconds: float
+) -> Size:
+    with _server(index, cores) as (port, ready_s):
+        _load(port, photos, WARM_UP_S)
+        before = _histogram(port)
+        answered = _load(port, photos, seconds)
+        after = _histogram(port)
+        searches = after[1] - before[1]
+        if not searches:
+            raise SizingFailed("No search was answered; the server's lines above say why.")
+        return Size(
+            items=count,
+            cores=cores,
+            disk_bytes=disk_bytes,
+            memory_bytes=int(_scrape(port)["process_resident_memory_bytes"]),
+            ready_s=ready_s,
+            search_ms=(after[0] - before[0]) / searches * 1000,
+            photos_per_s=answered / seconds,
+        )
+
+
+@contextmanager
+def _server(index: IndexDirectory, cores: int) -> Iterator[tuple[int, float]]:
+    """A server held to some cores; gives its port and the seconds from start to ready."""
+    port = _free_port()
+    chosen = sorted(os.sched_getaffinity(0))[:cores]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CARSEARCH_")}
+    environment |= {"CARSEARCH_RUNTIME": "openvino", "CARSEARCH_LOG_LEVEL": "warning"}
+    command = [sys.executable, "-m", "service.cli", "serve", "--index", str(index.root), "--port", str(port)]
+    started = time.monotonic()
+    held = ["taskset", "--cpu-list", ",".join(map(str, chosen)), *command]
+    process = subprocess.Popen(held, env=environment)  # noqa: S603  # our own command line
+    try:
+        while not _is_ready(port):
+            if process.poll() is not None or time.monotonic() - started > READY_S:
+                raise SizingFailed("The server did not get ready; its lines above say why.")
+            time.sleep(0.02)
+        yield port, time.monotonic() - started
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _scrape(port: int) -> dict[str, float]:
+    families = text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+    return {
+        sample.name + sample.labels.get("stage", ""): sample.value
+        for family in families
+        for sample in family.samples
+        if "le" not in sample.labels
+    }
+
+
+def _histogram(port: int) -> tuple[float, float]:
+    """Seconds in the search stage so far, and searches."""
+    scraped = _scrape(port)
+    return scraped["carsearch_search_stage_seconds_sumsearch"], scraped["carsearch_search_stage_seconds_countsearch"]
+
+
+def _load(port: int, photos: Sequence[bytes], seconds: float) -> int:
+    """Searches answered in some seconds to clients in another process that ask again as soon as they are answered."""
+    context = multiprocessing.get_context("spawn")
+    answered = context.Queue()
+    generator = context.Process(target=_generate, args=(port, list(photos), seconds, answered))
+    generator.start()
+    count: int = answered.get(timeout=seconds + READY_S)
+    generator.join()
+    return count
+
+
+def _generate(port: int, photos: list[bytes], seconds: float, answered: "multiprocessing.Queue[int]") -> None:
+    bodies = [_form(photo) for photo in photos]
+    counts = [0] * CLIENTS
+    deadline = time.monotonic() + seconds
+
+    def ask(client: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        turn = client
+        while time.monotonic() < deadline:
+            connection.request("POST", "/search", *bodies[turn % len(bodies)])
+            response = connection.getresponse()
+            response.read()
+            counts[client] += response.status == 200
+            turn += 1
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answered.put(sum(counts))
+
+
+def _form(photo: bytes) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a multipart upload."""
+    boundary = "carsearch-sizing"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="photo.jpg"\r\n\r\n'
+    body = head.encode() + photo + f"\r\n--{boundary}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+def table_of(sizes: Sequence[Size]) -> Table:
+    """The measurements, a line each."""
+    table = Table("photos in gallery", "cores", "index on disk", "memory", "ready after", "search stage", "photos/s")
+    for size in sizes:
+        table.add_row(
+            f"{size.items:,}",
+            str(size.cores),
+            f"{size.disk_bytes / MIB:.0f} MiB",
+            f"{size.memory_bytes / MIB:.0f} MiB",
+            f"{size.ready_s:.1f} s",
+            f"{size.search_ms:.2f} ms",
+            f"{size.photos_per_s:.0f}",
+        )
+    return table
+
+
+def to_json(sizes: Sequence[Size]) -> list[dict[str, float]]:
+    """The measurements, for a file."""
+    return [asdict(size) for size in sizes]
+
+
+def middle(runs: Sequence[Sequence[Size]]) -> list[Size]:
+    """Of several runs the one with the median rate, for each size."""
+    return [sorted(column, key=lambda size: size.photos_per_s)[len(column) // 2] for column in zip(*runs, strict=True)]
