@@ -24,9 +24,8 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
-from indexer.build import RECIPE
 from indexer.gallery import GalleryItem, write_items
-from indexer.stores.faiss import FaissStore
+from indexer.stores.faiss import RECIPE, FaissStore
 from indexer.versions import INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
 from model.errors import CarsearchError

@@ -177,7 +177,9 @@ def _build(gallery: DemoGallery, index: IndexDirectory, embedder: Embedder) -> B
             time.sleep(POLL_S)
         except OSError as problem:  # of the index: photos that cannot be read are listed instead
             where = problem.filename or index.root
-            raise SettingsInvalid(f"{where} cannot be written ({problem.strerror}); name another directory.") from problem
+            raise SettingsInvalid(
+                f"{where} cannot be written ({problem.strerror}); name another directory."
+            ) from problem
     state = f"{built.embedded} embedded" if built.changed else "built before"
     say(f"gallery   {built.photos} rendered photos of {built.classes} classes, {state}; the index is in {index.root}")
     return built

@@ -1,11 +1,20 @@
 """Prometheus metrics of one server process; label names and, but for what is served, label values are fixed."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -25,6 +34,16 @@ WATCHED_CODES = ("internal", "overloaded", "deadline_exceeded", "not_ready")
 """What an alert asks for: the first error must show as growth, and not as a series that begins at 1."""
 
 STAGES = ("queue", "decode", "forward", "search", "total")
+
+
+CGROUPS = Path("/sys/fs/cgroup")
+LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
+"""Of version 2 and of version 1, as a container sees its own."""
+
+UNLIMITED_BYTES = 1 << 60
+
+# A time beside every counter and histogram, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the package does not say what it takes: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,8 @@ class Metrics:
         self._count_requests()
         self._count_work()
         self._count_index()
+        limit = self._gauge("carsearch_memory_limit_bytes", "Memory at which the container is killed, or +Inf")
+        limit.set(memory_limit_bytes())
         build = self._gauge("carsearch_build_info", "The program's version; always 1", ["version"])
         build.labels(__version__).set(1)
 
@@ -140,6 +161,18 @@ class Metrics:
         finally:
             for gauge in (self.evaluation_running, self.evaluation_photos, self.evaluation_done):
                 gauge.set(0)
+
+
+def memory_limit_bytes(cgroups: Path = CGROUPS) -> float:
+    """The memory that this container may use, infinite where there is no limit."""
+    for name in LIMIT_FILES:
+        try:
+            told = (cgroups / name).read_text().strip()
+        except OSError:
+            continue
+        if told.isdecimal() and int(told) < UNLIMITED_BYTES:  # version 1 has no word for "none", only a huge number
+            return int(told)
+    return math.inf
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

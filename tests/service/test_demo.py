@@ -304,7 +304,9 @@ def test_a_port_that_is_taken_is_told_before_anything_is_built(stand: Stand, tmp
 def test_a_directory_that_cannot_be_written_to_is_told(stand: Stand, tmp_path: Path) -> None:
     del stand
     (tmp_path / "file").write_text("no directory")
-    with pytest.raises(SettingsInvalid, match=r"/file/\w+ cannot be written \(Not a directory\); name another directory\."):
+    with pytest.raises(
+        SettingsInvalid, match=r"/file/\w+ cannot be written \(Not a directory\); name another directory\."
+    ):
         demo.run(DemoOptions(directory=tmp_path / "file", check=True))
 
 

@@ -1,16 +1,18 @@
 """What a scrape tells: of one index at a time, of every stage from the start, and of an evaluation while it runs."""
 
+import math
 import time
 from functools import partial
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service import __version__
-from service.metrics import STAGES, Metrics, ServedIndex
+from service.metrics import STAGES, Metrics, ServedIndex, memory_limit_bytes
 from tests.photos import car_photo, write_gallery
 from tests.servers import Server, running_server
 from tests.service.calls import evaluate_named, eventually, metric, search
@@ -112,3 +114,19 @@ def test_a_scrape_between_two_indexes_mixes_nothing() -> None:
         assert [sample.labels["version"] for sample in families["carsearch_index_info"]] == [f"v{number}"]
         for name in ("gallery_photos", "gallery_classes", "index_created_seconds"):
             assert [sample.value for sample in families[f"carsearch_{name}"]] == [number]
+
+
+@pytest.mark.parametrize(
+    ("file", "told", "limit_bytes"),
+    [
+        ("memory.max", "2147483648\n", 2**31),
+        ("memory.max", "max\n", math.inf),
+        ("memory/memory.limit_in_bytes", "1000000\n", 1_000_000),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", math.inf),
+        ("elsewhere", "1000", math.inf),
+    ],
+)
+def test_a_container_knows_its_memory_limit(tmp_path: Path, file: str, told: str, limit_bytes: float) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(told)
+    assert memory_limit_bytes(tmp_path) == limit_bytes
