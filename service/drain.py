@@ -29,6 +29,7 @@ class DrainingServer(uvicorn.Server):
         self._drain = drain
         self._drain_s = drain_s
         self._stop_at: float | None = None
+        self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         first = not self._drain.begun
@@ -40,6 +41,9 @@ class DrainingServer(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._stop_at is not None and time.monotonic() >= self._stop_at:
-            self.should_exit = True
+        if self._stop_at is not None:
+            if not self._told:  # here and not in the handler, which may have interrupted the log itself
+                log.info("draining: not ready any more, and stopping in %g s", self._drain_s)
+            self._told = True
+            self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
         return await super().on_tick(counter)
