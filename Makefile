@@ -2,6 +2,7 @@
 # make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
 # make test                                 install everything and run the tests
 # make check                                linters and types
+# make test-image                           build the CPU image without a container engine and try it (root, on Debian)
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
@@ -9,7 +10,7 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo train-demo gallery-named test check clean
+.PHONY: demo train-demo gallery-named test check test-image clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/carsearch demo --port $(PORT)
@@ -34,6 +35,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test-image:
+	docker/test-image.sh
 
 clean:
 	rm -rf "$(VENV)" "$(DEMO)" build *.egg-info

@@ -9,6 +9,7 @@ from model.errors import SettingsInvalid
 from service.app import create_app
 from service.drain import Drain, DrainingServer
 from service.logs import start_log
+from service.one_write import OneWriteProtocol
 from service.settings import Settings
 
 GRACE_S = 30
@@ -30,6 +31,7 @@ def make_server(settings: Settings) -> uvicorn.Server:
     drain = Drain()
     config = uvicorn.Config(
         create_app(settings, drain),
+        http=OneWriteProtocol,
         log_config=None,
         access_log=False,  # the guard writes one line a request, with the request's id
         timeout_graceful_shutdown=GRACE_S,

@@ -1,0 +1,121 @@
+"""docs/deploy.md, followed from its top: a real server, a real nginx, and jobs run without a Docker engine."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.nginx import ROOT, needs_nginx, port_of, running_nginx
+from tests.photos import write_gallery
+from tests.servers import clean_environment, running_server
+from tests.test_readme import commands
+
+DOCUMENT = ROOT / "docs" / "deploy.md"
+SCRIPT_S = 240
+STAND_IN = Path(__file__).with_name("stand_in_docker.py")
+
+needs_compose = pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
+
+
+def checkout(folder: Path) -> Path:
+    """What of the repository the commands need."""
+    folder.mkdir()
+    for name in ("docker-compose.yml", "docker", "service/demo_data/queries"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    return folder
+
+
+def install_stand_in(folder: Path) -> None:
+    """A program named docker."""
+    folder.mkdir()
+    program = folder / "docker"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def run(script: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Status and output of a shell script, which is ended with all that it started when it takes too long."""
+    started = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, _ = started.communicate(timeout=SCRIPT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)
+        printed, _ = started.communicate()
+    return started.returncode, printed
+
+
+def changed(text: str, changes: dict[str, str]) -> str:
+    """A text with some of its parts exchanged."""
+    for part, other in changes.items():
+        text = text.replace(part, other)
+    return text
+
+
+@needs_nginx
+@needs_compose
+def test_whoever_follows_the_document_from_the_top_gets_there(tmp_path: Path) -> None:
+    for number, (name, classes) in enumerate((("photos", 3), ("train", 4), ("val", 3))):
+        write_gallery(tmp_path / "srv" / name, classes=classes, photos=6, first_kind=10 * number)
+    install_stand_in(tmp_path / "bin")
+    volumes = tmp_path / "volumes"
+    index = volumes / "index"
+    index.mkdir(parents=True)
+    with (
+        running_server(index, tmp_path / "log", wait_ready=False) as server,
+        running_nginx(tmp_path / "nginx", [port_of(server.url)]) as nginx,
+    ):
+        steps = [
+            line.replace("/srv/", f"{tmp_path}/srv/").replace("8000", str(nginx.port)) for line in commands(DOCUMENT)
+        ]
+        script = "\n".join(["set -euo pipefail", 'curl() { command curl --fail-with-body -sS "$@"; }', *steps])
+        environment = clean_environment() | {
+            "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "STAND_IN_VOLUMES": str(volumes),
+            "STAND_IN_READY": f"{nginx.url}/readyz",
+        }
+        status, printed = run(script, checkout(tmp_path / "checkout"), environment)
+        assert status == 0, printed
+        assert server.client.get("/info").json()["photos"] == 18
+    assert len(steps) >= 25
+    assert "264 rendered photos" in printed
+    assert printed.count("CURRENT is now") == 2
+    assert '"photos":18' in printed
+
+
+@needs_compose
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "docker compose up -d --wiat",
+        "docker compose run --rm idexer",
+        "docker compose up -d --scale serch=3",
+        "docker compose lgos",
+        "docker volume ls",
+    ],
+)
+def test_a_command_that_does_not_fit_the_compose_file_is_found(tmp_path: Path, wrong: str) -> None:
+    """The stand-in's negative control."""
+    install_stand_in(tmp_path / "bin")
+    environment = clean_environment() | {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "STAND_IN_VOLUMES": str(tmp_path / "volumes"),
+        "STAND_IN_READY": "http://127.0.0.1:9/",
+    }
+    folder = checkout(tmp_path / "checkout")
+    done = subprocess.run(["bash", "-c", wrong], cwd=folder, env=environment, capture_output=True, check=False)
+    assert done.returncode != 0

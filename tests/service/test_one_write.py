@@ -1,0 +1,67 @@
+"""An answer leaves the process in one piece: what is killed between its header and its body cannot be asked again."""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+
+from service.one_write import OneWriteProtocol
+
+
+class Recorder(asyncio.Transport):
+    """A transport that notes each write."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Not used."""
+
+    def resume_reading(self) -> None:
+        """Not used."""
+
+    def pause_reading(self) -> None:
+        """Not used."""
+
+
+async def app(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"whole"})
+
+
+async def answer(request: bytes) -> Recorder:
+    """What the protocol writes for a request."""
+    config = uvicorn.Config(app, http=OneWriteProtocol, log_config=None)
+    config.load()
+    recorder = Recorder()
+    protocol = OneWriteProtocol(config, uvicorn.server.ServerState(), {})
+    protocol.connection_made(recorder)
+    protocol.data_received(request)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    return recorder
+
+
+def test_header_and_body_are_one_write() -> None:
+    recorder = asyncio.run(answer(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    (written,) = recorder.writes
+    assert written.startswith(b"HTTP/1.1 200")
+    assert written.endswith(b"\r\n\r\nwhole")
+
+
+def test_a_connection_that_is_closed_after_its_answer_has_sent_it_first() -> None:
+    recorder = asyncio.run(answer(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    assert recorder.closed
+    assert b"".join(recorder.writes).endswith(b"\r\n\r\nwhole")
