@@ -9,6 +9,7 @@
 #       empty /tmp; but on the host's network. A signal to this script goes to the command, whose status is passed on.
 #
 # PYTHON_IMAGE in the environment names another base. The one made here has Debian's python3, not the public image's.
+# Layers stay for the next build; "buildah rmi --prune" throws away those that no image has.
 # The certificates and pip's configuration of this machine are lent to the build, so that its mirrors work there as well.
 set -euo pipefail
 
