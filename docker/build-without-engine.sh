@@ -99,9 +99,10 @@ build() {  # NAME DOCKERFILE OPTIONS...
   if [ -d /etc/ssl/certs ]; then mounts+=(-v /etc/ssl/certs:/etc/ssl/certs:ro); fi
   buildah containers --quiet | sort >"$scratch/containers"
   containers_before=$scratch/containers
-  # docker's own format, because the other one has no HEALTHCHECK; layers are kept for the next build.
+  # docker's own format, because the other one has no HEALTHCHECK; layers are kept for the next build. The label is for
+  # buildah 1.28, which takes a LABEL of an ARG from an earlier build, whatever the argument is now.
   attend buildah build --isolation chroot --network host --format docker --layers --build-arg PYTHON_IMAGE="$base" \
-    "${mounts[@]}" "$@" -t "$name" -f "$file" "$here" 9>&-
+    --label carsearch.build-options="$*" "${mounts[@]}" "$@" -t "$name" -f "$file" "$here" 9>&-
 }
 
 # In a mount namespace of its own: makes a container's root file system what a read-only container sees, and becomes the

@@ -112,6 +112,7 @@ def test_every_service_is_held_short(services: dict[str, Any], name: str) -> Non
     assert set(service["logging"]["options"]) == {"max-size", "max-file"}
     assert service["restart"] == ("no" if name in JOBS else "unless-stopped")
     assert not {"privileged", "cap_add", "devices", "pid", "ipc", "userns_mode"} & set(service)
+    assert (service["healthcheck"]["test"] == ["NONE"]) is (name in JOBS)
     if name in OURS:
         assert (service["init"], service["user"]) == (True, "10001:10001")
 
