@@ -36,7 +36,8 @@ def test_a_server_that_drains_says_so_goes_on_answering_and_ends_at_a_second_sig
         assert server.client.get("/livez").status_code == 200
         assert search(server, car_photo(1, 0))["nearest"]["class"] == "car 1"
         assert metric(server, "carsearch_draining") == 1
-        assert f"draining: not ready any more, and stopping in {LONG} s" in server.log
+        told = f"draining: not ready any more, and stopping in {LONG} s"
+        eventually(lambda: told in server.log, "the log tells")
         # A connection that is kept would be closed under the next request on it.
         assert server.client.get("/livez").headers["connection"] == "close"
         server.process.send_signal(second)
