@@ -6,15 +6,10 @@ on a small machine. The photos are the demo's; what the embeddings are does not 
 
 import http.client
 import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,24 +19,17 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
+from bench.serving import READY_S, ServerFailed, running_server
 from indexer.gallery import GalleryItem, write_items
 from indexer.stores.faiss import RECIPE, FaissStore
 from indexer.versions import INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
-from model.errors import CarsearchError
 from service.demo_gallery import DemoGallery
 
 PHOTOS_A_CLASS = 100
 CLIENTS = 8
-READY_S = 120.0
 WARM_UP_S = 2.0
 MIB = 1 << 20
-
-
-class SizingFailed(CarsearchError):
-    """The server that was to be measured did not get ready, or refused a search."""
-
-    code = "sizing_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +46,7 @@ class Size:
 
 
 def measure(items: Sequence[int], cores: Sequence[int], seconds: float, model: str = "resnet18") -> list[Size]:
-    """Measures every number of items on every number of cores; raises SizingFailed."""
+    """Measures every number of items on every number of cores; raises ServerFailed."""
     embedder = Embedder.load(model, "openvino")
     gallery = DemoGallery.load()
     photos = [(gallery.directory / query.file).read_bytes() for query in gallery.queries]
@@ -109,14 +97,14 @@ def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int) -> No
 def _measure_one(
     index: IndexDirectory, count: int, disk_bytes: int, cores: int, photos: Sequence[bytes], seconds: float
 ) -> Size:
-    with _server(index, cores) as (port, ready_s):
+    with running_server(index.root, cores, RUNTIME="openvino") as (port, ready_s):
         _load(port, photos, WARM_UP_S)
         before = _histogram(port)
         answered = _load(port, photos, seconds)
         after = _histogram(port)
         searches = after[1] - before[1]
         if not searches:
-            raise SizingFailed("No search was answered; the server's lines above say why.")
+            raise ServerFailed("No search was answered; the server's lines above say why.")
         return Size(
             items=count,
             cores=cores,
@@ -126,43 +114,6 @@ def _measure_one(
             search_ms=(after[0] - before[0]) / searches * 1000,
             photos_per_s=answered / seconds,
         )
-
-
-@contextmanager
-def _server(index: IndexDirectory, cores: int) -> Iterator[tuple[int, float]]:
-    """A server held to some cores; gives its port and the seconds from start to ready."""
-    port = _free_port()
-    chosen = sorted(os.sched_getaffinity(0))[:cores]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CARSEARCH_")}
-    environment |= {"CARSEARCH_RUNTIME": "openvino", "CARSEARCH_LOG_LEVEL": "warning"}
-    command = [sys.executable, "-m", "service.cli", "serve", "--index", str(index.root), "--port", str(port)]
-    started = time.monotonic()
-    held = ["taskset", "--cpu-list", ",".join(map(str, chosen)), *command]
-    process = subprocess.Popen(held, env=environment)  # noqa: S603  # our own command line
-    try:
-        while not _is_ready(port):
-            if process.poll() is not None or time.monotonic() - started > READY_S:
-                raise SizingFailed("The server did not get ready; its lines above say why.")
-            time.sleep(0.02)
-        yield port, time.monotonic() - started
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
-    except httpx.TransportError:
-        return False
 
 
 def _scrape(port: int) -> dict[str, float]:

@@ -6,10 +6,7 @@ figures are for reading side by side within one run.
 
 import argparse
 import json
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +17,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from bench.serving import running_server
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.data import read_items
@@ -28,8 +26,6 @@ from model.preprocess import decode, fit
 from service.engine import Engine
 
 Value = TypeVar("Value")
-
-READY_S = 60
 
 
 def median_ms(work: Callable[[Value], object], values: Sequence[Value]) -> float:
@@ -75,29 +71,8 @@ def measure(gallery: Path, model: Path, queries: int) -> dict[str, float]:
 
 def over_http(index: Path, photos: list[bytes]) -> float:
     """Median time of a lone client's POST /search to a server process, in milliseconds."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "service.cli", "serve", "--index", str(index), "--port", port]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:  # noqa: S603  # our own program
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-                _wait(client)
-                return median_ms(lambda photo: client.post("/search", files={"file": photo}).raise_for_status(), photos)
-        finally:
-            server.terminate()
-
-
-def _wait(client: httpx.Client) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        try:
-            if client.get("/readyz").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the server was not ready in time")
+    with running_server(index) as (port, _), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        return median_ms(lambda photo: client.post("/search", files={"file": photo}).raise_for_status(), photos)
 
 
 def main() -> None:

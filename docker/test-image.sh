@@ -91,7 +91,7 @@ for path in $mine; do
 done
 odd=$(find / -xdev -type f -perm /6000 2>/dev/null | head -n 1)
 [ -z "$odd" ] || wrong "$odd runs as somebody else"
-cached=$(find / -xdev \( -path '*/.cache/*' -o -path /root/.cache \) 2>/dev/null | head -n 1)
+cached=$(find / -xdev -name .cache 2>/dev/null | head -n 1)
 [ -z "$cached" ] || wrong "there is a cache: $cached"
 /opt/carsearch/bin/python -c '
 import importlib.util, pathlib

@@ -29,7 +29,8 @@ MAX_ZIP_TAIL = 76 + 22 + 0xFFFF  # the records of zip64, the record that ends th
 MAX_ZIP_ENTRY_BYTES = 4096
 UNICODE_PATH_EXTRA = 0x7075
 NOT_A_FILE = ("not_a_file", "Links and special files are not followed.")
-# What the two readers of the standard library raise on bytes that somebody meant to be damaged.
+# What the two readers of the standard library raise on bytes that somebody meant to be damaged. (zipfile raises
+# NotImplementedError for a method of compression that it does not know.)
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, KeyError, IndexError,
     NotImplementedError, OverflowError, RecursionError, MemoryError,

@@ -57,12 +57,17 @@ def running_server(index: Path, log_path: Path, wait_ready: bool = True, **setti
             wait_for(server, "/readyz" if wait_ready else "/livez")
             yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process by SIGTERM, and by force when it does not end."""
+    process.terminate()
+    try:
+        process.wait(timeout=40)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for(server: Server, path: str) -> None:

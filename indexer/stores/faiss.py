@@ -147,7 +147,7 @@ class FaissStore:
     def _candidates(self, queries: Embeddings, fetch: int, among: Rows | None) -> tuple[npt.NDArray[np.float32], Rows]:
         if among is not None:
             # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
-            selected: Any = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]  # as SWIG
+            selected: Any = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]  # SWIG takes what the stubs do not
             return self._index.search(queries, fetch, params=selected)  # type: ignore[no-any-return]
         if fetch > GPU_MAX_K or not gpus():
             return self._index.search(queries, fetch)  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.servers import Server, free_port, wait_for
+from tests.servers import Server, free_port, stop, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MONITORING = ROOT / "docker" / "monitoring"
@@ -154,9 +154,4 @@ def running_prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometh
             wait_for(Server(str(client.base_url), process, log_path, client), "/-/ready")
             yield Prometheus(process, client)
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
