@@ -1,4 +1,6 @@
-"""The header of an answer and its body in one write: whoever kills this process meets both or none of them.
+"""HTTP/1.1 on the wire: requests with a head of bounded size, answers in one write.
+
+A header and its body leave together: whoever kills this process meets both or none of them.
 
 uvicorn writes them one after the other. A proxy that has the header alone passes it on, and can no longer ask another
 replica when the body never comes: with two writes one kill in thirty lost a search.
@@ -7,14 +9,42 @@ replica when the body never comes: with two writes one kill in thirty lost a sea
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 32 << 10
+"""Of a request line and its headers, for which the parser itself has no limit."""
 
 
-class OneWriteProtocol(H11Protocol):
+class OneWriteProtocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, over a transport that sends at the end of the event loop's turn."""
+
+    _in_head = True
+    _head_bytes = 0
+    _turns = 0
+    """Heads and bodies completed: a chunk in which nothing was is part of one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(cast(asyncio.Transport, _Gathering(transport, self.loop)))
+
+    def data_received(self, data: bytes) -> None:
+        turns = self._turns
+        super().data_received(data)
+        if self._in_head and self._turns == turns:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The request's headers are too large.")
+
+    def on_headers_complete(self) -> None:
+        self._turn(in_head=False)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._turn(in_head=True)
+        super().on_message_complete()
+
+    def _turn(self, in_head: bool) -> None:
+        self._in_head, self._head_bytes = in_head, 0
+        self._turns += 1
 
 
 class _Gathering:

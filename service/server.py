@@ -32,6 +32,8 @@ def make_server(settings: Settings) -> uvicorn.Server:
     config = uvicorn.Config(
         create_app(settings, drain),
         http=OneWriteProtocol,
+        loop="uvloop",
+        ws="none",
         log_config=None,
         access_log=False,  # the guard writes one line a request, with the request's id
         timeout_graceful_shutdown=GRACE_S,

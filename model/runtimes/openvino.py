@@ -14,11 +14,11 @@ from model.runtimes.turnstile import Turnstile
 
 
 class OpenVINORuntime:
-    """A compiled graph that takes one photo at a time.
+    """A graph that takes one photo at a time, compiled twice: all cores on one photo, and one core for each of several.
 
     The batch shape is 1 wherever a photo is embedded: kernels for other shapes sum in another order, and the same photo
-    would then get other bits in the index than in a query. On CPUs an fp32 graph is as fast so; inside one photo it
-    runs on all cores, so that a second request in flight gains nothing, and an interrupted one has left nothing behind.
+    would then get other bits in the index than in a query. On CPUs they are no faster either: several photos at once on
+    a core each give more than one batch on all cores.
     """
 
     name = "openvino"
@@ -28,34 +28,59 @@ class OpenVINORuntime:
     ) -> None:
         self.precision, path = _choose(directory, card, precision)
         core = ov.Core()
-        options: dict[str, str] = {
-            # Without the hint what is not int8 runs in bf16 on CPUs that have it, and parity is lost silently.
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(len(os.sched_getaffinity(0))),
-        }
-        if cache_dir is not None:
-            options["CACHE_DIR"] = str(cache_dir)
+        self._streams = len(os.sched_getaffinity(0))
         try:
-            compiled = core.compile_model(core.read_model(path), "CPU", options)
+            graph = core.read_model(path)
+            alone = core.compile_model(graph, "CPU", _options(1, cache_dir))
+            together = core.compile_model(graph, "CPU", _options(self._streams, cache_dir))
         except RuntimeError as problem:
             raise ModelInvalid(f"{path} is not a graph that OpenVINO can read.") from problem
-        self.dim = int(compiled.output(0).shape[-1])
-        self._expected = tuple(int(side) for side in compiled.input(0).shape)
+        self.dim = int(alone.output(0).shape[-1])
+        self._expected = tuple(int(side) for side in alone.input(0).shape)
         if self._expected != (1, card.input.crop, card.input.crop, 3):
             raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
-        self._request = compiled.create_infer_request()
+        self._alone = alone.create_infer_request()
+        self._together = [together.create_infer_request() for _ in range(self._streams)]
         self._turnstile = Turnstile()
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
         embeddings = np.empty((len(crops), self.dim), np.float32)
-        for row in range(len(crops)):
-            # One turn a photo: a search does not wait until an evaluation beside it has embedded its batch.
+        for start in range(0, len(crops), self._streams):
+            part = slice(start, start + self._streams)
+            # One turn a handful: a search does not wait until an evaluation beside it has embedded its batch.
             with self._turnstile.turn():
-                self._request.infer({0: ov.Tensor(crops[row : row + 1])}, share_inputs=True)
-                embeddings[row] = self._request.get_output_tensor(0).data[0]
+                self._embed_few(crops[part], embeddings[part])
         return embeddings
+
+    def _embed_few(self, crops: Pixels, embeddings: npt.NDArray[np.float32]) -> None:
+        """At most as many photos as cores; a few on many cores are sooner done one after the other on all of them."""
+        inputs = [{0: ov.Tensor(crops[row : row + 1])} for row in range(len(crops))]
+        if 2 * len(crops) <= self._streams or self._streams == 1:
+            for row, photo in enumerate(inputs):
+                self._alone.infer(photo, share_inputs=True)
+                embeddings[row] = self._alone.get_output_tensor(0).data[0]
+            return
+        started = []
+        try:
+            for request, photo in zip(self._together, inputs, strict=False):
+                request.start_async(photo, share_inputs=True)
+                started.append(request)
+        finally:  # also when this thread was interrupted: the next turn finds nothing running
+            for request in started:
+                request.wait()
+        for row, request in enumerate(started):
+            embeddings[row] = request.get_output_tensor(0).data[0]
+
+
+def _options(streams: int, cache_dir: Path | None) -> dict[str, str]:
+    options = {
+        # Without the hint what is not int8 runs in bf16 on CPUs that have it, and parity is lost silently.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": str(streams),
+        "INFERENCE_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+    }
+    return options if cache_dir is None else {**options, "CACHE_DIR": str(cache_dir)}
 
 
 def _choose(directory: Path, card: Card, precision: str | None) -> tuple[str, Path]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from model import preprocess
 from model.card import InputSpec
 from model.errors import (
     EmptyFile,
@@ -315,3 +316,40 @@ def test_fit_is_torchvisions_resize_and_center_crop_bit_for_bit(width: int, heig
     resize = transforms.Resize(spec[0], transforms.InterpolationMode.BILINEAR, antialias=True)
     reference = transforms.CenterCrop(spec[1])(resize(Image.fromarray(pixels)))
     assert np.array_equal(fit(pixels, InputSpec(*spec)), np.asarray(reference))
+
+
+@given(
+    width=st.integers(16, 70),
+    height=st.integers(16, 70),
+    subsampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    quality=st.integers(5, 100),
+    progressive=st.booleans(),
+    mode=st.sampled_from(["RGB", "L"]),
+    orientation=st.integers(0, 9),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None)
+def test_the_direct_way_of_a_jpeg_gives_the_bits_of_pillow(
+    width: int, height: int, subsampling: str, quality: int, progressive: bool, mode: str, orientation: int, seed: int
+) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    exif = Image.Exif()
+    if orientation:
+        exif[preprocess.EXIF_ORIENTATION] = orientation
+    buffer = io.BytesIO()
+    options = {"quality": quality, "subsampling": subsampling, "progressive": progressive, "exif": exif}
+    Image.fromarray(noise).convert(mode).save(buffer, "JPEG", **options)
+    data = buffer.getvalue()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess, "simplejpeg", None)
+        by_pillow = decode(data)
+    direct = preprocess._decode_plain_jpeg(data, preprocess._check_header(data))
+    assert direct is not None
+    np.testing.assert_array_equal(direct, by_pillow)
+
+
+def test_a_jpeg_that_is_cut_off_is_left_to_pillow_and_refused() -> None:
+    data = car_photo()[:-200]
+    assert preprocess._decode_plain_jpeg(data, preprocess._check_header(data)) is None
+    with pytest.raises(ImageUndecodable):
+        decode(data)

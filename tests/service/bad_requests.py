@@ -102,7 +102,7 @@ ADDRESSES = [
     BadRequest("an unknown address", "not_found", "GET", f"/{SECRET}", {}),
     BadRequest("a trailing slash", "not_found", "GET", "/gallery/", {}),
     BadRequest("the wrong method", "method_not_allowed", "GET", "/search", {}),
-    BadRequest("an unknown method", "method_not_allowed", "BREW", "/livez", {}),
+    BadRequest("an unknown method", "method_not_allowed", "REPORT", "/livez", {}),
     BadRequest("the image of an unknown photo", "unknown_item", "GET", f"/gallery/{SECRET}.jpg/image", {}),
     BadRequest("an id that climbs", "unknown_item", "GET", "/gallery/%2e%2e%2f%2e%2e%2fetc%2fpasswd/image", {}),
     BadRequest("an absolute id", "unknown_item", "GET", "/gallery/%2Fetc%2Fpasswd/image", {}),

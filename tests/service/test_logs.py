@@ -34,7 +34,7 @@ def test_each_request_is_one_line_of_json_and_holds_nothing_that_was_sent(
         server.client.get("/" + quote(SENT))
         for _ in range(3):
             server.client.get("/livez")
-        server.client.request("BREW", "/readyz")
+        server.client.request("REPORT", "/readyz")
     log = server.log
     requests = [line for line in lines(log) if line["message"] == "request"]
     # The polls by which the test waited for the server are no lines, but for those before it was ready.
@@ -57,7 +57,7 @@ def test_each_request_is_one_line_of_json_and_holds_nothing_that_was_sent(
     assert first["took_ms"] >= sum(first["stages_ms"].values())
     assert len(photo) < first["received_bytes"] < len(photo) + 1000
     assert {line["level"] for line in requests} == {"info"}
-    for sent in ("아반떼", "\\uc544", "BREW", quote("아반떼")):
+    for sent in ("아반떼", "\\uc544", "REPORT", quote("아반떼")):
         assert sent not in log
 
 

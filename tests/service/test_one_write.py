@@ -35,22 +35,28 @@ class Recorder(asyncio.Transport):
         """Not used."""
 
 
-async def app(_scope: Any, _receive: Any, send: Any) -> None:
+async def app(_scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
     await send({"type": "http.response.body", "body": b"whole"})
 
 
-async def answer(request: bytes) -> Recorder:
-    """What the protocol writes for a request."""
+async def answer(*chunks: bytes) -> Recorder:
+    """What the protocol writes for what arrives in these chunks."""
     config = uvicorn.Config(app, http=OneWriteProtocol, log_config=None)
     config.load()
     recorder = Recorder()
     protocol = OneWriteProtocol(config, uvicorn.server.ServerState(), {})
     protocol.connection_made(recorder)
-    protocol.data_received(request)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    protocol.connection_lost(None)
+    for chunk in chunks:
+        if not recorder.closed:
+            protocol.data_received(chunk)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    closed = recorder.closed
+    protocol.connection_lost(None)  # which closes what is still open
+    recorder.closed = closed
     return recorder
 
 
@@ -65,3 +71,17 @@ def test_a_connection_that_is_closed_after_its_answer_has_sent_it_first() -> Non
     recorder = asyncio.run(answer(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
     assert recorder.closed
     assert b"".join(recorder.writes).endswith(b"\r\n\r\nwhole")
+
+
+def test_a_head_without_an_end_is_refused() -> None:
+    endless = [b"GET / HTTP/1.1\r\n", *[b"X-More: " + b"x" * 1000 + b"\r\n"] * 40]
+    recorder = asyncio.run(answer(*endless))
+    assert recorder.closed
+    assert b"".join(recorder.writes).startswith(b"HTTP/1.1 400")
+
+
+def test_bodies_and_many_requests_do_not_count_as_a_head() -> None:
+    upload = [b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 80000\r\n\r\n", b"a" * 40_000, b"a" * 40_000]
+    recorder = asyncio.run(answer(*upload, *[b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] * 40, *upload))
+    assert not recorder.closed
+    assert b"".join(recorder.writes).count(b"HTTP/1.1 200") == 42
