@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from indexer.stores.faiss import refuse_two_distributions
 from model.errors import SettingsInvalid
 from service import __version__, problems
+from service.batching import Batcher
 from service.drain import Drain
 from service.evaluations import Evaluations
 from service.guard import Guard
@@ -48,12 +49,14 @@ def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Trac
     for name, directory in (("state_dir", settings.state_dir), ("cache_dir", settings.cache_dir)):
         if directory is not None:
             _assert_writable(name, directory, make=True)
+    pool = WorkPool(settings, metrics)
     state = State(
         settings=settings,
         metrics=metrics,
         serving=Serving(settings, metrics),
-        pool=WorkPool(settings, metrics),
-        evaluations=Evaluations(settings, metrics),
+        pool=pool,
+        batcher=Batcher(metrics),
+        evaluations=Evaluations(settings, metrics, lambda: pool.busy),
         drain=drain,
     )
 

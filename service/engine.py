@@ -17,7 +17,8 @@ from model.card import FP32, card_sha256
 from model.data import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, IndexInvalid, InvalidK, ModelMismatch
-from model.metrics import Embeddings
+from model.metrics import Embeddings, Rows
+from model.preprocess import Pixels
 from service.schemas import Hit, Versions
 
 MAX_K = 100
@@ -29,6 +30,15 @@ class SearchResult:
 
     hits: list[Hit]
     stages_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A decoded photo, uint8 (S, S, 3), and what is asked: the k nearest, among some rows int64 (n,) or among all."""
+
+    crop: Pixels
+    k: int
+    among: Rows | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,27 +106,43 @@ class Engine:
 
         Raises InvalidK, UnknownClass or ImageRejected.
         """
+        started = time.perf_counter()
+        query = self.query(data, k, labels)
+        decode_ms = (time.perf_counter() - started) * 1000
+        (hits,), shared_ms = self.answer([query])
+        return SearchResult(hits, {"decode": decode_ms, **shared_ms})
+
+    def query(self, data: bytes, k: int, labels: Sequence[str] = ()) -> Query:
+        """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""
         if not 1 <= k <= MAX_K:
             raise InvalidK(f"k must be a whole number from 1 to {MAX_K}.")
-        started = time.perf_counter()
         crop = self.embedder.prepare(data)
-        decoded = time.perf_counter()
-        embedding = self.embedder.embed_crops(crop[None])[0]
-        embedded = time.perf_counter()
-        hits = self.nearest(embedding, k, labels)
-        searched = time.perf_counter()
-        moments = (started, decoded, embedded, searched)
-        stages = zip(("decode", "forward", "search"), np.diff(moments) * 1000, strict=True)
-        return SearchResult(hits, {stage: float(duration) for stage, duration in stages})
+        return Query(crop, k, self.items.rows_of([normalise_label(label) for label in labels]) if labels else None)
 
-    def nearest(self, embedding: Embeddings, k: int, labels: Sequence[str] = ()) -> list[Hit]:
-        """The k nearest photos to an embedding float32 (D,)."""
-        among = self.items.rows_of([normalise_label(label) for label in labels]) if labels else None
-        found = self.store.search(embedding[None], k, among=among)
-        rows = found.rows[0][found.rows[0] >= 0]
-        items = self.items.at(rows.tolist())
-        scores = found.scores[0, : len(rows)].tolist()
-        return [_hit(rank, item, score) for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1)]
+    def answer(self, queries: Sequence[Query]) -> tuple[list[list[Hit]], dict[str, float]]:
+        """The hits of each query, in one forward pass; and the milliseconds of `forward` and `search`."""
+        started = time.perf_counter()
+        embeddings = self.embedder.embed_crops(np.stack([query.crop for query in queries]))
+        embedded = time.perf_counter()
+        hits = self._nearest(embeddings, queries)
+        searched = time.perf_counter()
+        return hits, {"forward": (embedded - started) * 1000, "search": (searched - embedded) * 1000}
+
+    def _nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Float32 (B, D) and their queries; those that are searched among the whole gallery in one call."""
+        rows: list[list[int]] = [[] for _ in queries]
+        scores: list[list[float]] = [[] for _ in queries]
+        whole = [place for place, query in enumerate(queries) if query.among is None]
+        calls = [whole] if whole else []
+        calls += [[place] for place, query in enumerate(queries) if query.among is not None]
+        for places in calls:
+            most = max(queries[place].k for place in places)
+            found = self.store.search(embeddings[places], most, among=queries[places[0]].among)
+            for place, near, near_scores in zip(places, found.rows, found.scores, strict=True):
+                rows[place] = near[near >= 0][: queries[place].k].tolist()
+                scores[place] = near_scores[: len(rows[place])].tolist()
+        items = iter(self.items.at([row for near in rows for row in near]))
+        return [[_hit(rank, next(items), score) for rank, score in enumerate(near, 1)] for near in scores]
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""

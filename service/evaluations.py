@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +29,7 @@ from service.settings import Settings
 IDENTITY = re.compile(r"[0-9a-f]{32}")
 KEPT_RECORDS = 100
 RECORD_INTERVAL_S = 0.5
+MAX_YIELD_S = 0.5
 log = logging.getLogger("carsearch")
 
 
@@ -40,9 +41,10 @@ class EvaluationInput:
 
 
 class Evaluations:
-    """Starts, records and answers for evaluations."""
+    """Starts, records and answers for evaluations; `searching` says whether there are searches to yield to."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, searching: Callable[[], bool] = lambda: False) -> None:
+        self._searching = searching
         self._private = tempfile.mkdtemp(prefix="carsearch-") if settings.state_dir is None else None
         self._directory = Path(self._private or settings.state_dir or ".") / "evaluations"
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -120,6 +122,7 @@ class Evaluations:
             before = done
             if self._stopping or self._marker(record.id).exists():
                 raise EvaluationCancelled("The evaluation was cancelled.")
+            self._let_searches_pass()
             if time.monotonic() - told >= RECORD_INTERVAL_S:
                 told = time.monotonic()
                 self._try_write(record.model_copy(update={"done": done, "total": total}))
@@ -127,6 +130,12 @@ class Evaluations:
         gallery = engine.served if record.mode == "gallery" else None
         with self._metrics.evaluating(len(data.photos)):
             return evaluate(data.photos, engine.embedder, gallery=gallery, skipped=data.skipped, progress=progress)
+
+    def _let_searches_pass(self) -> None:
+        """Between two batches an evaluation waits until nobody searches, but it is not stopped by a busy server."""
+        patience = time.monotonic() + MAX_YIELD_S
+        while self._searching() and not self._stopping and time.monotonic() < patience:
+            time.sleep(0.001)
 
     def read(self, identity: str) -> EvaluationRecord:
         """The record of an evaluation of any replica; raises UnknownEvaluation."""

@@ -30,47 +30,82 @@ class WorkPool:
     async def run(self, work: Callable[[], Result], request: Request) -> tuple[Result, float]:
         """Runs `work` in a thread; returns its result and how long it waited for one, in milliseconds.
 
-        Raises Overloaded when the queue is full, DeadlineExceeded when the answer would come too late, ClientDisconnect
-        when nobody waits for it any more. Work that is still waiting then is never started.
+        Raises as `begin` does. Work that has begun when nobody waits for it any more goes on until it ends.
+        """
+
+        def whole(reply: "Future[Result]") -> None:
+            if reply.set_running_or_notify_cancel():
+                reply.set_result(work())
+
+        return await self.begin(whole, request)
+
+    async def begin(self, work: Callable[["Future[Result]"], None], request: Request) -> tuple[Result, float]:
+        """Runs `work` in a thread; it answers the future that it is given, or has another thread answer it later.
+
+        Returns the answer and how long it waited for a thread, in milliseconds. Raises what `work` raises or answers,
+        Overloaded when the queue is full, DeadlineExceeded when the answer would come too late, ClientDisconnect when
+        nobody waits for it any more; then the future is cancelled, unless somebody has marked it as running.
         """
         if self._inside >= self._limit:
             raise Overloaded("The server has more searches than it can answer; try again in a moment.")
         accepted = time.perf_counter()
+        waited_ms = 0.0
 
-        def timed() -> tuple[Result, float]:
+        def timed(reply: "Future[Result]") -> None:
+            nonlocal waited_ms
             waited_ms = (time.perf_counter() - accepted) * 1000
-            self._waiting.dec()
-            with self._running.track_inprogress():
-                return work(), waited_ms
+            work(reply)
 
         running = asyncio.wrap_future(self._submit(timed))
         try:
             async with asyncio.timeout(self._deadline_s):
                 if not await done_while_connected(request, running):
                     raise ClientDisconnect
-                return running.result()
+                return running.result(), waited_ms
         except TimeoutError as problem:
             raise DeadlineExceeded("The answer was not ready in time; try again in a moment.") from problem
         finally:
             running.cancel()
 
-    def _submit(self, work: Callable[[], Result]) -> "Future[Result]":
+    def _submit(self, work: Callable[["Future[Result]"], None]) -> "Future[Result]":
         loop = asyncio.get_running_loop()
+        reply: Future[Result] = Future()
+
+        def begin() -> None:
+            self._waiting.dec()
+            self._running.inc()
+            try:
+                work(reply)
+            except BaseException as problem:
+                if not reply.done():
+                    reply.set_exception(problem)
 
         def leave() -> None:
             self._inside -= 1
 
-        def ended(working: "Future[Result]") -> None:
-            if working.cancelled():  # it never left the queue by itself
-                self._waiting.dec()
-            # Work that nobody waits for any more still has its thread: it counts until the thread is free.
+        def end(_thread: object = None) -> None:
+            self._running.dec()
             loop.call_soon_threadsafe(leave)
+
+        def answered(reply: "Future[Result]") -> None:
+            if not reply.cancelled():
+                end()
+            elif working.cancel():  # it never left the queue by itself
+                self._waiting.dec()
+                loop.call_soon_threadsafe(leave)
+            else:  # work that nobody waits for any more still has its thread: it counts until the thread is free
+                working.add_done_callback(end)
 
         self._inside += 1
         self._waiting.inc()
-        working = self._threads.submit(work)
-        working.add_done_callback(ended)
-        return working
+        working = self._threads.submit(begin)
+        reply.add_done_callback(answered)
+        return reply
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to be answered; may be asked from any thread."""
+        return self._inside > 0
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.batching import Batcher
 from service.drain import Drain
 from service.evaluations import Evaluations
 from service.metrics import Metrics
@@ -21,11 +22,12 @@ class State:
     metrics: Metrics
     serving: Serving
     pool: WorkPool
+    batcher: Batcher
     evaluations: Evaluations
     drain: Drain
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:  # FastAPI would send a plain function to a thread, and wait for it
     state: State = request.app.state.parts
     return state
 

@@ -5,6 +5,7 @@ syntax (python-multipart) into memory or into one unlinked file.
 """
 
 import logging
+from collections.abc import AsyncIterator
 from typing import BinaryIO
 
 from fastapi import Request
@@ -66,7 +67,16 @@ class _Parts:
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._wanted:
-            self.received += data[start:end]
+            self.received += memoryview(data)[start:end]
+
+
+async def receive_bytes(request: Request, field: str) -> bytes:
+    """The file part named `field`, in memory; raises as `receive_file` does."""
+    parts = _Parts(field)
+    async for _ in _parsed(request, parts):
+        pass  # a photo is small enough to be collected
+    _refuse_incomplete(parts, len(parts.received))
+    return bytes(parts.received)
 
 
 async def receive_file(request: Request, field: str, sink: BinaryIO) -> int:
@@ -76,23 +86,33 @@ async def receive_file(request: Request, field: str, sink: BinaryIO) -> int:
     the sink is full, and whatever the guard raises for a body that is too large or too slow.
     """
     parts = _Parts(field)
-    parser = _parser(request, parts)
     size = 0
+    async for _ in _parsed(request, parts):
+        if len(parts.received) >= WRITE_BYTES:
+            size += await _flush(parts, sink)
+    size += await _flush(parts, sink)
+    _refuse_incomplete(parts, size)
+    return size
+
+
+async def _parsed(request: Request, parts: _Parts) -> AsyncIterator[None]:
+    """Feeds the body into the parser; gives control back after each chunk."""
+    parser = _parser(request, parts)
     async for chunk in request.stream():
         try:
             parser.write(chunk)
         except FormParserError as problem:
             raise MalformedMultipart("The multipart body does not follow its syntax.") from problem
-        if len(parts.received) >= WRITE_BYTES:
-            size += await _flush(parts, sink)
-    size += await _flush(parts, sink)
+        yield
+
+
+def _refuse_incomplete(parts: _Parts, size: int) -> None:
     if not parts.complete:
         raise MalformedMultipart("The multipart body ends before its closing boundary.")
     if not parts.files:
-        raise MissingFile(f'The form needs a file named "{field}".')
+        raise MissingFile(f'The form needs a file named "{parts.field.decode()}".')
     if not size:
         raise EmptyFile("The file is empty.")
-    return size
 
 
 def _parser(request: Request, parts: _Parts) -> MultipartParser:

@@ -1,7 +1,7 @@
 """POST /search: a photo in, the nearest photos of the gallery out."""
 
-import io
 import time
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -10,7 +10,7 @@ from service.engine import MAX_K
 from service.problems import problems
 from service.schemas import SearchResponse, Timings
 from service.state import ServerState
-from service.upload import receive_file
+from service.upload import receive_bytes
 
 router = APIRouter(tags=["search"])
 
@@ -43,15 +43,13 @@ async def search(
     """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
     engine = state.serving.engine
     request.scope["index"] = engine.manifest.id
-    with io.BytesIO() as sink:
-        await receive_file(request, "file", sink)
-        data = sink.getvalue()
+    data = await receive_bytes(request, "file")
     request.scope["received_ns"] = time.time_ns()
     received = time.perf_counter()
-    result, queue_ms = await state.pool.run(lambda: engine.search(data, k, class_ or ()), request)
+    search = partial(state.batcher.search, engine, data, k, class_ or ())
+    result, queue_ms = await state.pool.begin(search, request)
     total_ms = (time.perf_counter() - received) * 1000
-    request.scope["stages_ms"] = {"queue": queue_ms, **result.stages_ms}
-    state.metrics.batch_photos.labels("search").observe(1)
+    request.scope["stages_ms"] = {**result.stages_ms, "queue": queue_ms + result.stages_ms["queue"]}
     stages = {**request.scope["stages_ms"], "total": total_ms}
     for stage, milliseconds in stages.items():
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
