@@ -31,7 +31,7 @@ class Versions(Schema):
 
 
 class Timings(Schema):
-    """Where the time went, in milliseconds; `queue` is the wait for a free thread."""
+    """Where the time went, in milliseconds; `queue` is the wait for a free thread and for the batch before."""
 
     queue: float
     decode: float
