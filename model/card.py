@@ -32,7 +32,7 @@ MIN_PARITY_COSINE = 0.9999
 
 # What model.preprocess does to a photo before the crop is part of what an embedding is: when decoding or resizing
 # changes its bits, this name changes, and with it every embedding_id.
-DECODER = "pillow-1"
+DECODER = "turbo-1"
 
 
 def canonical_sha256(value: object) -> str:

@@ -7,13 +7,20 @@ Rules of `decode`, so that a photo means the same wherever it enters:
   - transparency is composited on white; 16-bit values keep their high byte; CMYK and grey become RGB;
   - sides below 16 pixels, or one side more than 20 times the other, are not photos of a car: ImageDegenerate.
 
+`prepare` decodes a JPEG that is much larger than its crop at a half, a quarter or an eighth of its size, which libjpeg does
+while it undoes the cosine transform: an antialiased reduction for less than nothing. Resizing is an antialiased bilinear
+filter in fixed point, the same bits on every processor.
+
 Plain JPEGs go to libjpeg-turbo directly, by way of simplejpeg: Pillow has the same decoder and the same bits, and
 spends most of its time on moving them. Whatever is unusual about a file is left to Pillow, and so is everything where
 simplejpeg is not installed.
 """
 
 import io
+import math
+import threading
 
+import cykooz_resizer as resizer
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -57,20 +64,31 @@ TRANSPOSE = {
 }
 
 
-def decode(data: bytes) -> Pixels:
-    """Decodes a photo to RGB, upright: uint8 (H, W, 3).
+REDUCTIONS = (8, 4, 2)
+SPARE = 2
+"""A photo is decoded reduced while it stays at least this many times as large as what it is resized to."""
+
+BILINEAR = resizer.ResizeOptions(resizer.ResizeAlg.convolution(resizer.FilterType.bilinear))
+_of_thread = threading.local()
+
+
+def decode(data: bytes, spec: InputSpec | None = None) -> Pixels:
+    """Decodes a photo to RGB, upright: uint8 (H, W, 3); where it is larger than a `spec` needs, perhaps reduced.
 
     Raises one of the kinds of ImageRejected, whatever the bytes are; never anything else.
     """
     header = _check_header(data)
+    reduction = _reduction(header, spec) if spec is not None and header.format == "JPEG" else 1
     if header.format == "JPEG" and simplejpeg is not None:
-        plain = _decode_plain_jpeg(data, header)
+        plain = _decode_plain_jpeg(data, header, reduction)
         if plain is not None:
             return plain
     try:
         with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
             if image.size != (header.width, header.height):  # a second header, behind the one that was checked
                 raise ValueError("the photo declares two sizes")
+            if reduction > 1:
+                image.draft(None, (header.width // reduction, header.height // reduction))
             image.load()
             orientation = _orientation(image)
             upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
@@ -84,7 +102,7 @@ def decode(data: bytes) -> Pixels:
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
     """What the network sees of a photo, by the spec's `fit`: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
     if spec.fit == "stretch":
-        return _resize(pixels, spec.crop, spec.crop).copy()  # writable, as whoever batches it expects
+        return _resize(pixels, spec.crop, spec.crop)
     resized = resize_shorter_side(pixels, spec.resize)
     height, width = resized.shape[:2]
     # Rounds as torchvision's CenterCrop does, so that published recipes mean the same pixels here.
@@ -101,7 +119,7 @@ def canvas(pixels: Pixels, spec: InputSpec) -> Pixels:
 
 def prepare(data: bytes, spec: InputSpec) -> Pixels:
     """`decode`, then `fit`: photo bytes -> uint8 (crop, crop, 3)."""
-    return fit(decode(data), spec)
+    return fit(decode(data, spec), spec)
 
 
 def resize_shorter_side(pixels: Pixels, side: int) -> Pixels:
@@ -114,8 +132,22 @@ def resize_shorter_side(pixels: Pixels, side: int) -> Pixels:
 
 def _resize(pixels: Pixels, width: int, height: int) -> Pixels:
     if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        return pixels.copy()
+    if not hasattr(_of_thread, "resizer"):
+        _of_thread.resizer = resizer.Resizer()  # it keeps a buffer, and is for one thread at a time
+    source = resizer.ImageData(pixels.shape[1], pixels.shape[0], resizer.PixelType.U8x3, pixels.tobytes())
+    resized = resizer.ImageData(width, height, resizer.PixelType.U8x3)
+    _of_thread.resizer.resize(source, resized, BILINEAR)
+    return np.frombuffer(bytearray(resized.rust_image.buffer()), np.uint8).reshape(height, width, 3)
+
+
+def _reduction(header: ImageHeader, spec: InputSpec) -> int:
+    """By how much a JPEG may be reduced while it is decoded, and still be `SPARE` times as large as needed."""
+    if spec.fit == "stretch":
+        spare = min(header.width, header.height) / spec.crop
+    else:
+        spare = min(header.width, header.height) / spec.resize
+    return next((reduction for reduction in REDUCTIONS if spare >= SPARE * reduction), 1)
 
 
 def _check_header(data: bytes) -> ImageHeader:
@@ -141,7 +173,7 @@ def _check_header(data: bytes) -> ImageHeader:
     return header
 
 
-def _decode_plain_jpeg(data: bytes, header: ImageHeader) -> Pixels | None:
+def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int = 1) -> Pixels | None:
     """A JPEG that simplejpeg decodes without so much as a warning; None for any other, which Pillow then judges."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -151,7 +183,10 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader) -> Pixels | None:
         if any(mark in data for mark in METADATA):
             with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
                 orientation = _orientation(image)
-        pixels: Pixels = simplejpeg.decode_jpeg(data)
+        reduced = (math.ceil(height / reduction), math.ceil(width / reduction))
+        pixels: Pixels = simplejpeg.decode_jpeg(data, min_height=reduced[0], min_width=reduced[1], min_factor=reduction)
+        if pixels.shape[:2] != reduced:
+            return None
     except Exception:
         return None
     if orientation in TRANSPOSE:

@@ -1,10 +1,13 @@
 """What a photo means: unusual ones are accepted for what they show, broken ones refused in one way."""
 
+import hashlib
 import io
 import struct
+import types
 import zlib
 from collections.abc import Callable
 
+import cykooz_resizer as resizer
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -311,11 +314,69 @@ def test_mutated_photos_give_pixels_or_a_rejection(
     height=st.integers(16, 300),
     spec=st.sampled_from([(256, 224), (112, 96), (72, 64), (65, 64), (64, 64), (71, 40)]),
 )
-def test_fit_is_torchvisions_resize_and_center_crop_bit_for_bit(width: int, height: int, spec: tuple[int, int]) -> None:
+def test_fit_is_torchvisions_resize_and_center_crop_to_the_last_rounding(
+    width: int, height: int, spec: tuple[int, int]
+) -> None:
     pixels = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), np.uint8)
     resize = transforms.Resize(spec[0], transforms.InterpolationMode.BILINEAR, antialias=True)
     reference = transforms.CenterCrop(spec[1])(resize(Image.fromarray(pixels)))
-    assert np.array_equal(fit(pixels, InputSpec(*spec)), np.asarray(reference))
+    difference = fit(pixels, InputSpec(*spec)).astype(int) - np.asarray(reference)
+    assert abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("extensions", ["none", "sse4_1", "avx2"])
+def test_resizing_gives_the_same_bits_on_every_processor(extensions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (301, 417, 3), np.uint8)
+    limited = resizer.Resizer()
+    limited.cpu_extensions = resizer.CpuExtensions[extensions]
+    monkeypatch.setattr(preprocess, "_of_thread", types.SimpleNamespace(resizer=limited))
+    bits = hashlib.sha256(fit(photo, InputSpec(96, 96, "stretch")).tobytes()).hexdigest()
+    assert bits.startswith("d4e535d1855cae86")  # when these change, every embedding does: card.DECODER needs a new name
+
+
+@pytest.mark.parametrize(
+    ("size", "spec", "decoded"),
+    [
+        pytest.param((512, 384), InputSpec(192, 192, "stretch"), (512, 384), id="a benchmark photo is left whole"),
+        pytest.param((767, 900), InputSpec(192, 192, "stretch"), (767, 900), id="not quite four times"),
+        pytest.param((768, 901), InputSpec(192, 192, "stretch"), (384, 451), id="four times: a half leaves two"),
+        pytest.param((4032, 3024), InputSpec(192, 192, "stretch"), (1008, 756), id="twelve megapixels"),
+        pytest.param((4032, 3024), InputSpec(96, 96, "stretch"), (504, 378), id="twelve, for a small network"),
+        pytest.param((4032, 3024), InputSpec(256, 224), (1008, 756), id="the shorter side, in a centre crop"),
+    ],
+)
+@pytest.mark.parametrize("direct", [True, False], ids=["simplejpeg", "pillow"])
+def test_a_large_jpeg_is_reduced_while_it_is_decoded(
+    size: tuple[int, int], spec: InputSpec, decoded: tuple[int, int], direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not direct:
+        monkeypatch.setattr(preprocess, "simplejpeg", None)
+    data = encoded(PHOTO.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=90)
+    pixels = decode(data, spec)
+    assert pixels.shape == (decoded[1], decoded[0], 3)
+    assert decode(data).shape == (size[1], size[0], 3)
+    whole = fit(decode(data), spec).astype(int)
+    assert abs(prepare(data, spec) - whole).mean() < 1
+
+
+@given(
+    width=st.integers(64, 300),
+    height=st.integers(64, 300),
+    subsampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    mode=st.sampled_from(["RGB", "L"]),
+    side=st.integers(4, 40),
+)
+@settings(deadline=None)
+def test_a_reduced_jpeg_has_the_bits_of_pillows_draft(
+    width: int, height: int, subsampling: str, mode: str, side: int
+) -> None:
+    noise = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), np.uint8)
+    data = encoded(Image.fromarray(noise).convert(mode), "JPEG", subsampling=subsampling)
+    spec = InputSpec(side, side, "stretch")
+    direct = decode(data, spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess, "simplejpeg", None)
+        np.testing.assert_array_equal(decode(data, spec), direct)
 
 
 @given(
