@@ -7,9 +7,9 @@ Rules of `decode`, so that a photo means the same wherever it enters:
   - transparency is composited on white; 16-bit values keep their high byte; CMYK and grey become RGB;
   - sides below 16 pixels, or one side more than 20 times the other, are not photos of a car: ImageDegenerate.
 
-`prepare` decodes a JPEG that is much larger than its crop at a half, a quarter or an eighth of its size, which libjpeg does
-while it undoes the cosine transform: an antialiased reduction for less than nothing. Resizing is an antialiased bilinear
-filter in fixed point, the same bits on every processor.
+`prepare` decodes a JPEG that is much larger than its crop at a half, a quarter or an eighth of its size, which libjpeg
+does while it undoes the cosine transform: an antialiased reduction that saves time. Resizing is an antialiased bilinear
+filter in fixed point, with the same bits on every processor.
 
 Plain JPEGs go to libjpeg-turbo directly, by way of simplejpeg: Pillow has the same decoder and the same bits, and
 spends most of its time on moving them. Whatever is unusual about a file is left to Pillow, and so is everything where
