@@ -71,7 +71,7 @@ class Engine:
         if manifest.dim != embedder.dim:
             raise DimMismatch(f"The index has {manifest.dim} dimensions, the model {embedder.dim}.")
         directory = index.path_of(manifest.id)
-        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count)
+        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count, manifest.storage)
         items = ItemTable(directory / ITEMS_NAME)
         if len(items) != manifest.count:
             raise IndexInvalid(f"{directory} has {len(items)} items for {manifest.count} vectors.")
@@ -112,7 +112,8 @@ class Engine:
     def nearest(self, embedding: Embeddings, k: int, labels: Sequence[str] = ()) -> list[Hit]:
         """The k nearest photos to an embedding float32 (D,)."""
         among = self.items.rows_of([normalise_label(label) for label in labels]) if labels else None
-        found = self.store.search(embedding[None], k, among=among)
+        # The pool has a thread a core, and a lone query costs more processor time on two threads than on one.
+        found = self.store.search(embedding[None], k, among=among, threads=1)
         rows = found.rows[0][found.rows[0] >= 0]
         items = self.items.at(rows.tolist())
         scores = found.scores[0, : len(rows)].tolist()
