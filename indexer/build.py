@@ -135,7 +135,7 @@ def published_embeddings(
         return nothing_known
     directory = index.path_of(current.id)
     try:
-        of_rows = _embeddings_of(directory, current)
+        of_rows = embeddings_of(directory, current)
         table = ItemTable(directory / ITEMS_NAME)
     except (IndexInvalid, OSError):
         return nothing_known  # the new version replaces the damaged one
@@ -149,8 +149,8 @@ def published_embeddings(
     return known
 
 
-def _embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embeddings]:
-    """Rows int64 (n,) of a version -> float32 (n, D); raises IndexInvalid."""
+def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embeddings]:
+    """Rows int64 (n,) of a version -> float32 (n, D), as the network gave them; raises IndexInvalid or OSError."""
     if not manifest.storage.lossy:
         return FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count).vectors
     path = directory / EMBEDDINGS_NAME
