@@ -53,7 +53,7 @@ def made_up(rows: int, dim: int) -> Embeddings:
 
 
 def measure(embeddings: Embeddings, queries: Sequence[int], threads: int, seconds: float, recall: bool) -> list[Cost]:
-    """Every storage with every number of queries a call; about `seconds` each, `recall` only where it tells something."""
+    """Each storage with each number of queries a call; about `seconds` each; `recall` only where it says something."""
     asked = _photos_like(embeddings, max(queries))
     costs = []
     for storage in Storage:
