@@ -1,4 +1,4 @@
-"""The commands that measure models and pack what ships: trivial, precision, card, gallery, sizing."""
+"""The commands that measure models and pack what ships: trivial, precision, card, gallery, sizing, storage."""
 
 import json
 from pathlib import Path
@@ -88,3 +88,31 @@ def sizing(
     console.print(table_of(sizes))
     if report:
         report.write_text(json.dumps(to_json(sizes), indent=1) + "\n", encoding="utf-8")
+
+
+def storage(
+    index_dir: Annotated[Path | None, typer.Option("--index", help="An index whose vectors are stored anew.")] = None,
+    rows: Annotated[list[int] | None, typer.Option(min=2, help="So many made-up vectors; may be repeated.")] = None,
+    dim: Annotated[int, typer.Option(min=2, help="Dimensions of made-up vectors.")] = 512,
+    queries: Annotated[
+        list[int] | None, typer.Option(min=1, help="Queries a call; may be repeated; 1, 8 and 32 by default.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that search.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long each is asked.")] = 1.0,
+    report: Annotated[Path | None, typer.Option(help="Where the numbers go as JSON.")] = None,
+) -> None:
+    """Measure fp32, fp16 and sq8 storage of an index's vectors: time of a search, bytes, recall@1 against fp32."""
+    from bench.storage import embeddings_of_index, made_up, measure, table_of, to_json
+    from indexer.versions import IndexDirectory
+
+    if index_dir is None and not rows:
+        raise typer.BadParameter("Name an index or a number of made-up vectors: --index or --rows.")
+    numbers = queries or [1, 8, 32]
+    costs = []
+    if index_dir is not None:
+        costs += measure(embeddings_of_index(IndexDirectory(index_dir)), numbers, threads, seconds, recall=True)
+    for count in rows or []:
+        costs += measure(made_up(count, dim), numbers, threads, seconds, recall=False)
+    console.print(table_of(costs))
+    if report:
+        report.write_text(json.dumps(to_json(costs), indent=1) + "\n", encoding="utf-8")

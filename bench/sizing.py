@@ -21,7 +21,8 @@ from rich.table import Table
 
 from bench.serving import READY_S, ServerFailed, running_server
 from indexer.gallery import GalleryItem, write_items
-from indexer.stores.faiss import RECIPE, FaissStore
+from indexer.stores.faiss import FaissStore
+from indexer.stores.storage import Storage
 from indexer.versions import INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
 from service.demo_gallery import DemoGallery
@@ -81,7 +82,7 @@ def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int) -> No
             dim=embedder.dim,
             count=count,
             metric="inner_product",
-            index_recipe=dict(RECIPE),
+            index_recipe=Storage.fp32.recipe,
             model_sha256=index.publish_model(embedder.directory),
             model_name=embedder.card.name,
             embedding_id=embedder.embedding_id,

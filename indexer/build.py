@@ -7,24 +7,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from indexer.embed import Embedded, embed_photos, nothing_known
 from indexer.gallery import GalleryItem, ItemTable, relative_path, write_items
 from indexer.progress import BuildProgress
-from indexer.stores.faiss import RECIPE, FaissStore
-from indexer.versions import INDEX_NAME, ITEMS_NAME, KEEP_VERSIONS, SKIPPED_NAME, IndexDirectory, Manifest
+from indexer.recall import measured_recall, refuse_lossy
+from indexer.stores.faiss import FaissStore
+from indexer.stores.storage import Storage
+from indexer.versions import (
+    EMBEDDINGS_NAME,
+    INDEX_NAME,
+    ITEMS_NAME,
+    KEEP_VERSIONS,
+    SKIPPED_NAME,
+    IndexDirectory,
+    Manifest,
+)
 from model.card import canonical_sha256
 from model.data import Item, ItemList, Skipped, read_items
 from model.embedder import Embedder, Progress, silent
 from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped
-from model.metrics import Embeddings
+from model.metrics import Embeddings, Rows
 
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build did. `changed` is False when the current version already said all this."""
+    """What a build did. `changed` is False when the current version already said all this.
+
+    `recall` is the storage's measured recall@1 against fp32, None for fp32 itself.
+    """
 
     version: str
     photos: int
@@ -33,6 +47,8 @@ class BuildResult:
     reused: int
     skipped: list[Skipped]
     changed: bool
+    storage: Storage
+    recall: float | None
 
 
 def build_index(
@@ -42,25 +58,29 @@ def build_index(
     *,
     strict: bool = False,
     keep: int = KEEP_VERSIONS,
+    storage: Storage | None = None,
     progress: Progress = silent,
 ) -> BuildResult:
     """Embeds a gallery and publishes it as the current version of an index.
 
     Embeddings are reused, by the photo's content, from the current version and from a build that was interrupted.
     `progress` is told (done, total). With `strict`, PhotosSkipped is raised and nothing published when a photo cannot
-    be used. Raises DataInvalid for the gallery as a whole, IndexLocked when another process is building.
+    be used. `storage` is by default that of the current version, and fp32 in a new index. Raises DataInvalid for the
+    gallery as a whole, IndexLocked when another process is building, StorageTooLossy when vectors stored so do not find
+    what they find in fp32.
     """
     with index.lock():
         found = read_items(gallery)
         current = _current_manifest(index)
-        recipe = canonical_sha256([embedder.embedding_id, RECIPE])[:16]
+        storage = storage or _current_storage(index)
+        recipe = canonical_sha256([embedder.embedding_id])[:16]
         work = BuildProgress(index.work_path(recipe), embedder.dim)
         try:
             embedded, skipped, count = _embed(found, index, current, embedder, work, progress)
         finally:
             work.close()
         _refuse(gallery, embedded, skipped, strict)
-        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped)
+        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, storage)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
     return BuildResult(
@@ -71,6 +91,8 @@ def build_index(
         reused=len(embedded) - count,
         skipped=skipped,
         changed=changed,
+        storage=manifest.storage,
+        recall=manifest.recall,
     )
 
 
@@ -105,23 +127,37 @@ def _embed(
 def published_embeddings(
     index: IndexDirectory, current: Manifest | None, embedding_id: str
 ) -> Callable[[str], Embeddings | None]:
-    """Looks embeddings up in a version, by the photo's sha256, when it is of the same model."""
+    """Looks embeddings up in a version, by the photo's sha256, when it is of the same model.
+
+    They are as the network gave them, however the index stores them: rounded vectors must not be rounded again.
+    """
     if current is None or current.embedding_id != embedding_id:
         return nothing_known
     directory = index.path_of(current.id)
     try:
-        store = FaissStore.read(directory / INDEX_NAME, current.dim, current.count)
+        of_rows = embeddings_of(directory, current)
         table = ItemTable(directory / ITEMS_NAME)
-    except IndexInvalid:
+    except (IndexInvalid, OSError):
         return nothing_known  # the new version replaces the damaged one
     rows = {item.sha256: item.row for item in table.all()}
     table.close()
 
     def known(sha256: str) -> Embeddings | None:
         row = rows.get(sha256)
-        return None if row is None else store.vectors(np.array([row]))[0]
+        return None if row is None else of_rows(np.array([row]))[0]
 
     return known
+
+
+def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embeddings]:
+    """Rows int64 (n,) of a version -> float32 (n, D), as the network gave them; raises IndexInvalid or OSError."""
+    if not manifest.storage.lossy:
+        return FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count).vectors
+    path = directory / EMBEDDINGS_NAME
+    if path.stat().st_size != 4 * manifest.dim * manifest.count:
+        raise IndexInvalid(f"{path} has another length than its manifest says.")
+    matrix = np.memmap(path, "<f4", "r", shape=(manifest.count, manifest.dim))
+    return lambda rows: np.array(matrix[rows])
 
 
 def _refuse(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipped], strict: bool) -> None:
@@ -141,6 +177,7 @@ def _publish(
     embedder: Embedder,
     embedded: Sequence[Embedded],
     skipped: Sequence[Skipped],
+    storage: Storage,
 ) -> tuple[Manifest, bool]:
     folder = gallery if gallery.is_dir() else gallery.parent
     root = folder.resolve()
@@ -150,11 +187,13 @@ def _publish(
         [
             [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items],
             [(one.name, one.code) for one in skipped],
-            [str(root), model_sha256, embedder.embedding_id, RECIPE],
+            [str(root), model_sha256, embedder.embedding_id, storage.recipe],
         ]
     )
     if current is not None and current.content_sha256 == content:
         return current, False
+    embeddings = np.stack([one.embedding for one in embedded])
+    store, recipe = _stored(embeddings, storage)
     now = datetime.now(UTC)
     manifest = Manifest(
         id=f"{now:%Y%m%dT%H%M%S.%fZ}-{content[:8]}",
@@ -162,7 +201,7 @@ def _publish(
         dim=embedder.dim,
         count=len(items),
         metric="inner_product",
-        index_recipe=dict(RECIPE),
+        index_recipe=recipe,
         model_sha256=model_sha256,
         model_name=embedder.card.name,
         embedding_id=embedder.embedding_id,
@@ -173,13 +212,33 @@ def _publish(
     )
 
     def write(directory: Path) -> Manifest:
-        FaissStore.create(np.stack([one.embedding for one in embedded])).write(directory / INDEX_NAME)
+        store.write(directory / INDEX_NAME)
+        if storage.lossy:
+            (directory / EMBEDDINGS_NAME).write_bytes(embeddings.astype("<f4", copy=False).data)
         write_items(directory / ITEMS_NAME, items)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
         (directory / SKIPPED_NAME).write_text(listed, encoding="utf-8")
         return manifest
 
     return index.publish(manifest.id, write), True
+
+
+def _stored(embeddings: Embeddings, storage: Storage) -> tuple[FaissStore, dict[str, Any]]:
+    """A store of all embeddings, and its recipe with what was measured; raises StorageTooLossy."""
+    store = FaissStore.create(embeddings, storage)
+    if not storage.lossy:
+        return store, storage.recipe
+    recall = measured_recall(embeddings, store)
+    refuse_lossy(storage, recall)
+    return store, {**storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
+
+
+def _current_storage(index: IndexDirectory) -> Storage:
+    """That of the current version, even where its vectors are damaged."""
+    try:
+        return index.manifest(index.current()).storage
+    except IndexInvalid:  # IndexNotFound and VersionNotFound too
+        return Storage.fp32
 
 
 def _current_manifest(index: IndexDirectory) -> Manifest | None:

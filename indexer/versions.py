@@ -1,6 +1,7 @@
 """Index versions on disk: publish, verify, switch, keep N, roll back. The only code that touches index directories.
 
-    <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified once it has its name
+    <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified once it has its name;
+                            embeddings.f32, as they were before they were rounded, where the index is in fp16 or sq8
     <root>/models/<sha256>/ the model of one or more versions
     <root>/work/<recipe>/   progress of an interrupted build
     <root>/CURRENT          the id of the version to serve
@@ -22,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, get_origin
 
+from indexer.stores.storage import Storage, storage_of
 from model.card import CARD_NAME, Card, card_sha256, verify_artifact
 from model.errors import IndexInvalid, IndexLocked, IndexNotFound, ModelInvalid, ModelMismatch, VersionNotFound
 from model.files import FileRecord, fsync_directory, fsync_file, read_json, write_durably
@@ -31,6 +33,7 @@ MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.faiss"
 ITEMS_NAME = "items.sqlite"
 SKIPPED_NAME = "skipped.json"
+EMBEDDINGS_NAME = "embeddings.f32"
 CURRENT_NAME = "CURRENT"
 KEEP_VERSIONS = 3
 
@@ -75,6 +78,16 @@ class Manifest:
         manifest._check(directory)
         return manifest
 
+    @property
+    def storage(self) -> Storage:
+        """How the vectors are stored."""
+        return storage_of(self.index_recipe)
+
+    @property
+    def recall(self) -> float | None:
+        """Recall@1 against fp32 as measured when the index was built; None where nothing is lost."""
+        return self.index_recipe["recall_at_1"] if self.storage.lossy else None
+
     def _check(self, directory: Path) -> None:
         kinds = {"root": str, "classes": int, "skipped": int}
         if any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
@@ -83,7 +96,10 @@ class Manifest:
             datetime.fromisoformat(self.created)
         except ValueError as problem:
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has no date in created.") from problem
-        if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME}:
+        lossy = self.storage.lossy
+        if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} does not say what its storage costs.")
+        if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}:
             raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
         if self.metric != "inner_product":
             raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")

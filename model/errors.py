@@ -34,6 +34,7 @@ CarsearchError
   EvaluationSetInvalid          evaluation_set_invalid
     EvaluationTooLarge          evaluation_too_large
   EvaluationCancelled           evaluation_cancelled
+  StorageTooLossy               storage_too_lossy
   UnknownRecipe                 unknown_recipe
   RunMismatch                   run_mismatch
   ServerUnreachable             server_unreachable
@@ -235,6 +236,12 @@ class EvaluationCancelled(CarsearchError):
     """The caller asked an evaluation to stop."""
 
     code = "evaluation_cancelled"
+
+
+class StorageTooLossy(CarsearchError):
+    """A way to store vectors that finds other photos than fp32 too often; nothing was published."""
+
+    code = "storage_too_lossy"
 
 
 class UnknownRecipe(CarsearchError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from indexer.stores.storage import Storage
 from model.errors import CarsearchError, FileUnreadable, missing_dependency
 from service import __version__, cli_model
 from service.cli_model import Precision
@@ -55,6 +56,9 @@ def index(
     model: ModelOption = None,
     runtime: RuntimeOption = RuntimeChoice.auto,
     precision: PrecisionOption = None,
+    storage: Annotated[
+        Storage | None, typer.Option(help="How vectors are kept; by default as before, and fp32 in a new index.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: Annotated[bool, typer.Option("--list", help="List the versions and stop.")] = False,
@@ -78,13 +82,15 @@ def index(
 
     embedder = _embedder_of(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
-        result = build_index(gallery, directory, embedder, strict=strict, keep=keep, progress=progress)
+        result = build_index(gallery, directory, embedder, strict=strict, keep=keep, storage=storage, progress=progress)
     list_skipped(result.skipped)
     state = "published" if result.changed else "unchanged"
     say(
         f"{state}: version {result.version}, {result.photos} photos of {result.classes} classes "
         f"({result.embedded} embedded, {result.reused} reused, {len(result.skipped)} skipped)",
     )
+    if result.recall is not None:
+        say(f"stored in {result.storage}: recall@1 against fp32 {result.recall:.5f}")
 
 
 @app.command()

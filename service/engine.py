@@ -81,7 +81,7 @@ class Engine:
         if manifest.dim != embedder.dim:
             raise DimMismatch(f"The index has {manifest.dim} dimensions, the model {embedder.dim}.")
         directory = index.path_of(manifest.id)
-        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count)
+        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count, manifest.storage)
         items = ItemTable(directory / ITEMS_NAME)
         if len(items) != manifest.count:
             raise IndexInvalid(f"{directory} has {len(items)} items for {manifest.count} vectors.")
@@ -137,7 +137,8 @@ class Engine:
         calls += [[place] for place, query in enumerate(queries) if query.among is not None]
         for places in calls:
             most = max(queries[place].k for place in places)
-            found = self.store.search(embeddings[places], most, among=queries[places[0]].among)
+            # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
+            found = self.store.search(embeddings[places], most, among=queries[places[0]].among, threads=1)
             for place, near, near_scores in zip(places, found.rows, found.scores, strict=True):
                 rows[place] = near[near >= 0][: queries[place].k].tolist()
                 scores[place] = near_scores[: len(rows[place])].tolist()

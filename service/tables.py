@@ -25,6 +25,7 @@ class VersionRow:
     photos: str
     classes: str
     model: str
+    storage: str
     state: str
 
 
@@ -76,16 +77,17 @@ def version_rows(directory: IndexDirectory, verify: bool) -> tuple[list[VersionR
             manifest = directory.verify(version) if verify else directory.manifest(version)
         except CarsearchError as problem:
             first = first or problem
-            rows.append(VersionRow(version, version == current, "", "", "", str(problem)))
+            rows.append(VersionRow(version, version == current, "", "", "", "", str(problem)))
             continue
         classes, state = str(manifest.gallery["classes"]), "verified" if verify else ""
-        rows.append(VersionRow(version, version == current, str(manifest.count), classes, manifest.model_name, state))
+        model, storage = manifest.model_name, str(manifest.storage)
+        rows.append(VersionRow(version, version == current, str(manifest.count), classes, model, storage, state))
     return rows, first
 
 
 def of_versions(rows: Iterable[VersionRow]) -> Table:
     """Index versions, oldest first."""
-    table = Table("", "version", "photos", "classes", "model", "state")
+    table = Table("", "version", "photos", "classes", "model", "storage", "state")
     for row in rows:
         mark = "CURRENT" if row.current else ""
         table.add_row(
@@ -94,6 +96,7 @@ def of_versions(rows: Iterable[VersionRow]) -> Table:
             row.photos,
             row.classes,
             Text(row.model),
+            row.storage,
             Text(row.state, overflow="fold"),
         )
     return table

@@ -28,15 +28,22 @@ class VectorStore(Protocol):
     def __len__(self) -> int: ...
 
     def vectors(self, rows: Rows) -> Embeddings:
-        """Stored rows: int64 (n,) -> float32 (n, D)."""
+        """Rows as they are stored: int64 (n,) -> float32 (n, D)."""
         ...
 
     def search(
-        self, queries: Embeddings, k: int, *, among: Rows | None = None, exclude: Rows | None = None
+        self,
+        queries: Embeddings,
+        k: int,
+        *,
+        among: Rows | None = None,
+        exclude: Rows | None = None,
+        threads: int | None = None,
     ) -> Neighbours:
-        """The k nearest rows of each query float32 (B, D), by `model.metrics.exact_scores`, ties to the lowest row.
+        """The k nearest rows of each unit query float32 (B, D), by `model.metrics.exact_scores`, ties to the lower row.
 
-        `among` restricts the answer to some rows; `exclude` int64 (B,) leaves one row out for each query.
+        `among` int64 (n,), ascending, restricts the answer to some rows; `exclude` int64 (B,) leaves one row out for
+        each query. `threads` is how many threads may work on this call, by default one for each core of the process.
         """
         ...
 

@@ -1,6 +1,7 @@
-"""FAISS: exact inner-product search (IndexFlatIP), on a GPU where the installed FAISS has one."""
+"""FAISS: exact inner-product search over vectors in fp32, fp16 or 8 bits; fp32 on a GPU where FAISS has one."""
 
 import functools
+import os
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.stores.base import Neighbours
-from model.errors import CarsearchError, DimMismatch, IndexInvalid, missing_dependency
-from model.metrics import Embeddings, Rows, exact_scores, score_tolerance
+from indexer.stores.storage import Storage
+from model.errors import CarsearchError, IndexInvalid, missing_dependency
+from model.metrics import Embeddings, Rows, exact_scores
 
 # FAISS's stubs know neither search parameters, nor callback writers, nor what `search` returns: the ignores below.
 try:
@@ -19,8 +21,11 @@ try:
 except ModuleNotFoundError as problem:
     raise missing_dependency(problem) or problem from problem
 
-RECIPE = {"kind": "IndexFlatIP"}
-"""What goes into an index manifest: how the vectors are stored."""
+from indexer.stores.rows import StoredRows, check_index, new_index  # needs faiss
+
+# From so many values in a call (4 queries of 512) fp32 rows are multiplied as matrices; FAISS's own 128,000 is what
+# takes 250 queries, below which it reads every row again for each query: 32 queries then take four times as long.
+faiss.cvar.distance_compute_blas_threshold = 2_048
 
 DISTRIBUTIONS = (
     *("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cu12-cuvs"),
@@ -53,43 +58,38 @@ def refuse_two_distributions() -> None:
 
 
 class FaissStore:
-    """Unit rows in an IndexFlatIP.
+    """Unit rows, in fp32 or a storage that rounds them; scores are those of the rows as they are stored.
 
     FAISS finds the candidates; their scores are then summed again in float64, because float32 sums differ with the
     number of queries in a call, and the order of equals would be chance.
     """
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, storage: Storage = Storage.fp32) -> None:
         refuse_two_distributions()
+        self.storage = storage
         self._index = index
+        self._stored = StoredRows.of(index, storage)
+        self._tolerance = self._stored.tolerance
         self._gpu_index: Any = None
         self._gpu_lock = threading.Lock()
 
     @classmethod
-    def create(cls, embeddings: Embeddings) -> "FaissStore":
-        """A store of unit rows float32 (n, D)."""
-        index = faiss.IndexFlatIP(embeddings.shape[1])
-        index.add(np.ascontiguousarray(embeddings))
-        return cls(index)
+    def create(cls, embeddings: Embeddings, storage: Storage = Storage.fp32) -> "FaissStore":
+        """A store of unit rows float32 (n, D); 8-bit ranges need at least one row."""
+        return cls(new_index(embeddings, storage), storage)
 
     @classmethod
-    def read(cls, path: Path, dim: int, count: int) -> "FaissStore":
+    def read(cls, path: Path, dim: int, count: int, storage: Storage = Storage.fp32) -> "FaissStore":
         """Reads an index whose file has been verified; raises IndexInvalid when it is not what its manifest says."""
         # Memory for what the manifest says and no more, whatever a forged header claims.
-        faiss.set_deserialization_vector_byte_limit(4 * dim * count + HEADER_BYTES)
+        faiss.set_deserialization_vector_byte_limit(storage.bytes_a_value * dim * count + HEADER_BYTES)
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as problem:
             raise IndexInvalid(f"{path} is not an index that FAISS can read.") from problem
-        if type(index) is not faiss.IndexFlatIP:
-            raise IndexInvalid(f"{path} holds a {type(index).__name__}, not an IndexFlatIP.")
-        if index.d != dim:
-            raise DimMismatch(f"{path} has {index.d} dimensions, its manifest says {dim}.")
-        if index.ntotal != count:
-            raise IndexInvalid(f"{path} has {index.ntotal} rows, its manifest says {count}.")
-        store = cls(index)
-        if not np.allclose(np.linalg.norm(store._matrix(), axis=1), 1, atol=1e-3):
-            raise IndexInvalid(f"{path} holds rows that are not unit vectors.")
+        check_index(index, storage, dim, count, path)
+        store = cls(index, storage)
+        store._stored.check_unit(path)
         return store
 
     @property
@@ -105,13 +105,21 @@ class FaissStore:
             faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # stubs lack it
 
     def vectors(self, rows: Rows) -> Embeddings:
-        copied: Embeddings = self._matrix()[rows]
-        return copied
+        return self._stored.decoded(rows)
 
     def search(
-        self, queries: Embeddings, k: int, *, among: Rows | None = None, exclude: Rows | None = None
+        self,
+        queries: Embeddings,
+        k: int,
+        *,
+        among: Rows | None = None,
+        exclude: Rows | None = None,
+        threads: int | None = None,
     ) -> Neighbours:
         """The k nearest rows of each query; see `VectorStore.search`."""
+        # OpenMP's number belongs to the calling thread, and FAISS's BLAS asks OpenMP: it is set here, on every call.
+        faiss.omp_set_num_threads(threads or len(os.sched_getaffinity(0)))
+        selected = None if among is None else self._selection(among)
         found = Neighbours(
             rows=np.full((len(queries), k), -1, np.int64), scores=np.full((len(queries), k), -np.inf, np.float32)
         )
@@ -122,7 +130,9 @@ class FaissStore:
             chunk = max(1, RESCORED_BYTES // (fetch * self.dim * 8))
             unsure: list[Rows] = []
             for part in np.split(todo, range(chunk, len(todo), chunk)):
-                best, doubtful = self._best(queries[part], k, fetch, among, None if exclude is None else exclude[part])
+                best, doubtful = self._best(
+                    queries[part], k, fetch, selected, None if exclude is None else exclude[part]
+                )
                 found.rows[part, : best.rows.shape[1]] = best.rows
                 found.scores[part, : best.scores.shape[1]] = best.scores
                 unsure.append(part[doubtful])
@@ -131,37 +141,48 @@ class FaissStore:
         return found
 
     def _best(
-        self, queries: Embeddings, k: int, fetch: int, among: Rows | None, exclude: Rows | None
+        self, queries: Embeddings, k: int, fetch: int, selected: Any, exclude: Rows | None
     ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
         """The best k of `fetch` candidates, and for which queries an equal or better row may lie beyond those."""
-        raw, rows = self._candidates(queries, fetch, among)
-        exact = exact_scores(queries, self._matrix()[rows])
+        raw, rows = self._candidates(queries, fetch, selected)
+        exact = exact_scores(queries, self._stored.decoded(rows))
         exact[rows < 0] = -np.inf
         if exclude is not None:
             exact[rows == exclude[:, None]] = -np.inf
         order = np.lexsort((rows, -exact), axis=1)[:, :k]
         scores, best = np.take_along_axis(exact, order, 1), np.take_along_axis(rows, order, 1)
-        doubtful = raw[:, -1] + 2 * score_tolerance(self.dim) >= scores[:, -1]
+        doubtful = raw[:, -1] + 2 * self._tolerance >= scores[:, -1]
         return Neighbours(np.where(np.isneginf(scores), -1, best), scores), doubtful
 
-    def _candidates(self, queries: Embeddings, fetch: int, among: Rows | None) -> tuple[npt.NDArray[np.float32], Rows]:
-        if among is not None:
+    def _candidates(self, queries: Embeddings, fetch: int, selected: Any) -> tuple[npt.NDArray[np.float32], Rows]:
+        if selected is not None:
             # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
-            selected: Any = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))  # type: ignore[call-arg]  # SWIG takes what the stubs do not
             return self._index.search(queries, fetch, params=selected)  # type: ignore[no-any-return]
-        if fetch > GPU_MAX_K or not gpus():
+        if self.storage.lossy or fetch > GPU_MAX_K or not gpus():  # FAISS has no such storage on a GPU
             return self._index.search(queries, fetch)  # type: ignore[no-any-return]
         with self._gpu_lock:  # a GPU index is not safe even for two readers
             if self._gpu_index is None:
                 self._gpu_index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
             return self._gpu_index.search(queries, fetch)  # type: ignore[no-any-return]
 
-    def _matrix(self) -> Embeddings:
-        """All rows without a copy: float32 (n, D)."""
-        if not len(self):
-            return np.empty((0, self.dim), np.float32)
-        matrix: Embeddings = faiss.rev_swig_ptr(self._index.get_xb(), len(self) * self.dim).reshape(-1, self.dim)
-        return matrix
+    def _selection(self, among: Rows) -> Any:
+        """What makes FAISS look at some rows only; the fastest of its selectors for the rows and the storage.
+
+        A run of fp32 rows is searched as if it were the index; other fp32 rows are looked up one by one; the scalar
+        quantizer asks of every row whether it is wanted, and a bit is the fastest answer.
+        """
+        if len(among) and (among[0] < 0 or among[-1] >= len(self) or (np.diff(among) <= 0).any()):
+            raise ValueError("rows to search among are ascending and rows of the store")
+        selector: Any
+        if self.storage.lossy:
+            wanted = np.zeros(len(self), np.bool_)
+            wanted[among] = True
+            selector = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))  # type: ignore[call-arg, arg-type]  # SWIG again
+        elif len(among) and among[-1] - among[0] == len(among) - 1:
+            selector = faiss.IDSelectorRange(int(among[0]), int(among[-1]) + 1)
+        else:
+            selector = faiss.IDSelectorArray(np.ascontiguousarray(among, np.int64))
+        return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # SWIG takes what the stubs do not
 
 
 def gpus() -> int:

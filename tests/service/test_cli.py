@@ -103,6 +103,7 @@ def test_a_mistake_is_told_in_one_sentence(
         "export foreign --precision int4",
         "index",
         "index bad --keep 1",
+        "index bad --storage fp8",
         "evaluate",
         "evaluate --data bad --mode gallery",
         "serve --port 70000",
@@ -178,6 +179,23 @@ def test_strict_publishes_nothing_and_without_it_the_bad_photo_is_listed(
     assert "4 photos of 2 classes (" in printed.stdout
     again = carsearch("index", place / "bad", "--index", tmp_path / "index")
     assert again.stdout.startswith("unchanged: version ")
+
+
+def test_a_storage_is_chosen_kept_and_told_with_what_it_costs(
+    carsearch: Callable[..., Printed], tmp_path: Path, real_model: Path
+) -> None:
+    photos = write_gallery(tmp_path / "photos", classes=2)
+    where = ("--index", tmp_path / "index")
+    printed = carsearch("index", photos, *where, "--model", real_model, "--storage", "fp16")
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.endswith("stored in fp16: recall@1 against fp32 1.00000\n")
+    again = carsearch("index", photos, *where).stdout
+    assert again.startswith("unchanged: ")
+    assert again.endswith("stored in fp16: recall@1 against fp32 1.00000\n")
+    assert "fp16" in carsearch("index", "--list", *where).stdout
+    whole = carsearch("index", photos, *where, "--storage", "fp32").stdout
+    assert "stored in" not in whole
+    assert "(0 embedded, " in whole
 
 
 def test_versions_are_listed_verified_and_rolled_back_to(

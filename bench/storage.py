@@ -1,0 +1,112 @@
+"""What each way to store vectors costs and gives: milliseconds a search, bytes, and recall@1 against fp32.
+
+Vectors come from an index, or are made up. Made-up ones take as long to search, but have no near neighbours to
+confuse, so that their recall says nothing and is not told.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.table import Table
+
+from indexer.build import embeddings_of
+from indexer.recall import measured_recall
+from indexer.stores.faiss import FaissStore
+from indexer.stores.storage import Storage
+from indexer.versions import IndexDirectory
+from model.metrics import Embeddings
+
+K = 5
+MOST_REPEATS = 51
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One storage on some vectors: the median time of a call with so many queries, bytes of the index, recall@1."""
+
+    rows: int
+    storage: str
+    queries: int
+    threads: int
+    call_ms: float
+    index_bytes: int
+    recall_at_1: float | None
+
+
+def embeddings_of_index(index: IndexDirectory) -> Embeddings:
+    """The vectors of the current version as the network gave them: float32 (n, D)."""
+    manifest = index.verify(index.current())
+    return embeddings_of(index.path_of(manifest.id), manifest)(np.arange(manifest.count))
+
+
+def made_up(rows: int, dim: int) -> Embeddings:
+    """Random unit rows float32 (n, D)."""
+    vectors = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def measure(embeddings: Embeddings, queries: Sequence[int], threads: int, seconds: float, recall: bool) -> list[Cost]:
+    """Each storage with each number of queries a call; about `seconds` each; `recall` only where it says something."""
+    asked = _photos_like(embeddings, max(queries))
+    costs = []
+    for storage in Storage:
+        store = FaissStore.create(embeddings, storage)
+        share = measured_recall(embeddings, store).share if recall else None
+        size = _file_bytes(store)
+        for number in queries:
+            call_ms = _call_ms(store, asked[:number], threads, seconds)
+            costs.append(Cost(len(embeddings), str(storage), number, threads, call_ms, size, share))
+    return costs
+
+
+def _photos_like(embeddings: Embeddings, count: int) -> Embeddings:
+    """Queries near some rows and equal to none: float32 (count, D), unit rows."""
+    random = np.random.default_rng(1)
+    rows = embeddings[random.integers(0, len(embeddings), count)]
+    moved = rows + random.standard_normal(rows.shape) * 0.3 / np.sqrt(rows.shape[1])
+    queries: Embeddings = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    return queries
+
+
+def _call_ms(store: FaissStore, queries: Embeddings, threads: int, seconds: float) -> float:
+    store.search(queries, K, threads=threads)  # the first call brings the rows into memory and the threads to life
+    took: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while not took or (time.perf_counter() < deadline and len(took) < MOST_REPEATS):
+        started = time.perf_counter()
+        store.search(queries, K, threads=threads)
+        took.append(time.perf_counter() - started)
+    return median(took) * 1000
+
+
+def _file_bytes(store: FaissStore) -> int:
+    """What the index takes in a file, and as much in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        store.write(Path(folder) / "index.faiss")
+        return (Path(folder) / "index.faiss").stat().st_size
+
+
+def table_of(costs: Sequence[Cost]) -> Table:
+    """A line for each storage and size, a column for each number of queries a call."""
+    numbers = sorted({cost.queries for cost in costs})
+    calls = [f"{number} {'query' if number == 1 else 'queries'}" for number in numbers]
+    table = Table("vectors", "storage", "index", "recall@1", *calls)
+    for rows, storage in dict.fromkeys((cost.rows, cost.storage) for cost in costs):
+        line = {cost.queries: cost for cost in costs if (cost.rows, cost.storage) == (rows, storage)}
+        first = next(iter(line.values()))
+        recall = "" if first.recall_at_1 is None else f"{first.recall_at_1:.5f}"
+        times = [f"{line[number].call_ms:.2f} ms" if number in line else "" for number in numbers]
+        table.add_row(f"{rows:,}", storage, f"{first.index_bytes / MIB:.1f} MiB", recall, *times)
+    return table
+
+
+def to_json(costs: Sequence[Cost]) -> list[dict[str, float | str | None]]:
+    """The measurements, for a file."""
+    return [asdict(cost) for cost in costs]
