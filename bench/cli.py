@@ -96,6 +96,7 @@ for _command in (
     cli_measure.card,
     cli_measure.gallery,
     cli_measure.sizing,
+    cli_measure.performance,
 ):
     app.command()(_command)
 
