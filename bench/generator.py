@@ -144,22 +144,24 @@ class Generator:
 
     def _until_moment(self, moment: float, begun: float) -> None:
         """Asks and listens until a moment; an open loop's requests become due by the time since `begun`."""
-        rate = self._rate_per_s
         while (now := time.perf_counter()) < moment:
             wait = moment - now
-            if rate is None:
+            if self._rate_per_s is None:
                 while self._free:
                     self._start(now)
             else:
-                while (intended := begun + self._turn_due() / rate) <= min(now, self._until):
-                    self._due.append(intended)
+                upcoming = self._queue_due(begun, now, self._rate_per_s)
                 self._start_due()
-                wait = min(wait, max(0.0, intended - time.perf_counter()))
+                wait = min(wait, max(0.0, upcoming - time.perf_counter()))
             self._listen(wait)
+        if self._rate_per_s is not None:  # what became due in the last wait
+            self._queue_due(begun, moment, self._rate_per_s)
 
-    def _turn_due(self) -> int:
-        """Requests that have become due so far: the number of the next one."""
-        return self._turn + len(self._due)
+    def _queue_due(self, begun: float, moment: float, rate_per_s: float) -> float:
+        """Queues the requests that should start before a moment; returns when the next one should."""
+        while (intended := begun + (self._turn + len(self._due)) / rate_per_s) < moment:
+            self._due.append(intended)
+        return intended
 
     def _start_due(self) -> None:
         while self._due and self._free:

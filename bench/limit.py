@@ -1,8 +1,9 @@
 """What a photo costs at the least: each part of its way measured by itself, and the limit that their sum sets.
 
-Core time is what a part takes from the machine while it runs alone, on all cores, at its best: cores x wall time /
-photos. No arrangement of the same parts answers more than cores / (sum of core times) photos a second. For a lone photo
-the parts' latencies count instead, and their sum is the shortest that an answer can take.
+Core time is the CPU time of all threads that a part takes for one photo while it runs alone on all cores, at its best.
+Time in which a core had nothing to do, or did others' work, is not in it: no arrangement of the same parts, however
+well they overlap, answers more than cores / (sum of core times) photos a second. For a lone photo the parts' latencies
+count instead, one after the other.
 """
 
 import os
@@ -64,9 +65,9 @@ def per_second(core_ms: float) -> float:
 
 
 def core_ms(work: Callable[[Value], object], values: Sequence[Value], seconds: float, threads: int) -> float:
-    """Core time of `work` on one value, in milliseconds: all cores are its own while so many threads do it."""
+    """CPU time of the whole process for `work` on one value, in milliseconds, while so many threads do it."""
     work(values[0])
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
 
     def repeat(first: int) -> int:
         done = 0
@@ -77,7 +78,7 @@ def core_ms(work: Callable[[Value], object], values: Sequence[Value], seconds: f
 
     with ThreadPoolExecutor(threads) as pool:
         count = sum(pool.map(repeat, range(threads)))
-    return cores() * (time.perf_counter() - started) / count * 1000
+    return (time.process_time() - used) / count * 1000
 
 
 def lone_ms(work: Callable[[Value], object], values: Sequence[Value], seconds: float) -> float:
@@ -121,8 +122,8 @@ class Workload:
         return Parts(
             read_ms=lone_ms(lambda path: sha256_bytes(read_file(path)), self.paths, seconds),
             prepare_ms=lone_ms(self.embedder.prepare, self.photos, seconds),
-            forward_ms=lone_ms(lambda crop: self.embedder.embed_crops(crop[None]), self.crops, seconds),
-            search_ms=lone_ms(lambda embedding: self.engine.nearest(embedding, K), self.embeddings, seconds),
+            forward_ms=lone_ms(lambda crop: self.embedder.embed_crops(crop[None]), list(self.crops), seconds),
+            search_ms=lone_ms(lambda embedding: self.engine.nearest(embedding, K), list(self.embeddings), seconds),
             http_ms=http_ms,
         )
 

@@ -1,8 +1,8 @@
 """python -m bench.peer --model DIR --version DIR --port N: the same search as most people would write it.
 
-FastAPI with a plain `def` endpoint, so in its threads; Pillow and torchvision's transforms; eager torch in fp32 with its
-default threads, in evaluation and inference mode; an IndexFlatIP over the vectors that the service has; k is 5. It
-has no batching, limits or checks. Weights and input size are the served model's, read once at the start.
+FastAPI with a plain `def` endpoint, so in its threads; Pillow and torchvision's transforms; eager torch in fp32 with
+its default threads, in evaluation and inference mode; an IndexFlatIP over the vectors that the service has; k is 5.
+It has no batching, limits or checks. Weights and input size are the served model's, read once at the start.
 """
 
 import argparse

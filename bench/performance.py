@@ -5,13 +5,14 @@ One run gives a table, `performance.json`, a plot, and the generated section of 
 
 import importlib.metadata
 import json
+import math
 import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench import resources, throughput
 from bench.bars import Bar, bars_of
@@ -57,7 +58,7 @@ QUICK = Extent(
     photos=66,
     bulk_rounds=1,
     starts=1,
-    effort=Effort(rounds=1, load_s=1, warm_up_s=0.3, part_s=0.2, clients=(1, 8, 32), fractions=(0.7,)),
+    effort=Effort(rounds=1, load_s=1.5, warm_up_s=0.3, part_s=0.1, clients=(1, 8, 32), fractions=(0.7,)),
 )
 """Whether everything works, in seconds; the figures mean nothing."""
 
@@ -84,7 +85,8 @@ class Performance:
 
     def to_json(self) -> dict[str, Any]:
         """Every figure, and the bars with their verdicts."""
-        return {"bars": [asdict(bar) | {"verdict": bar.verdict} for bar in self.bars], **asdict(self)}
+        value = {"bars": [asdict(bar) | {"verdict": bar.verdict} for bar in self.bars], **asdict(self)}
+        return cast(dict[str, Any], _without_nan(value))
 
 
 def measure(model: str, extent: Extent, say: Say) -> Performance:
@@ -136,6 +138,15 @@ def write(performance: Performance, folder: Path) -> list[Path]:
     text = paths[2].read_text(encoding="utf-8") if paths[2].is_file() else ""
     write_durably(paths[2], replace_section(text, section_of(performance)).encode())
     return paths
+
+
+def _without_nan(value: object) -> object:
+    """A figure that could not be measured is null in JSON, which has no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _versions() -> dict[str, str]:

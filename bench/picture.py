@@ -1,6 +1,7 @@
 """The plot of a performance run: throughput against clients, latency against the rate of an open loop."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,7 +12,12 @@ from bench.throughput import PEER, SERVICE, Throughput
 
 BLUE, ORANGE, GREY = "#1f6fb2", "#c8641e", "#8a8a8a"
 PERCENTILES = (("p50_ms", "p50", "-"), ("p95_ms", "p95", "--"), ("p99_ms", "p99", ":"))
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "carsearch"}
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "carsearch",
+}
 
 
 def plot(measured: Throughput, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What else is promised: building an index and evaluating, start to ready, memory at rest, in long use and in a swap."""
+"""What else is promised: indexing and evaluating, start to ready, memory at rest, in long use and in a swap."""
 
 import http.client
 import json
@@ -91,7 +91,10 @@ def write_distinct(photos: Sequence[Path], count: int, folder: Path) -> Path:
 
 def measure_bulk(embedder: Embedder, photos: Sequence[Path], count: int, rounds: int, part_s: float) -> Bulk:
     """Builds an index of `count` photos and evaluates them, some times, beside the parts of both."""
-    indexing, evaluation, indexing_limits, evaluation_limits = [], [], [], []
+    indexing: list[float] = []
+    evaluation: list[float] = []
+    indexing_limits: list[float] = []
+    evaluation_limits: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         gallery = write_distinct(photos, count, folder / "photos")
@@ -126,11 +129,12 @@ def _evaluation_search_ms(work: Workload, depth: int, seconds: float) -> float:
 
 def measure_start(index: IndexDirectory, rounds: int, logs: Path) -> Start:
     """Starts a server over and over, first with a cache that is empty and then with the one that it filled."""
-    empty, warm = [], []
+    empty: list[float] = []
+    warm: list[float] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
             for times in (empty, warm):
-                with _server(index, logs, CACHE_DIR=cache) as server:
+                with _server(index, logs, cache) as server:
                     times.append(server.ready_s)
     return Start(statistics.median(empty), statistics.median(warm))
 
@@ -142,9 +146,9 @@ def measure_memory(
     files = tuple(str(path) for path in photos)
     stretch_s = min(STRETCH_S, 1 + requests / 500)
     with tempfile.TemporaryDirectory() as cache:
-        with _server(index, logs, CACHE_DIR=cache):
+        with _server(index, logs, cache):
             pass  # the cache is filled, as a process in use finds it
-        with _server(index, logs, CACHE_DIR=cache) as server:
+        with _server(index, logs, cache) as server:
             ready = resident_bytes(server.pid)
             _ask(server, files, stretch_s)
             rest = _at_rest(server)
@@ -158,12 +162,12 @@ def measure_memory(
     return Memory(ready, rest, later, asked, errors, peak, size)
 
 
-def _server(index: IndexDirectory, logs: Path, **settings: str) -> AbstractContextManager[Running]:
-    return running_server(index.root, log=logs / "resources.log", RUNTIME="openvino", **settings)
+def _server(index: IndexDirectory, logs: Path, cache: str) -> AbstractContextManager[Running]:
+    return running_server(index.root, log=logs / "resources.log", RUNTIME="openvino", CACHE_DIR=cache)
 
 
 def _ask(server: Running, files: tuple[str, ...], seconds: float) -> tuple[int, int]:
-    """Requests that were answered in some seconds, and those that failed; raises ServerFailed when none was answered."""
+    """Requests answered in some seconds, and those that failed; raises ServerFailed when none was answered."""
     asked = load.run(load.Order(server.port, CLIENTS, seconds, files, warm_up_s=0))
     if not asked.answered:
         raise ServerFailed("No search was answered; the server's log says why.")

@@ -34,19 +34,28 @@ def section_of(performance: Performance) -> str:
     """The generated section: on what it was measured, the promises, the loads, the parts, the rest."""
     measured, memory = performance.throughput, performance.memory
     versions = ", ".join(f"{name} {version}" for name, version in performance.versions.items())
+    about = (
+        f"Measured {performance.finished[:10]} in one run of {performance.took_s / 60:.0f} minutes on "
+        f"{performance.cores} cores of {performance.machine}: `{performance.model}`, "
+        f"{performance.items:,} photos in the gallery, the demo's photos as queries. {versions}."
+    )
+    limit = (
+        f"The sum of the parts allows {measured.limit_per_s:.1f} photos/s: {performance.cores} cores / "
+        f"{measured.capacity.search_over_http_ms:.2f} ms of a core."
+    )
+    resident = (
+        f"Memory of one process: {memory.ready_bytes / MB:.1f} MB when ready, {memory.rest_bytes / MB:.1f} MB at "
+        f"rest, {memory.later_bytes / MB:.1f} MB after {memory.requests:,} requests."
+    )
     return "\n\n".join(
         [
-            f"Measured {performance.finished[:10]} in one run of {performance.took_s / 60:.0f} minutes on "
-            f"{performance.cores} cores of {performance.machine}: `{performance.model}`, "
-            f"{performance.items:,} photos in the gallery, the demo's photos as queries. {versions}.",
+            about,
             _markdown(("figure", "value", "bar", "", "made of"), map(_bar_row, performance.bars)),
-            f"The sum of the parts allows {measured.limit_per_s:.1f} photos/s: {performance.cores} cores / "
-            f"{measured.capacity.search_over_http_ms:.2f} ms of a core.",
+            limit,
             _markdown(("part", "core ms", "ms alone"), _part_rows(measured.capacity, measured.lone)),
             f"![Throughput against clients, latency against rate]({PLOT_NAME})",
             _markdown(FIGURE_HEADS, map(_figure_row, measured.figures)),
-            f"Memory of one process: {memory.ready_bytes / MB:.1f} MB when ready, {memory.rest_bytes / MB:.1f} MB at rest, "
-            f"{memory.later_bytes / MB:.1f} MB after {memory.requests:,} requests.",
+            resident,
         ]
     )
 

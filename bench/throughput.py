@@ -107,7 +107,9 @@ def measure(index: IndexDirectory, photos: Sequence[Path], effort: Effort, logs:
             say(f"{clients} clients")
             figures += [_figure(server, clients, None, [ask(server, clients)]) for server in (SERVICE, PEER)]
         rate = next(one.rate_per_s for one in figures if (one.server, one.clients) == (SERVICE, CROWD))
-        for fraction in effort.fractions if rate else ():
+        if not rate:
+            raise ServerFailed(f"The service answered nothing to {CROWD} clients; its log says why.")
+        for fraction in effort.fractions:
             say(f"open loop at {fraction:.0%}")
             several = [ask(SERVICE, CONNECTIONS, fraction * rate) for _ in range(effort.rounds)]
             figures.append(_figure(SERVICE, None, fraction * rate, several))
@@ -142,22 +144,23 @@ def _servers(index: IndexDirectory, engine: Engine, photo: Path, logs: Path) -> 
         bare = ["bench.bare", "--answer-bytes", str(_answer_bytes(service.port, photo))]
         yield {
             SERVICE: service,
-            PEER: stack.enter_context(running_process(_module(peer), "/openapi.json", logs / "peer.log")),
-            BARE: stack.enter_context(running_process(_module(bare), "/", logs / "bare.log")),
+            PEER: stack.enter_context(running_process(module_command(peer), "/openapi.json", logs / "peer.log")),
+            BARE: stack.enter_context(running_process(module_command(bare), "/", logs / "bare.log")),
         }
 
 
-def _module(command: Sequence[str]) -> list[str]:
+def module_command(command: Sequence[str]) -> list[str]:
+    """The command line of a module of ours that is run by itself."""
     return [sys.executable, "-m", *command]
 
 
 def _answer_bytes(port: int, photo: Path) -> int:
     """Length of a real answer to a photo; raises ServerFailed."""
     head, _, body = load.requests_of("/search", [str(photo)])[0].partition(b"\r\n\r\n")
-    lines = (line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    lines = (line.partition(": ") for line in head.decode().split("\r\n")[1:])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("POST", "/search", body, {name: value for name, value in lines})
+        connection.request("POST", "/search", body, {name: value for name, _, value in lines})
         response = connection.getresponse()
         if response.status != 200:
             raise ServerFailed(f"The server answered a photo with {response.status}.")
