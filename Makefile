@@ -2,6 +2,7 @@
 # make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
 # make test                                 install everything and run the tests
 # make check                                linters and types
+# make bench                                measure the service, a quarter of an hour on an idle machine: docs/performance.md
 # make test-image                           build the CPU image without a container engine and try it (root, on Debian)
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo train-demo gallery-named test check test-image clean
+.PHONY: demo train-demo gallery-named test check bench test-image clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/carsearch demo --port $(PORT)
@@ -36,6 +37,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/.dev
+	$(BIN)/carsearch-bench performance
+
 test-image:
 	docker/test-image.sh
 
@@ -56,5 +60,5 @@ $(VENV)/.train: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cpu,train,render,otel,dev]"
+	$(PIP) -e ".[cpu,train,render,otel,bench,dev]"
 	@touch $@ $(VENV)/.demo $(VENV)/.train

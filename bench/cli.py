@@ -97,6 +97,7 @@ for _command in (
     cli_measure.gallery,
     cli_measure.sizing,
     cli_measure.storage,
+    cli_measure.performance,
 ):
     app.command()(_command)
 

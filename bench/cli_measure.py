@@ -1,4 +1,4 @@
-"""The commands that measure models and pack what ships: trivial, precision, card, gallery, sizing, storage."""
+"""The commands that measure and pack what ships: trivial, precision, card, gallery, sizing, storage, performance."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from model.errors import DataInvalid
+from service.console import complain, progress_bar, say
 from service.console import out as console
-from service.console import progress_bar, say
 
 Data = Annotated[list[Path], typer.Option("--data", help="A labelled set; may be repeated.")]
 
@@ -116,3 +116,31 @@ def storage(
     console.print(table_of(costs))
     if report:
         report.write_text(json.dumps(to_json(costs), indent=1) + "\n", encoding="utf-8")
+
+
+def performance(
+    model: Annotated[str, typer.Option(help="Name of a model that ships, or a directory.")] = "resnet18",
+    out: Annotated[Path, typer.Option(help="Folder for JSON, plot and document.")] = Path("docs"),
+    quick: Annotated[bool, typer.Option("--quick", help="Only whether it works, in seconds; needs --out.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the comparison; 5 by default.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests of the long use; 50,000 by default.")] = None,
+) -> None:
+    """Measure the service over HTTP beside a naive peer and the limit of its parts, its memory and its start."""
+    from dataclasses import replace
+
+    from bench.performance import FULL, QUICK, measure, write
+    from bench.section import tables_of
+
+    if quick and out == Path("docs"):
+        raise DataInvalid("A quick run measures nothing worth keeping: name a folder of its own with --out.")
+    extent = QUICK if quick else FULL
+    extent = replace(
+        extent,
+        requests=requests or extent.requests,
+        effort=replace(extent.effort, rounds=rounds or extent.effort.rounds),
+    )
+    measured = measure(model, extent, lambda step: complain(step, ""))
+    for table in tables_of(measured):
+        console.print(table)
+    for path in write(measured, out):
+        say(f"{path}")

@@ -1,20 +1,21 @@
-"""A real server process to be measured."""
+"""A real server process to be measured: ours, or any other that listens on a port it is told."""
 
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-
-import httpx
 
 from model.errors import CarsearchError
 
 READY_S = 120.0
+STOP_S = 60.0
 
 
 class ServerFailed(CarsearchError):
@@ -23,40 +24,77 @@ class ServerFailed(CarsearchError):
     code = "server_failed"
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers: its port on the loopback address, its process, and the seconds from start to ready."""
+
+    port: int
+    pid: int
+    ready_s: float
+
+
 @contextmanager
-def running_server(index: Path, cores: int | None = None, **settings: str) -> Iterator[tuple[int, float]]:
-    """Serves an index, held to some cores or to all; gives the port and the seconds from start to ready.
+def running_server(
+    index: Path, cores: int | None = None, log: Path | None = None, **settings: str
+) -> Iterator[Running]:
+    """Serves an index, held to some cores or to all.
 
     `settings` are the server's, in capitals and without the prefix; those of the environment do not count. Raises
     ServerFailed.
     """
-    port = _free_port()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CARSEARCH_")}
-    environment = kept | {f"CARSEARCH_{name}": value for name, value in {"LOG_LEVEL": "warning", **settings}.items()}
     chosen = sorted(os.sched_getaffinity(0))[:cores]
     held = ["taskset", "--cpu-list", ",".join(map(str, chosen))]
-    command = [*held, sys.executable, "-m", "service.cli", "serve", "--index", str(index), "--port", str(port)]
-    started = time.monotonic()
-    process = subprocess.Popen(command, env=environment)  # noqa: S603  # our own command line
+    command = [*held, sys.executable, "-m", "service.cli", "serve", "--index", str(index)]
+    variables = {f"CARSEARCH_{name}": value for name, value in settings.items()}
+    with running_process(command, "/readyz", log, variables) as running:
+        yield running
+
+
+@contextmanager
+def running_process(
+    command: Sequence[str], ready_path: str, log: Path | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Runs a server's command with `--port` added until the block ends; it is ready when a path of it answers 200.
+
+    What it prints goes to the file `log`, or where ours goes. Raises ServerFailed.
+    """
+    port = free_port()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CARSEARCH_")}
+    with (log or Path(os.devnull)).open("ab") as file:
+        output = None if log is None else file
+        started = time.monotonic()
+        process = subprocess.Popen(  # noqa: S603  # our own command line
+            [*command, "--port", str(port)], env=kept | dict(variables or {}), stdout=output, stderr=output
+        )
     try:
-        while not _is_ready(port):
+        while not _is_ready(port, ready_path):
             if process.poll() is not None or time.monotonic() - started > READY_S:
-                raise ServerFailed("The server did not get ready; its lines above say why.")
+                raise ServerFailed(f"The server did not get ready; {log or 'its lines above'} says why.")
             time.sleep(0.02)
-        yield port, time.monotonic() - started
+        yield Running(port, process.pid, time.monotonic() - started)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _is_ready(port: int) -> bool:
+def _is_ready(port: int, path: str) -> bool:
+    # Not by httpx: each of its clients reads all certificates first, on the cores that the server starts on.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
-    except httpx.TransportError:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()

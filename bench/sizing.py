@@ -4,11 +4,7 @@ A real server process serves each gallery and is asked over HTTP by clients in a
 on a small machine. The photos are the demo's; what the embeddings are does not matter to an exact search.
 """
 
-import http.client
-import multiprocessing
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +15,8 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
-from bench.serving import READY_S, ServerFailed, running_server
+from bench import load
+from bench.serving import ServerFailed, running_server
 from indexer.gallery import GalleryItem, write_items
 from indexer.stores.faiss import FaissStore
 from indexer.stores.storage import Storage
@@ -50,7 +47,7 @@ def measure(items: Sequence[int], cores: Sequence[int], seconds: float, model: s
     """Measures every number of items on every number of cores; raises ServerFailed."""
     embedder = Embedder.load(model, "openvino")
     gallery = DemoGallery.load()
-    photos = [(gallery.directory / query.file).read_bytes() for query in gallery.queries]
+    photos = tuple(str(gallery.directory / query.file) for query in gallery.queries)
     sizes = []
     for count in items:
         with tempfile.TemporaryDirectory() as folder:
@@ -96,13 +93,13 @@ def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int) -> No
 
 
 def _measure_one(
-    index: IndexDirectory, count: int, disk_bytes: int, cores: int, photos: Sequence[bytes], seconds: float
+    index: IndexDirectory, count: int, disk_bytes: int, cores: int, photos: tuple[str, ...], seconds: float
 ) -> Size:
-    with running_server(index.root, cores, RUNTIME="openvino") as (port, ready_s):
-        _load(port, photos, WARM_UP_S)
-        before = _histogram(port)
-        answered = _load(port, photos, seconds)
-        after = _histogram(port)
+    with running_server(index.root, cores, RUNTIME="openvino", LOG_LEVEL="warning") as server:
+        load.run(load.Order(server.port, CLIENTS, WARM_UP_S, photos, warm_up_s=0))
+        before = _histogram(server.port)
+        asked = load.run(load.Order(server.port, CLIENTS, seconds, photos, warm_up_s=0))
+        after = _histogram(server.port)
         searches = after[1] - before[1]
         if not searches:
             raise ServerFailed("No search was answered; the server's lines above say why.")
@@ -110,10 +107,10 @@ def _measure_one(
             items=count,
             cores=cores,
             disk_bytes=disk_bytes,
-            memory_bytes=int(_scrape(port)["process_resident_memory_bytes"]),
-            ready_s=ready_s,
+            memory_bytes=int(_scrape(server.port)["process_resident_memory_bytes"]),
+            ready_s=server.ready_s,
             search_ms=(after[0] - before[0]) / searches * 1000,
-            photos_per_s=answered / seconds,
+            photos_per_s=asked.rate_per_s,
         )
 
 
@@ -131,49 +128,6 @@ def _histogram(port: int) -> tuple[float, float]:
     """Seconds in the search stage so far, and searches."""
     scraped = _scrape(port)
     return scraped["carsearch_search_stage_seconds_sumsearch"], scraped["carsearch_search_stage_seconds_countsearch"]
-
-
-def _load(port: int, photos: Sequence[bytes], seconds: float) -> int:
-    """Searches answered in some seconds to clients in another process that ask again as soon as they are answered."""
-    context = multiprocessing.get_context("spawn")
-    answered = context.Queue()
-    generator = context.Process(target=_generate, args=(port, list(photos), seconds, answered))
-    generator.start()
-    count: int = answered.get(timeout=seconds + READY_S)
-    generator.join()
-    return count
-
-
-def _generate(port: int, photos: list[bytes], seconds: float, answered: "multiprocessing.Queue[int]") -> None:
-    bodies = [_form(photo) for photo in photos]
-    counts = [0] * CLIENTS
-    deadline = time.monotonic() + seconds
-
-    def ask(client: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        turn = client
-        while time.monotonic() < deadline:
-            connection.request("POST", "/search", *bodies[turn % len(bodies)])
-            response = connection.getresponse()
-            response.read()
-            counts[client] += response.status == 200
-            turn += 1
-        connection.close()
-
-    threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    answered.put(sum(counts))
-
-
-def _form(photo: bytes) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a multipart upload."""
-    boundary = "carsearch-sizing"
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="photo.jpg"\r\n\r\n'
-    body = head.encode() + photo + f"\r\n--{boundary}--\r\n".encode()
-    return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
 
 
 def table_of(sizes: Sequence[Size]) -> Table:

@@ -1,0 +1,142 @@
+"""What a photo costs at the least: each part of its way measured by itself, and the limit that their sum sets.
+
+Core time is the CPU time of all threads that a part takes for one photo while it runs alone on all cores, at its best.
+Time in which a core had nothing to do, or did others' work, is not in it: no arrangement of the same parts, however
+well they overlap, answers more than cores / (sum of core times) photos a second. For a lone photo the parts' latencies
+count instead, one after the other.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from indexer.gallery import sha256_bytes
+from model.data import read_file
+from model.embedder import Embedder
+from model.metrics import Embeddings
+from service.engine import Engine
+
+K = 5
+QUERIES_A_CALL = 32
+FORWARD_BATCHES = (1, 8, 32)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One photo's parts in milliseconds: of a core where all are at work, or of the clock for a lone photo.
+
+    `prepare` is decode and fit, `read` reading a file and its sha256, `http` the bare round trip with the generator's
+    part in it.
+    """
+
+    read_ms: float
+    prepare_ms: float
+    forward_ms: float
+    search_ms: float
+    http_ms: float
+
+    @property
+    def search_over_http_ms(self) -> float:
+        """Sum for an upload that is searched."""
+        return self.prepare_ms + self.forward_ms + self.search_ms + self.http_ms
+
+    @property
+    def indexing_ms(self) -> float:
+        """Sum for a file that is indexed."""
+        return self.read_ms + self.prepare_ms + self.forward_ms
+
+
+def cores() -> int:
+    """Cores that this process, and those it starts, may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def per_second(core_ms: float) -> float:
+    """Photos a second when each takes so many milliseconds of a core."""
+    return cores() * 1000 / core_ms
+
+
+def core_ms(work: Callable[[Value], object], values: Sequence[Value], seconds: float, threads: int) -> float:
+    """CPU time of the whole process for `work` on one value, in milliseconds, while so many threads do it."""
+    work(values[0])
+    started, used = time.perf_counter(), time.process_time()
+
+    def repeat(first: int) -> int:
+        done = 0
+        while not done or time.perf_counter() - started < seconds:
+            work(values[(first + done * threads) % len(values)])
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(threads) as pool:
+        count = sum(pool.map(repeat, range(threads)))
+    return (time.process_time() - used) / count * 1000
+
+
+def lone_ms(work: Callable[[Value], object], values: Sequence[Value], seconds: float) -> float:
+    """Median time of `work` on one value after another, in milliseconds."""
+    work(values[0])
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while not times or time.perf_counter() < until:
+        started = time.perf_counter()
+        work(values[len(times) % len(values)])
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1000
+
+
+class Workload:
+    """Photos ready to be put through each part: their bytes, crops and embeddings."""
+
+    def __init__(self, engine: Engine, photos: Sequence[Path]) -> None:
+        self.engine = engine
+        self.paths = list(photos)
+        self.photos = [path.read_bytes() for path in photos]
+        self.crops = np.stack([engine.embedder.prepare(photo) for photo in self.photos])
+        self.embeddings: Embeddings = engine.embedder.embed_crops(self.crops)
+
+    @property
+    def embedder(self) -> Embedder:
+        return self.engine.embedder
+
+    def at_capacity(self, seconds: float, http_ms: float) -> Parts:
+        """Core times, each measured for some seconds; `http_ms` is the bare round trip's."""
+        return Parts(
+            read_ms=core_ms(lambda path: sha256_bytes(read_file(path)), self.paths, seconds, cores()),
+            prepare_ms=core_ms(self.embedder.prepare, self.photos, seconds, cores()),
+            forward_ms=self._forward_ms(seconds),
+            search_ms=search_ms(self.engine, self.embeddings, seconds),
+            http_ms=http_ms,
+        )
+
+    def alone(self, seconds: float, http_ms: float) -> Parts:
+        """Latencies of a lone photo, each measured for some seconds; `http_ms` is the bare round trip's."""
+        return Parts(
+            read_ms=lone_ms(lambda path: sha256_bytes(read_file(path)), self.paths, seconds),
+            prepare_ms=lone_ms(self.embedder.prepare, self.photos, seconds),
+            forward_ms=lone_ms(lambda crop: self.embedder.embed_crops(crop[None]), list(self.crops), seconds),
+            search_ms=lone_ms(lambda embedding: self.engine.nearest(embedding, K), list(self.embeddings), seconds),
+            http_ms=http_ms,
+        )
+
+    def _forward_ms(self, seconds: float) -> float:
+        """Core time of a photo in the batch that is best."""
+        share_s = seconds / len(FORWARD_BATCHES)
+        repeated = np.resize(self.crops, (max(FORWARD_BATCHES), *self.crops.shape[1:]))
+        return min(
+            core_ms(self.embedder.embed_crops, [repeated[:size]], share_s, threads=1) / size for size in FORWARD_BATCHES
+        )
+
+
+def search_ms(engine: Engine, embeddings: Embeddings, seconds: float) -> float:
+    """Core time of one search among many in a call, in milliseconds."""
+    queries = np.resize(embeddings, (QUERIES_A_CALL, embeddings.shape[1]))
+    return core_ms(lambda batch: engine.store.search(batch, K), [queries], seconds, threads=1) / QUERIES_A_CALL

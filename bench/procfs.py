@@ -1,0 +1,40 @@
+"""What the kernel says of a process: CPU time and memory."""
+
+import os
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+RESET_PEAK = "5"  # what /proc/PID/clear_refs takes to begin VmHWM anew
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU time of all threads of a process so far, in steps of 10 ms; raises OSError when there is none."""
+    # The name, in parentheses, may hold spaces: fields are counted behind it.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM now; raises OSError when there is no such process."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most that `resident_bytes` has been since the start, or since `reset_peak`."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def reset_peak(pid: int) -> bool:
+    """Begins the peak anew; False where the kernel does not let us."""
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text(RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has no {name}")
