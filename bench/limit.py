@@ -123,7 +123,11 @@ class Workload:
             read_ms=lone_ms(lambda path: sha256_bytes(read_file(path)), self.paths, seconds),
             prepare_ms=lone_ms(self.embedder.prepare, self.photos, seconds),
             forward_ms=lone_ms(lambda crop: self.embedder.embed_crops(crop[None]), list(self.crops), seconds),
-            search_ms=lone_ms(lambda embedding: self.engine.nearest(embedding, K), list(self.embeddings), seconds),
+            search_ms=lone_ms(
+                lambda embedding: self.engine.store.search(embedding[None], K, threads=1),
+                list(self.embeddings),
+                seconds,
+            ),
             http_ms=http_ms,
         )
 
@@ -139,4 +143,6 @@ class Workload:
 def search_ms(engine: Engine, embeddings: Embeddings, seconds: float) -> float:
     """Core time of one search among many in a call, in milliseconds."""
     queries = np.resize(embeddings, (QUERIES_A_CALL, embeddings.shape[1]))
-    return core_ms(lambda batch: engine.store.search(batch, K), [queries], seconds, threads=1) / QUERIES_A_CALL
+    return (
+        core_ms(lambda batch: engine.store.search(batch, K, threads=1), [queries], seconds, threads=1) / QUERIES_A_CALL
+    )
