@@ -124,6 +124,11 @@ def _check_header(data: bytes) -> ImageHeader:
     return header
 
 
+def check_header(data: bytes) -> ImageHeader:
+    """Format and size of a photo that may be decoded; raises ImageRejected as `decode` does before it decodes."""
+    return _check_header(data)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
