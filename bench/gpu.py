@@ -156,7 +156,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for figure in report["figures"]:
         ratio = report["end_to_end_to_forward_limit"].get(figure["how"]) if figure["step"] == "end to end" else None
         used = figure["utilisation"]

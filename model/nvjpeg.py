@@ -6,7 +6,9 @@ the same crop. Limits and errors are those of `model.preprocess`.
 """
 
 import io
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -30,6 +32,9 @@ COLOURS = (1, 2, 3)
 SUBSAMPLING = {(1, 1), (2, 1), (2, 2)}
 RGB = torchvision.io.ImageReadMode.RGB.value
 
+_device_lock = threading.Lock()
+"""One batch at a time, of all the process: see `nvjpeg`."""
+
 Decode = Callable[[list[Tensor], torch.device], list[Tensor]]
 """Encoded JPEGs uint8 (n,) in memory -> uint8 (3, H, W) on the device; raises RuntimeError when one is damaged."""
 
@@ -48,7 +53,8 @@ def nvjpeg(encoded: list[Tensor], device: torch.device) -> list[Tensor]:
     # The operators, because torchvision's function warns of its age at every call, and filters are not for threads.
     if device.type != "cuda":
         return [torch.ops.image.decode_jpeg(one, RGB, False) for one in encoded]
-    # nvJPEG writes on a stream of its own and waits for no other: memory given back must have been read to the end.
+    # torchvision takes memory of the current stream, writes it on another one, and waits for nobody: what gave that
+    # memory back must have read it to the end. Hence also the lock, and another stream for the threads of the pool.
     torch.cuda.current_stream(device).synchronize()
     return cast(list[Tensor], torch.ops.image.decode_jpegs_cuda(encoded, RGB, device))
 
@@ -62,6 +68,7 @@ class NvjpegPreparation:
         self._spec = spec
         self._device = device
         self._decode_batch = decode_batch
+        self._pool_stream = _stream(device) if device.type == "cuda" else None
 
     def prepare(self, data: bytes) -> Pixels:
         """Photo bytes -> uint8 (S, S, 3); raises ImageRejected."""
@@ -71,7 +78,7 @@ class NvjpegPreparation:
         return cast(Pixels, crops[0].cpu().numpy())
 
     def stage(self, data: bytes) -> Encoded | Tensor:
-        """A JPEG for the device as it is, any other photo as its crop uint8 (S, S, 3); raises ImageRejected."""
+        """A JPEG for the device as it is, another photo as its crop uint8 (S, S, 3) in memory; raises ImageRejected."""
         header = check_header(data)
         if takes(data, header):
             return Encoded(torch.frombuffer(bytearray(data), dtype=torch.uint8), header.height, header.width)
@@ -79,6 +86,10 @@ class NvjpegPreparation:
 
     def crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
         """What `stage` gave for B photos -> uint8 (B, S, S, 3) on the device, and which rows could not be decoded."""
+        with _device_lock:
+            return self._crops(staged)
+
+    def _crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
         side = self._spec.crop
         crops = torch.empty((len(staged), side, side, 3), dtype=torch.uint8, device=self._device)
         rejected: dict[int, ImageRejected] = {}
@@ -106,8 +117,9 @@ class NvjpegPreparation:
         return [image if good else None for image, good in zip(images, fits, strict=True)]
 
     def _host_crop(self, data: bytes) -> Tensor:
-        pixels = torch.from_numpy(np.array(decode(data))).to(self._device)
-        return fit_on_device(pixels.permute(2, 0, 1), self._spec)
+        pixels = torch.from_numpy(np.array(decode(data)))
+        with torch.cuda.stream(self._pool_stream) if self._pool_stream else nullcontext():
+            return fit_on_device(pixels.to(self._device).permute(2, 0, 1), self._spec).cpu()
 
 
 def takes(data: bytes, header: ImageHeader) -> bool:
@@ -159,6 +171,10 @@ def _portions(photos: Sequence[tuple[int, Encoded]]) -> Iterator[list[tuple[int,
         pixels += size
     if portion:
         yield portion
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it without types
 
 
 def _bytes(one: Encoded) -> bytes:
