@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -23,9 +23,9 @@ SCHEMA_VERSION = 1
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
 GOLDEN_NAME = "golden.jpg"
-FP32, INT8 = "fp32", "int8"
+FP32, BF16, INT8 = "fp32", "bf16", "int8"
 PRECISIONS = (INT8, FP32)
-"""What a graph may be in, the one that is run first: who has an int8 graph made it to be run."""
+"""What a graph may be in, the one that is run first: who has an int8 graph made it to be run. bf16 needs no graph."""
 
 MIN_PARITY_COSINE = 0.9999
 """Lowest cosine on any photo at which a graph gives torch's embeddings, and may be mixed with them in one index."""
@@ -33,6 +33,8 @@ MIN_PARITY_COSINE = 0.9999
 # What model.preprocess does to a photo before the crop is part of what an embedding is: when decoding or resizing
 # changes its bits, this name changes, and with it every embedding_id.
 DECODER = "turbo-1"
+NVJPEG = "nvjpeg-1"
+"""The same of decoding and resizing on a GPU (model.nvjpeg): other bits, hence a space of its own."""
 
 
 def canonical_sha256(value: object) -> str:
@@ -101,6 +103,13 @@ def _stays_inside(name: str) -> bool:
 def _triple(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+class Space(NamedTuple):
+    """What embeds into one space: a precision, and the decoder of the photos."""
+
+    precision: str
+    decoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,20 +188,27 @@ class Card:
         """What its OpenVINO graphs are in, the one that is run first."""
         return [precision for precision in PRECISIONS if graph_names(precision)[0] in self.files]
 
-    def embedding_id(self, precision: str) -> str:
-        """Name of the space that a precision of this model embeds into; 16 hex digits.
+    def embedding_id(self, precision: str, decoder: str | None = None) -> str:
+        """Name of the space that a precision of this model embeds into, from photos of a decoder; 16 hex digits.
 
         Embeddings may be compared when their ids are equal, or when `interchangeable` says so. In fp32 every runtime
         gives the same; a quantised graph is a space of its own, which another calibration of the same weights is not.
         """
-        parts = {"weights": self.weights_sha256, "input": self.input.sha256, "precision": precision}
+        spec = dataclasses.replace(self.input, decoder=decoder or self.input.decoder)
+        parts = {"weights": self.weights_sha256, "input": spec.sha256, "precision": precision}
         if precision != FP32:
             parts |= {name: self.files[name].sha256 for name in graph_names(precision) if name in self.files}
         return canonical_sha256(parts)[:16]
 
     def precision_of(self, embedding_id: str) -> str | None:
         """The precision of this model that embeds into a space; None when it is none of them."""
-        return next((name for name in PRECISIONS if self.embedding_id(name) == embedding_id), None)
+        space = self.space_of(embedding_id)
+        return space and space.precision
+
+    def space_of(self, embedding_id: str) -> "Space | None":
+        """What of this model embeds into a space; None when nothing does."""
+        spaces = (Space(name, decoder) for decoder in (self.input.decoder, NVJPEG) for name in (*PRECISIONS, BF16))
+        return next((space for space in spaces if self.embedding_id(*space) == embedding_id), None)
 
     def interchangeable(self, first: str, second: str) -> bool:
         """Whether two embedding ids of this model may be mixed: equal, or a measured parity names the pair."""

@@ -3,15 +3,16 @@
 import importlib.resources
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from model.card import GOLDEN_NAME, INT8, Card, card_sha256, load_card, verify_artifact
+from model.card import BF16, FP32, GOLDEN_NAME, INT8, NVJPEG, Card, card_sha256, load_card, verify_artifact
 from model.data import read_file
 from model.errors import (
     EmbeddingInvalid,
@@ -22,9 +23,10 @@ from model.errors import (
     PrecisionMissing,
 )
 from model.metrics import Embeddings
-from model.preprocess import Pixels, prepare
+from model.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
+from model.preprocess import Pixels
 from model.runtimes import load_runtime
-from model.runtimes.base import Runtime
+from model.runtimes.base import AsynchronousRuntime, Runtime
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
@@ -39,12 +41,23 @@ PRETRAINED = Path(str(importlib.resources.files("model"))) / "pretrained"
 
 BATCH = 32
 MIN_GOLDEN_COSINE = 0.9999
-MIN_GOLDEN_COSINE_QUANTISED = 0.99
+MIN_GOLDEN_COSINE_ROUNDED = 0.99
 """In int8 a value near the middle of two steps falls one way on one kind of CPU and the other way on another."""
 
 
 def silent(_done: int, _total: int) -> None:
     """Progress that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A batch that a runtime works on: `result` waits for float32 (B, D), unit rows, and raises what went wrong.
+
+    `rejected` are the rows whose photo turned out to be damaged; their embeddings mean nothing.
+    """
+
+    result: Callable[[], Embeddings]
+    rejected: Rejected
 
 
 class Embedder:
@@ -55,12 +68,16 @@ class Embedder:
     (2, 512)
     """
 
-    def __init__(self, directory: Path, card: Card, runtime: Runtime) -> None:
+    def __init__(self, directory: Path, card: Card, runtime: Runtime, preparation: Preparation | None = None) -> None:
         self.directory = directory
         self.card = card
         self.runtime = runtime
         self.model_sha256 = card_sha256(directory)
-        self.embedding_id = card.embedding_id(runtime.precision)
+        self.preparation = preparation or HostPreparation(card.input)
+        self.embedding_id = card.embedding_id(runtime.precision, self.preparation.decoder)
+        ahead = runtime if isinstance(runtime, AsynchronousRuntime) else None
+        self.batch = ahead.batch if ahead else BATCH
+        self.in_flight = ahead.in_flight if ahead else 1
 
     @classmethod
     def load(
@@ -69,16 +86,18 @@ class Embedder:
         runtime: str = "auto",
         precision: str | None = None,
         cache_dir: Path | None = None,
+        decoder: str = CPU,
     ) -> Self:
         """Loads a model by the name of one that ships, or by its directory.
 
         By default OpenVINO runs it in int8 where it has such a graph, and torch in fp32. Every file of the artifact is
-        checked against the card, and the golden photo must give the recorded embedding.
+        checked against the card, and the golden photo must give the recorded embedding. `decoder` is "cpu" or "nvjpeg".
         Raises ModelNotFound, ModelInvalid or MissingDependency.
         """
         directory = find_model(model)
         card = verify_artifact(directory)
-        embedder = cls(directory, card, load_runtime(runtime, directory, card, precision, cache_dir))
+        loaded = load_runtime(runtime, directory, card, precision, cache_dir)
+        embedder = cls(directory, card, loaded, load_preparation(decoder, card.input, loaded))
         embedder.check_golden()
         return embedder
 
@@ -86,12 +105,17 @@ class Embedder:
     def load_like(
         cls, model: str | Path, embedding_id: str, runtime: str = "auto", cache_dir: Path | None = None
     ) -> Self:
-        """Loads a model in the precision that gave embeddings of this id, or as `load` when the runtime lacks it."""
-        precision = load_card(find_model(model)).precision_of(embedding_id)
+        """Loads a model with the precision and the decoder that gave embeddings of this id.
+
+        When the runtime lacks the precision, or nothing of this model gives the id, as `load` does by default. Raises
+        ModelMismatch too, when the decoder cannot run here.
+        """
+        space = load_card(find_model(model)).space_of(embedding_id)
+        decoder = "nvjpeg" if space and space.decoder == NVJPEG else CPU
         try:
-            return cls.load(model, runtime, precision, cache_dir)
+            return cls.load(model, runtime, space and space.precision, cache_dir, decoder)
         except PrecisionMissing:
-            return cls.load(model, runtime, None, cache_dir)
+            return cls.load(model, runtime, None, cache_dir, decoder)
 
     @property
     def dim(self) -> int:
@@ -100,13 +124,24 @@ class Embedder:
 
     def prepare(self, data: bytes) -> Pixels:
         """Photo bytes -> the crop this model takes: uint8 (S, S, 3); raises ImageRejected."""
-        return prepare(data, self.card.input)
+        return self.preparation.prepare(data)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows; raises EmbeddingInvalid for anything else."""
-        embeddings = self.runtime.embed(crops)
+        return self._checked(self.runtime.embed(crops), len(crops))
+
+    def submit(self, staged: Sequence[Any]) -> Submitted:
+        """Starts on photos that `preparation` has staged; a runtime that is not asynchronous computes at once."""
+        crops, rejected = self.preparation.crops(staged)
+        if isinstance(self.runtime, AsynchronousRuntime):
+            wait = self.runtime.submit(crops)
+            return Submitted(lambda: self._checked(wait(), len(staged)), rejected)
+        rows = self.embed_crops(np.asarray(crops))
+        return Submitted(lambda: rows, rejected)
+
+    def _checked(self, embeddings: Embeddings, count: int) -> Embeddings:
         lengths = np.linalg.norm(embeddings, axis=1)
-        if embeddings.shape != (len(crops), self.dim) or not np.allclose(lengths, 1, atol=1e-3):  # NaN is not close
+        if embeddings.shape != (count, self.dim) or not np.allclose(lengths, 1, atol=1e-3):  # NaN is not close
             raise EmbeddingInvalid("The network gave something that is not a vector of length 1.")
         return embeddings
 
@@ -123,18 +158,25 @@ class Embedder:
         `progress` is told how many photos are done. Raises FileUnreadable or ImageRejected for the first bad photo.
         """
 
-        def read(path: str | os.PathLike[str]) -> Pixels:
+        def read(path: str | os.PathLike[str]) -> tuple[Path, Any]:
             try:
-                return self.prepare(read_file(Path(path)))
+                return Path(path), self.preparation.stage(read_file(Path(path)))
             except (FileUnreadable, ImageRejected) as problem:
                 raise type(problem)(f"{Path(path)}: {problem}") from problem
+
+        def start(batch: list[tuple[Path, Any]]) -> Submitted:
+            submitted = self.submit([staged for _, staged in batch])
+            for row, problem in sorted(submitted.rejected.items()):
+                raise type(problem)(f"{batch[row][0]}: {problem}") from problem
+            return submitted
 
         rows: list[Embeddings] = [np.empty((0, self.dim), np.float32)]
         done = 0
         with decode_pool() as pool:
-            for batch in batches(map_in_order(pool, read, paths)):
-                rows.append(self.embed_crops(np.stack(batch)))
-                done += len(batch)
+            staged = batches(map_in_order(pool, read, paths, ahead=2 * self.batch), self.batch)
+            for submitted in running_ahead(map(start, staged), self.in_flight):
+                rows.append(submitted.result())
+                done += len(rows[-1])
                 if progress:
                     progress(done)
         return np.concatenate(rows)
@@ -142,12 +184,14 @@ class Embedder:
     def check_golden(self) -> None:
         """Embeds the golden photo and compares with the card; raises ModelInvalid when this machine disagrees."""
         runtime, precision = self.runtime.name, self.runtime.precision
-        expected = self.card.golden.get(f"{runtime}/{precision}")
+        rounded = precision in (INT8, BF16) or self.preparation.decoder is not None
+        # No card records bf16, which needs no export: it is held to what fp32 gives.
+        expected = self.card.golden.get(f"{runtime}/{FP32 if precision == BF16 else precision}")
         if expected is None:
             return
         found = self.embed_photo(read_file(self.directory / GOLDEN_NAME))
         cosine = float(np.dot(found, np.asarray(expected, np.float32)))
-        if not cosine >= (MIN_GOLDEN_COSINE_QUANTISED if precision == INT8 else MIN_GOLDEN_COSINE):
+        if not cosine >= (MIN_GOLDEN_COSINE_ROUNDED if rounded else MIN_GOLDEN_COSINE):
             raise ModelInvalid(
                 f"The golden photo gives another embedding here than the card records: cosine {cosine:.6f} "
                 f"with the runtime {runtime} in {precision}."
@@ -194,6 +238,16 @@ def map_in_order(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def running_ahead(submitted: Iterable[Result], in_flight: int) -> Iterator[Result]:
+    """Hands an iterator's values on in their order, each only when the `in_flight` - 1 after it are there too."""
+    waiting: deque[Result] = deque()
+    for one in submitted:
+        waiting.append(one)
+        if len(waiting) >= in_flight:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def batches(results: Iterable[Result], size: int = BATCH) -> Iterator[list[Result]]:

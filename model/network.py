@@ -5,7 +5,7 @@ The embedding is the backbone's pooled features (512 values for ResNet-18), L2-n
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import cast
+from typing import Self, cast
 from urllib.error import URLError
 
 import torch
@@ -36,6 +36,7 @@ class EmbeddingNetwork(nn.Module):
         self.spec = spec
         self.backbone = BACKBONES[architecture].build()
         self.dim = BACKBONES[architecture].dim
+        self._in_bf16 = False
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -45,11 +46,19 @@ class EmbeddingNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised float (B, 3, H, W) -> pooled features (B, D), not yet unit length."""
-        return cast(Tensor, self.backbone(images))
+        return cast(Tensor, self.backbone(images.bfloat16() if self._in_bf16 else images))
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised float (B, 3, H, W) -> float32 (B, D), unit rows."""
         return F.normalize(self.features(images).float(), dim=1)
+
+    def in_bf16(self) -> Self:
+        """Turns the backbone to bf16, in place; what comes before and after it, pooling too, stays in fp32."""
+        self.backbone.to(torch.bfloat16)
+        self._in_bf16 = True
+        for pooling in (one for one in self.backbone.modules() if isinstance(one, nn.AdaptiveAvgPool2d)):
+            pooling.register_forward_pre_hook(lambda _, maps: tuple(each.float() for each in maps))
+        return self
 
     def forward(self, crops: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, D), unit rows."""

@@ -194,6 +194,11 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int = 1) -> 
     return pixels
 
 
+def check_header(data: bytes) -> ImageHeader:
+    """Format and size of a photo that may be decoded; raises ImageRejected as `decode` does before it decodes."""
+    return _check_header(data)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)

@@ -36,6 +36,11 @@ class RuntimeChoice(StrEnum):
     torch = "torch"
 
 
+class Decoder(StrEnum):
+    cpu = "cpu"
+    nvjpeg = "nvjpeg"
+
+
 class Mode(StrEnum):
     leave_one_out = "leave-one-out"
     gallery = "gallery"
@@ -44,7 +49,10 @@ class Mode(StrEnum):
 ModelOption = Annotated[str | None, typer.Option("--model", help="Name of a model that ships, or a model directory.")]
 RuntimeOption = Annotated[RuntimeChoice, typer.Option(help="What runs the network.")]
 PrecisionOption = Annotated[
-    Precision | None, typer.Option(help="int8 where the model has such a graph, by default; torch runs fp32.")
+    Precision | None, typer.Option(help="int8 where the model has such a graph, by default; torch runs fp32 or bf16.")
+]
+DecoderOption = Annotated[
+    Decoder | None, typer.Option(help="What decodes photos: cpu, by default, or nvjpeg, on the GPU and for the GPU.")
 ]
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory.")]
 
@@ -59,6 +67,7 @@ def index(
     storage: Annotated[
         Storage | None, typer.Option(help="How vectors are kept; by default as before, and fp32 in a new index.")
     ] = None,
+    decoder: DecoderOption = None,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: Annotated[bool, typer.Option("--list", help="List the versions and stop.")] = False,
@@ -80,7 +89,7 @@ def index(
         raise typer.BadParameter("Name a gallery, or one of --list, --verify, --rollback.")
     from indexer.build import build_index
 
-    embedder = _embedder_of(directory, model, runtime, precision)
+    embedder = _embedder_of(directory, model, runtime, precision, decoder)
     with progress_bar("indexing") as progress:
         result = build_index(gallery, directory, embedder, strict=strict, keep=keep, storage=storage, progress=progress)
     list_skipped(result.skipped)
@@ -99,6 +108,7 @@ def evaluate(
     model: ModelOption = None,
     runtime: RuntimeOption = RuntimeChoice.auto,
     precision: PrecisionOption = None,
+    decoder: DecoderOption = None,
     mode: Annotated[Mode, typer.Option(help="The benchmark, or against the gallery of --index.")] = Mode.leave_one_out,
     index_dir: Annotated[Path | None, typer.Option("--index", help="Index whose model, and gallery, to use.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the whole report here, as JSON.")] = None,
@@ -115,9 +125,13 @@ def evaluate(
     engine = _engine(index_dir, runtime) if index_dir is not None and model is None else None
     if engine is None and mode is Mode.gallery:
         raise typer.BadParameter("--mode gallery needs --index, and takes its model.")
-    if engine and precision:
-        raise typer.BadParameter("--precision goes with --model; an index has its own.")
-    embedder = engine.embedder if engine else Embedder.load(model, runtime.value, precision and precision.value)
+    if engine and (precision or decoder):
+        raise typer.BadParameter("--precision and --decoder go with --model; an index has its own.")
+    embedder = (
+        engine.embedder
+        if engine
+        else Embedder.load(model, runtime.value, precision and precision.value, decoder=decoder or "cpu")
+    )
     gallery = engine.served if engine and mode is Mode.gallery else None
     with progress_bar("evaluating") as progress:
         evaluation = run(found.items, embedder, gallery=gallery, skipped=found.skipped, progress=progress)
@@ -214,22 +228,26 @@ def _engine(index_dir: Path, runtime: RuntimeChoice) -> "Engine":
 
 
 def _embedder_of(
-    directory: "IndexDirectory", model: str | None, runtime: RuntimeChoice, precision: Precision | None
+    directory: "IndexDirectory",
+    model: str | None,
+    runtime: RuntimeChoice,
+    precision: Precision | None,
+    decoder: Decoder | None,
 ) -> "Embedder":
-    """By default with the model and the precision of the current version, so that re-indexing names neither."""
+    """By default with model, precision and decoder of the current version, so that re-indexing names none of them."""
     from model.embedder import Embedder
     from model.errors import IndexNotFound
 
-    chosen = precision and precision.value
+    chosen, taken_apart_by = precision and precision.value, decoder or "cpu"
     if model is not None:
-        return Embedder.load(model, runtime.value, chosen)
+        return Embedder.load(model, runtime.value, chosen, decoder=taken_apart_by)
     try:
         current = directory.manifest(directory.current())
     except IndexNotFound:
-        return Embedder.load(None, runtime.value, chosen)
+        return Embedder.load(None, runtime.value, chosen, decoder=taken_apart_by)
     path = directory.model_path(current.model_sha256)
-    if chosen is not None:
-        return Embedder.load(path, runtime.value, chosen)
+    if chosen is not None or decoder is not None:
+        return Embedder.load(path, runtime.value, chosen, decoder=taken_apart_by)
     return Embedder.load_like(path, current.embedding_id, runtime.value)
 
 

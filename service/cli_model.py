@@ -21,6 +21,7 @@ class Device(StrEnum):
 class Precision(StrEnum):
     fp32 = "fp32"
     int8 = "int8"
+    bf16 = "bf16"
 
 
 def train(

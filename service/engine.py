@@ -13,7 +13,7 @@ from indexer.evaluate import Served
 from indexer.gallery import GalleryItem, ItemTable
 from indexer.stores.faiss import FaissStore
 from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory, Manifest
-from model.card import FP32, card_sha256
+from model.card import INT8, card_sha256
 from model.data import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, IndexInvalid, InvalidK, ModelMismatch
@@ -169,7 +169,7 @@ def _gives(embedder: Embedder, manifest: Manifest) -> bool:
 def _other_precision(index: IndexDirectory, manifest: Manifest, embedder: Embedder) -> str:
     runtime, card = embedder.runtime, embedder.card
     precision = card.precision_of(manifest.embedding_id)
-    other = "torch" if precision == FP32 else "openvino"
+    other = "openvino" if precision == INT8 else "torch"
     way_out = f"use the runtime {other}, or " if precision else ""
     return (
         f"Index version {manifest.id} was embedded in {precision or manifest.embedding_id}, and the runtime "

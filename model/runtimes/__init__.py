@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
-from model.card import INT8, Card
-from model.errors import ModelInvalid, SettingsInvalid, missing_dependency
+from model.card import BF16, INT8, Card
+from model.errors import ModelInvalid, PrecisionMissing, SettingsInvalid, missing_dependency
 from model.runtimes.base import Runtime
 
 Factory = Callable[[Path, Card, str | None, Path | None], Runtime]
@@ -25,13 +25,15 @@ def load_runtime(
     """Loads a model artifact into a runtime; "auto" is torch where CUDA is or OpenVINO is not, OpenVINO elsewhere.
 
     Without a `precision` a runtime takes the one it runs first: OpenVINO int8 where the card has such a graph, torch
-    always fp32. `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the extra,
-    PrecisionMissing, ModelInvalid when the artifact cannot be served by that runtime, SettingsInvalid for a name that
-    is none.
+    fp32; bf16 is torch's alone. `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the
+    extra, PrecisionMissing, ModelInvalid when the artifact cannot be served by that runtime, SettingsInvalid for a name
+    that is none.
     """
     chosen = _automatic(precision) if name == "auto" else name
     if chosen not in RUNTIMES:
         raise SettingsInvalid(f'There is no runtime "{name}"; there are: auto, {", ".join(RUNTIMES)}.')
+    if (chosen, precision) == ("openvino", BF16):
+        raise PrecisionMissing("The runtime openvino runs no model in bf16; use the runtime torch.")
     module, _, attribute = RUNTIMES[chosen].partition(":")
     try:
         factory = cast(Factory, getattr(import_module(module), attribute))
@@ -44,6 +46,8 @@ def load_runtime(
 
 
 def _automatic(precision: str | None) -> str:
+    if precision == BF16:
+        return "torch"
     if precision == INT8 and find_spec("openvino") is not None:
         return "openvino"  # CUDA or not: torch has no int8
     try:

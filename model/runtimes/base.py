@@ -1,11 +1,15 @@
 """What every runtime is: crops in, unit rows out."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from model.preprocess import Pixels
+
+if TYPE_CHECKING:  # a slim install has no torch
+    from torch import Tensor
 
 
 class Runtime(Protocol):
@@ -28,4 +32,26 @@ class Runtime(Protocol):
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
+        ...
+
+
+@runtime_checkable
+class AsynchronousRuntime(Protocol):
+    """A runtime whose device computes while its caller prepares the next batch."""
+
+    @property
+    def batch(self) -> int:
+        """Photos a batch that suit the device."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Batches worth having submitted at once: 1 where `submit` returns only when all is computed."""
+        ...
+
+    def submit(self, crops: "Pixels | Tensor") -> Callable[[], npt.NDArray[np.float32]]:
+        """Starts on uint8 (B, S, S, 3), in memory or on the device; what it returns waits for float32 (B, D).
+
+        What goes wrong is raised by either of the two.
+        """
         ...

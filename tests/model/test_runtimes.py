@@ -303,7 +303,7 @@ def test_int8_gives_a_photo_the_same_bits_in_every_batch(int8_embedder: Embedder
 def test_a_precision_that_a_runtime_lacks_is_answered_with_what_to_do(
     real_model: Path, int8_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(PrecisionMissing, match="torch runs a model in fp32 and not in int8; use openvino"):
+    with pytest.raises(PrecisionMissing, match="torch runs a model in fp32 or bf16, not in int8; use openvino"):
         Embedder.load(int8_model, "torch", "int8")
     with pytest.raises(PrecisionMissing, match=r"in int8, only in fp32; make one with: .* --precision int8"):
         Embedder.load(real_model, "openvino", "int8")

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
-from model.card import graph_names, load_card
+from model.card import NVJPEG, graph_names, load_card
 from model.embedder import Embedder
 from model.errors import ModelMismatch
+from model.nvjpeg import NvjpegPreparation
 from service.engine import Engine
 from tests.photos import car_photo
 from tests.servers import running_server
@@ -121,3 +123,43 @@ def test_a_server_tells_the_precision_it_runs_in(indexes: dict[str, IndexDirecto
     with running_server(indexes["int8"].root, tmp_path / "log") as server:
         told = server.client.get("/info").json()
     assert (told["runtime"], told["precision"]) == ("openvino", "int8")
+
+
+def test_bf16_is_chosen_by_name_kept_by_the_index_and_served_by_torch_alone(
+    real_model: Path, gallery: Path, tmp_path: Path, carsearch: Callable[..., Printed]
+) -> None:
+    index = tmp_path / "index"
+    built = carsearch(
+        "index", gallery, "--index", index, "--model", real_model, "--runtime", "torch", "--precision", "bf16"
+    )
+    assert built.returncode == 0, built.stderr
+    assert Engine.load(IndexDirectory(index), runtime="torch").embedder.runtime.precision == "bf16"
+    assert carsearch("index", gallery, "--index", index, "--runtime", "torch").stdout.startswith("unchanged: ")
+    with pytest.raises(ModelMismatch, match=r"in bf16, .* openvino .* in fp32; use the runtime torch, or "):
+        Engine.load(IndexDirectory(index), runtime="openvino")
+    refused = carsearch(
+        "evaluate", "--data", gallery, "--model", real_model, "--runtime", "openvino", "--precision", "bf16"
+    )
+    assert_one_sentence(refused, "The runtime openvino runs no model in bf16; use the runtime torch.")
+
+
+def test_an_index_of_nvjpeg_s_photos_is_refused_without_cuda_in_a_sentence_that_says_what_to_do(
+    real_model: Path, gallery: Path, tmp_path: Path, carsearch: Callable[..., Printed]
+) -> None:
+    card = load_card(real_model)
+    on_device = NvjpegPreparation(card.input, torch.device("cpu"))
+    index = IndexDirectory(tmp_path / "index")
+    build_index(gallery, index, Embedder(real_model, card, Embedder.load(real_model, "torch").runtime, on_device))
+    assert index.verify(index.current()).embedding_id == card.embedding_id("fp32", NVJPEG)
+    wanted = (
+        "The decoder nvjpeg needs the runtime torch on CUDA, and this is torch on a CPU; use such a machine, or build"
+    )
+    for command in (
+        ("search", gallery / "car 1" / "0.jpg", "--index", index.root, "--runtime", "torch"),
+        ("index", gallery, "--index", index.root, "--runtime", "torch"),
+        ("evaluate", "--data", gallery, "--model", real_model, "--runtime", "torch", "--decoder", "nvjpeg"),
+    ):
+        assert_one_sentence(carsearch(*command), wanted)
+    again = carsearch("index", gallery, "--index", index.root, "--runtime", "torch", "--decoder", "cpu")
+    assert "(12 embedded, 0 reused" in again.stdout
+    assert Engine.load(index).embedder.embedding_id == card.embedding_id("fp32")

@@ -1,0 +1,66 @@
+"""The photos that `bench.gpu` measures with: as many as are asked for, no two of them of equal content."""
+
+import io
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model.data import read_items
+
+SIZE = (512, 384)
+DIFFERENT = 64
+SOI, APP0, COMMENT = b"\xff\xd8", b"\xff\xe0", b"\xff\xfe"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A photo in memory."""
+
+    id: str
+    data: bytes
+    label: str = ""
+
+    def read(self) -> bytes:
+        return self.data
+
+
+def made_up_photos(count: int) -> list[Made]:
+    """JPEGs of 512 x 384 with about as much detail as a photo; what they show does not matter to speed."""
+    return _repeated([_made_up(number) for number in range(min(count, DIFFERENT))], count)
+
+
+def photos_of(source: Path, count: int) -> list[Made]:
+    """Up to `count` photos of a set, evenly through it; JPEGs of a smaller one are repeated."""
+    items = read_items(source).items
+    used = min(count, len(items))
+    return _repeated([items[place * len(items) // used].read() for place in range(used)], count)
+
+
+def _made_up(number: int) -> bytes:
+    random = np.random.default_rng(number)
+    coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize(SIZE, Image.Resampling.BICUBIC)).astype(np.int16)
+    pixels = pixels + random.normal(0, 6, pixels.shape).astype(np.int16)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _repeated(photos: list[bytes], count: int) -> list[Made]:
+    """A repeated JPEG gets a comment: equal content would be embedded once."""
+    made = [Made(str(number), data) for number, data in enumerate(photos)]
+    jpegs = [data for data in photos if data.startswith(SOI)]
+    again = itertools.cycle(jpegs) if jpegs else iter(())
+    for data in itertools.islice(again, max(0, count - len(made))):
+        made.append(Made(str(len(made)), _with_comment(data, len(made))))
+    return made
+
+
+def _with_comment(data: bytes, number: int) -> bytes:
+    place = len(SOI)
+    if data[place : place + 2] == APP0:  # JFIF wants to be first
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data[:place] + COMMENT + b"\x00\x0a" + f"{number:08d}".encode() + data[place:]
