@@ -106,7 +106,7 @@ def test_memory_that_the_device_may_still_read_is_waited_for_before_nvjpeg_write
     gpu: Any = SimpleNamespace(type="cuda")
     stream = SimpleNamespace(synchronize=lambda: steps.append("wait"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream if device is gpu else None)
-    monkeypatch.setattr(torch.ops.image, "decode_jpegs_cuda", lambda photos, mode, _: steps.append(f"decode {mode}"))
+    monkeypatch.setattr(torch.ops.image, "decode_jpegs_cuda", lambda _, mode, __: steps.append(f"decode {mode}"))
     nvjpeg([torch.zeros(1, dtype=torch.uint8)], gpu)
     assert steps == ["wait", "decode 3"]  # 3 is RGB
 
