@@ -53,8 +53,9 @@ def nvjpeg(encoded: list[Tensor], device: torch.device) -> list[Tensor]:
     # The operators, because torchvision's function warns of its age at every call, and filters are not for threads.
     if device.type != "cuda":
         return [torch.ops.image.decode_jpeg(one, RGB, False) for one in encoded]
-    # torchvision takes memory of the current stream, writes it on another one, and waits for nobody: what gave that
-    # memory back must have read it to the end. Hence also the lock, and another stream for the threads of the pool.
+    # torchvision takes memory of the current stream, writes it on another one, and waits for nobody (pytorch/vision
+    # pull request 9606): what gave that memory back must have read it to the end. Hence also the lock, and another
+    # stream for the threads of the pool.
     torch.cuda.current_stream(device).synchronize()
     return cast(list[Tensor], torch.ops.image.decode_jpegs_cuda(encoded, RGB, device))
 

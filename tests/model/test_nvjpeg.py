@@ -2,7 +2,8 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -96,6 +97,18 @@ def damaged_for_the_device(photos: list[Tensor], device: torch.device) -> list[T
     if any(not photo[-18:-2].any() for photo in photos):
         raise RuntimeError("nvjpegDecodeBatched failed")
     return nvjpeg(photos, device)
+
+
+def test_memory_that_the_device_may_still_read_is_waited_for_before_nvjpeg_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[str] = []
+    gpu: Any = SimpleNamespace(type="cuda")
+    stream = SimpleNamespace(synchronize=lambda: steps.append("wait"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream if device is gpu else None)
+    monkeypatch.setattr(torch.ops.image, "decode_jpegs_cuda", lambda _, mode, __: steps.append(f"decode {mode}"))
+    nvjpeg([torch.zeros(1, dtype=torch.uint8)], gpu)
+    assert steps == ["wait", "decode 3"]  # 3 is RGB
 
 
 def test_a_photo_that_fails_on_the_device_costs_no_other_its_place() -> None:
