@@ -41,10 +41,12 @@ def _throughput(axes: Axes, measured: Throughput) -> None:
         counts.update(clients)
         axes.plot(clients, rates, "o-", color=colour, label=label)
     axes.axhline(measured.limit_per_s, color=GREY, linestyle="--", label="limit: sum of the parts")
-    axes.set(xscale="log", xlabel="clients", ylabel="photos/s", ylim=(0, None), title="Closed loop")
+    axes.set(
+        xscale="log", xlabel="clients", ylabel="photos/s", ylim=(0, 1.2 * measured.limit_per_s), title="Closed loop"
+    )
     axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper center", ncols=3, fontsize=8)
 
 
 def _latency(axes: Axes, measured: Throughput) -> None:
