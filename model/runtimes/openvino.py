@@ -13,6 +13,10 @@ from model.preprocess import Pixels
 from model.runtimes.turnstile import Turnstile
 
 
+PHOTOS_A_STREAM = 4
+"""In one turn: a search waits so long for an evaluation beside it."""
+
+
 class OpenVINORuntime:
     """A graph that takes one photo at a time, compiled twice: all cores on one photo, and one core for each of several.
 
@@ -40,37 +44,43 @@ class OpenVINORuntime:
         if self._expected != (1, card.input.crop, card.input.crop, 3):
             raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
         self._alone = alone.create_infer_request()
-        self._together = [together.create_infer_request() for _ in range(self._streams)]
+        # Twice as many as run at a time: no core waits while the next photo is handed over.
+        self._together = [together.create_infer_request() for _ in range(2 * self._streams)]
         self._turnstile = Turnstile()
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
         embeddings = np.empty((len(crops), self.dim), np.float32)
-        for start in range(0, len(crops), self._streams):
-            part = slice(start, start + self._streams)
+        few = PHOTOS_A_STREAM * self._streams
+        for start in range(0, len(crops), few):
+            part = slice(start, start + few)
             # One turn a handful: a search does not wait until an evaluation beside it has embedded its batch.
             with self._turnstile.turn():
                 self._embed_few(crops[part], embeddings[part])
         return embeddings
 
     def _embed_few(self, crops: Pixels, embeddings: npt.NDArray[np.float32]) -> None:
-        """At most as many photos as cores; a few on many cores are sooner done one after the other on all of them."""
+        """A few on many cores are sooner done one after the other on all of them."""
         inputs = [{0: ov.Tensor(crops[row : row + 1])} for row in range(len(crops))]
         if 2 * len(crops) <= self._streams or self._streams == 1:
             for row, photo in enumerate(inputs):
                 self._alone.infer(photo, share_inputs=True)
                 embeddings[row] = self._alone.get_output_tensor(0).data[0]
             return
-        started = []
+        lanes = len(self._together)
+        started = 0
         try:
-            for request, photo in zip(self._together, inputs, strict=False):
-                request.start_async(photo, share_inputs=True)
-                started.append(request)
+            for row in range(len(crops) + lanes):
+                request = self._together[row % lanes]
+                if 0 <= row - lanes < len(crops):
+                    request.wait()
+                    embeddings[row - lanes] = request.get_output_tensor(0).data[0]
+                if row < len(crops):
+                    request.start_async(inputs[row], share_inputs=True)
+                    started += 1
         finally:  # also when this thread was interrupted: the next turn finds nothing running
-            for request in started:
+            for request in self._together[:started]:
                 request.wait()
-        for row, request in enumerate(started):
-            embeddings[row] = request.get_output_tensor(0).data[0]
 
 
 def _options(streams: int, cache_dir: Path | None) -> dict[str, str]:
