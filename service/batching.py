@@ -12,27 +12,18 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from service.engine import Engine, Query
+from service.engine import Engine, Query, SearchResult
 from service.metrics import Metrics
-from service.schemas import Hit
 
 MAX_BATCH = 32
 """Photos in one batch: more gain nothing, and the first of them would wait for the last."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Hits, and the milliseconds of each stage: queue (for the batch before), decode, forward, search."""
-
-    hits: list[Hit]
-    stages_ms: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class _Waiting:
     engine: Engine
     query: Query
-    reply: "Future[Answer]"
+    reply: "Future[SearchResult]"
     decode_ms: float
     since: float
 
@@ -46,7 +37,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._led = False  # whether a thread is answering
 
-    def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str], reply: "Future[Answer]") -> None:
+    def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str], reply: "Future[SearchResult]") -> None:
         """Decodes a photo and sees to it that `reply` is answered, by this thread or by the one that answers now.
 
         A reply that is cancelled leaves the queue. Raises InvalidK, UnknownClass or ImageRejected.
@@ -90,4 +81,4 @@ class Batcher:
             return
         for waiting, found in zip(batch, hits, strict=True):
             queue_ms = (begun - waiting.since) * 1000
-            waiting.reply.set_result(Answer(found, {"queue": queue_ms, "decode": waiting.decode_ms, **shared_ms}))
+            waiting.reply.set_result(SearchResult(found, {"queue": queue_ms, "decode": waiting.decode_ms, **shared_ms}))

@@ -26,7 +26,7 @@ MAX_K = 100
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, and the milliseconds of decode, forward and search."""
+    """Hits, and the milliseconds of decode, forward and search; of queue too, where it had to wait for a batch."""
 
     hits: list[Hit]
     stages_ms: dict[str, float]

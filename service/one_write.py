@@ -20,31 +20,31 @@ class OneWriteProtocol(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0
-    _turns = 0
+    _completed = 0
     """Heads and bodies completed: a chunk in which nothing was is part of one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(cast(asyncio.Transport, _Gathering(transport, self.loop)))
 
     def data_received(self, data: bytes) -> None:
-        turns = self._turns
+        completed = self._completed
         super().data_received(data)
-        if self._in_head and self._turns == turns:
+        if self._in_head and self._completed == completed:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The request's headers are too large.")
 
     def on_headers_complete(self) -> None:
-        self._turn(in_head=False)
+        self._complete(in_head=False)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._turn(in_head=True)
+        self._complete(in_head=True)
         super().on_message_complete()
 
-    def _turn(self, in_head: bool) -> None:
+    def _complete(self, in_head: bool) -> None:
         self._in_head, self._head_bytes = in_head, 0
-        self._turns += 1
+        self._completed += 1
 
 
 class _Gathering:

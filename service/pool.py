@@ -71,7 +71,7 @@ class WorkPool:
         loop = asyncio.get_running_loop()
         reply: Future[Result] = Future()
 
-        def begin() -> None:
+        def in_thread() -> None:
             self._waiting.dec()
             self._running.inc()
             try:
@@ -98,7 +98,7 @@ class WorkPool:
 
         self._inside += 1
         self._waiting.inc()
-        working = self._threads.submit(begin)
+        working = self._threads.submit(in_thread)
         reply.add_done_callback(answered)
         return reply
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import EmbeddingInvalid, ImageUndecodable
-from service.batching import MAX_BATCH, Answer, Batcher
-from service.engine import Engine, Query
+from service.batching import MAX_BATCH, Batcher
+from service.engine import Engine, Query, SearchResult
 from service.metrics import Metrics
 from service.schemas import Hit
 
@@ -51,7 +51,7 @@ class Doubles:
         return hits, {"forward": 1.0, "search": 1.0}
 
 
-def start(batcher: Batcher, engine: Doubles, photo: int, k: int, reply: "Future[Answer]") -> None:
+def start(batcher: Batcher, engine: Doubles, photo: int, k: int, reply: "Future[SearchResult]") -> None:
     """What a thread of the pool does with a search."""
     try:
         batcher.search(cast(Engine, engine), bytes([photo]), k, (), reply)
@@ -63,7 +63,7 @@ def start(batcher: Batcher, engine: Doubles, photo: int, k: int, reply: "Future[
 def blocked(batcher: Batcher, engine: Doubles) -> Iterator[None]:
     """A first search is being answered, and does not come to an end inside the block."""
     engine.gate.clear()
-    first: Future[Answer] = Future()
+    first: Future[SearchResult] = Future()
     leader = threading.Thread(target=start, args=(batcher, engine, 0, 1, first))
     leader.start()
     try:
@@ -75,12 +75,12 @@ def blocked(batcher: Batcher, engine: Doubles) -> Iterator[None]:
     assert first.result(WORK_S).hits[0].id == "0"
 
 
-def ids(reply: "Future[Answer]") -> list[str]:
+def ids(reply: "Future[SearchResult]") -> list[str]:
     return [hit.id for hit in reply.result(WORK_S).hits]
 
 
 def test_a_lone_search_is_a_batch_of_one_at_once() -> None:
-    engine, batcher, reply = Doubles(), Batcher(Metrics()), Future[Answer]()
+    engine, batcher, reply = Doubles(), Batcher(Metrics()), Future[SearchResult]()
     start(batcher, engine, 3, 2, reply)
     assert ids(reply) == ["6", "6"]
     assert engine.batches == [[3]]
@@ -90,7 +90,7 @@ def test_a_lone_search_is_a_batch_of_one_at_once() -> None:
 def test_what_arrives_while_a_batch_is_answered_is_the_next_batch() -> None:
     engine, metrics = Doubles(), Metrics()
     batcher = Batcher(metrics)
-    replies = [Future[Answer]() for _ in range(MAX_BATCH + 2)]
+    replies = [Future[SearchResult]() for _ in range(MAX_BATCH + 2)]
     with blocked(batcher, engine):
         for photo, reply in enumerate(replies):
             start(batcher, engine, photo, 1, reply)
@@ -102,7 +102,7 @@ def test_what_arrives_while_a_batch_is_answered_is_the_next_batch() -> None:
 
 def test_a_search_that_is_cancelled_leaves_the_queue() -> None:
     engine, batcher = Doubles(), Batcher(Metrics())
-    replies = [Future[Answer]() for _ in range(3)]
+    replies = [Future[SearchResult]() for _ in range(3)]
     with blocked(batcher, engine):
         for photo, reply in enumerate(replies):
             start(batcher, engine, photo, 1, reply)
@@ -113,7 +113,7 @@ def test_a_search_that_is_cancelled_leaves_the_queue() -> None:
 
 def test_one_that_makes_its_batch_fail_fails_alone() -> None:
     engine, batcher = Doubles(), Batcher(Metrics())
-    replies = {photo: Future[Answer]() for photo in (1, POISON, 2)}
+    replies = {photo: Future[SearchResult]() for photo in (1, POISON, 2)}
     with blocked(batcher, engine):
         for photo, reply in replies.items():
             start(batcher, engine, photo, 1, reply)
@@ -125,19 +125,19 @@ def test_one_that_makes_its_batch_fail_fails_alone() -> None:
 
 def test_a_batch_that_fails_answers_everybody_and_the_next_search_too() -> None:
     engine, batcher = Doubles(), Batcher(Metrics())
-    replies = [Future[Answer]() for _ in range(3)]
+    replies = [Future[SearchResult]() for _ in range(3)]
     with blocked(batcher, engine):
         for reply in replies:
             start(batcher, engine, POISON, 1, reply)
     assert [type(reply.exception(WORK_S)) for reply in replies] == [EmbeddingInvalid] * 3
-    after: Future[Answer] = Future()
+    after: Future[SearchResult] = Future()
     start(batcher, engine, 7, 1, after)
     assert ids(after) == ["14"]
 
 
 def test_a_batch_is_of_one_engine() -> None:
     old, new, batcher = Doubles(), Doubles(), Batcher(Metrics())
-    replies = [Future[Answer]() for _ in range(4)]
+    replies = [Future[SearchResult]() for _ in range(4)]
     with blocked(batcher, old):
         for photo, (engine, reply) in enumerate(zip((old, new, new, old), replies, strict=True)):
             start(batcher, engine, photo, 1, reply)
@@ -155,13 +155,13 @@ def test_a_batch_is_of_one_engine() -> None:
 @settings(deadline=None, max_examples=50)
 def test_every_search_gets_its_own_answer(photos: list[tuple[int, int, bool]], threads: int) -> None:
     engine, batcher = Doubles(), Batcher(Metrics())
-    replies = [Future[Answer]() for _ in photos]
+    replies = [Future[SearchResult]() for _ in photos]
     with ThreadPoolExecutor(threads) as pool:
         for (photo, k, given_up), reply in zip(photos, replies, strict=True):
             pool.submit(start, batcher, engine, photo, k, reply)
             if given_up:
                 reply.cancel()  # before, while or after it is answered
-    expected: dict[int, Callable[[Future[Answer]], bool]] = {
+    expected: dict[int, Callable[[Future[SearchResult]], bool]] = {
         BROKEN: lambda reply: isinstance(reply.exception(), ImageUndecodable),
         POISON: lambda reply: isinstance(reply.exception(), EmbeddingInvalid),
     }
