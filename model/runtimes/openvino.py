@@ -12,7 +12,6 @@ from model.errors import ModelInvalid, PrecisionMissing
 from model.preprocess import Pixels
 from model.runtimes.turnstile import Turnstile
 
-
 PHOTOS_A_STREAM = 4
 """In one turn: a search waits so long for an evaluation beside it."""
 
