@@ -9,9 +9,10 @@ from typing import Any
 
 from indexer.gallery import sha256_bytes
 from model.data import Photo, Skipped, printable
-from model.embedder import Embedder, Submitted, batches, decode_pool, map_in_order, running_ahead
+from model.embedder import Embedder, Submitted, batches, decode_pool, map_in_order
 from model.errors import FileUnreadable, ImageRejected
 from model.metrics import Embeddings
+from model.runtimes.base import running_ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class _Run:
         """Reads a photo, and stages its content unless somebody does or did."""
         try:
             data = photo.read()
-        except FileUnreadable as problem:
+        except (FileUnreadable, ImageRejected) as problem:  # the second of a member that its archive has damaged
             return _Read(photo, problem=Skipped.because(printable(photo.id), problem))
         sha256 = sha256_bytes(data)
         if self._known(sha256) is not None:

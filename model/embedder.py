@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,10 @@ from model.metrics import Embeddings
 from model.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
 from model.preprocess import Pixels
 from model.runtimes import load_runtime
-from model.runtimes.base import AsynchronousRuntime, Runtime
+from model.runtimes.base import AsynchronousRuntime, Runtime, running_ahead
+
+if TYPE_CHECKING:  # a slim install has no torch
+    from torch import Tensor
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
@@ -128,16 +131,23 @@ class Embedder:
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows; raises EmbeddingInvalid for anything else."""
-        return self._checked(self.runtime.embed(crops), len(crops))
+        return self.submit_crops(crops)()
+
+    def submit_crops(self, crops: "Pixels | Tensor") -> Callable[[], Embeddings]:
+        """Starts on what `embed_crops` takes; what it returns waits for what that gives, and raises what that raises.
+
+        A runtime that is not asynchronous computes when it is waited for.
+        """
+        runtime = self.runtime
+        if isinstance(runtime, AsynchronousRuntime):
+            wait = runtime.submit(crops)
+            return lambda: self._checked(wait(), len(crops))
+        return lambda: self._checked(runtime.embed(np.asarray(crops)), len(crops))
 
     def submit(self, staged: Sequence[Any]) -> Submitted:
-        """Starts on photos that `preparation` has staged; a runtime that is not asynchronous computes at once."""
+        """Starts on photos that `preparation` has staged; a runtime that is not asynchronous, when it is waited for."""
         crops, rejected = self.preparation.crops(staged)
-        if isinstance(self.runtime, AsynchronousRuntime):
-            wait = self.runtime.submit(crops)
-            return Submitted(lambda: self._checked(wait(), len(staged)), rejected)
-        rows = self.embed_crops(np.asarray(crops))
-        return Submitted(lambda: rows, rejected)
+        return Submitted(self.submit_crops(crops), rejected)
 
     def _checked(self, embeddings: Embeddings, count: int) -> Embeddings:
         lengths = np.linalg.norm(embeddings, axis=1)
@@ -238,16 +248,6 @@ def map_in_order(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def running_ahead(submitted: Iterable[Result], in_flight: int) -> Iterator[Result]:
-    """Hands an iterator's values on in their order, each only when the `in_flight` - 1 after it are there too."""
-    waiting: deque[Result] = deque()
-    for one in submitted:
-        waiting.append(one)
-        if len(waiting) >= in_flight:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def batches(results: Iterable[Result], size: int = BATCH) -> Iterator[list[Result]]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -30,6 +30,10 @@ class SearchResult:
 
     hits: list[Hit]
     stages_ms: dict[str, float]
+
+    def after(self, stages_ms: dict[str, float]) -> "SearchResult":
+        """The same with the stages that came before."""
+        return SearchResult(self.hits, {**stages_ms, **self.stages_ms})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,7 @@ class Engine:
         started = time.perf_counter()
         query = self.query(data, k, labels)
         decode_ms = (time.perf_counter() - started) * 1000
-        (hits,), shared_ms = self.answer([query])
-        return SearchResult(hits, {"decode": decode_ms, **shared_ms})
+        return self.answer(query).after({"decode": decode_ms})
 
     def query(self, data: bytes, k: int, labels: Sequence[str] = ()) -> Query:
         """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""
@@ -119,17 +122,21 @@ class Engine:
         crop = self.embedder.prepare(data)
         return Query(crop, k, self.items.rows_of([normalise_label(label) for label in labels]) if labels else None)
 
-    def answer(self, queries: Sequence[Query]) -> tuple[list[list[Hit]], dict[str, float]]:
-        """The hits of each query, in one forward pass; and the milliseconds of `forward` and `search`."""
-        started = time.perf_counter()
-        embeddings = self.embedder.embed_crops(np.stack([query.crop for query in queries]))
-        embedded = time.perf_counter()
-        hits = self._nearest(embeddings, queries)
-        searched = time.perf_counter()
-        return hits, {"forward": (embedded - started) * 1000, "search": (searched - embedded) * 1000}
+    def submit(self, queries: Sequence[Query]) -> Callable[[], Embeddings]:
+        """Starts on the embeddings of some queries; what it returns waits for them: float32 (B, D)."""
+        return self.embedder.submit_crops(np.stack([query.crop for query in queries]))
 
-    def _nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[list[Hit]]:
-        """Float32 (B, D) and their queries; those that are searched among the whole gallery in one call."""
+    def answer(self, query: Query) -> SearchResult:
+        """The hits of one query, and the milliseconds of `forward` and `search`."""
+        started = time.perf_counter()
+        embeddings = self.submit([query])()
+        embedded = time.perf_counter()
+        (hits,) = self.nearest(embeddings, [query])
+        search_ms = (time.perf_counter() - embedded) * 1000
+        return SearchResult(hits, {"forward": (embedded - started) * 1000, "search": search_ms})
+
+    def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[list[Hit]]:
+        """The hits of each query, by its row of float32 (B, D); those among the whole gallery are found in one call."""
         rows: list[list[int]] = [[] for _ in queries]
         scores: list[list[float]] = [[] for _ in queries]
         whole = [place for place, query in enumerate(queries) if query.among is None]

@@ -1,7 +1,8 @@
 """What every runtime is: crops in, unit rows out."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ from model.preprocess import Pixels
 
 if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 class Runtime(Protocol):
@@ -46,12 +49,22 @@ class AsynchronousRuntime(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Batches worth having submitted at once: 1 where `submit` returns only when all is computed."""
+        """Batches worth having submitted at once: 1 where nothing runs beside its caller."""
         ...
 
     def submit(self, crops: "Pixels | Tensor") -> Callable[[], npt.NDArray[np.float32]]:
         """Starts on uint8 (B, S, S, 3), in memory or on the device; what it returns waits for float32 (B, D).
 
-        What goes wrong is raised by either of the two.
+        What goes wrong is raised by either of the two. Waiting is optional, and done once.
         """
         ...
+
+
+def running_ahead(submitted: Iterable[Result], in_flight: int) -> Iterator[Result]:
+    """Hands an iterator's values on in their order, each only when the `in_flight` - 1 after it are there too."""
+    waiting: deque[Result] = deque()
+    for one in submitted:
+        waiting.append(one)
+        if len(waiting) >= in_flight:
+            yield waiting.popleft()
+    yield from waiting

@@ -1,6 +1,9 @@
 """OpenVINO on the CPU: the default where there is no CUDA."""
 
 import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,10 @@ import openvino as ov
 from model.card import Card, graph_names
 from model.errors import ModelInvalid, PrecisionMissing
 from model.preprocess import Pixels
-from model.runtimes.turnstile import Turnstile
+from model.runtimes.base import running_ahead
 
 PHOTOS_A_STREAM = 4
-"""In one turn: a search waits so long for an evaluation beside it."""
+"""In one batch: a search waits for as many as an evaluation beside it has submitted."""
 
 
 class OpenVINORuntime:
@@ -34,52 +37,87 @@ class OpenVINORuntime:
         self._streams = len(os.sched_getaffinity(0))
         try:
             graph = core.read_model(path)
-            alone = core.compile_model(graph, "CPU", _options(1, cache_dir))
-            together = core.compile_model(graph, "CPU", _options(self._streams, cache_dir))
+            self._alone = core.compile_model(graph, "CPU", _options(1, cache_dir))
+            self._together = core.compile_model(graph, "CPU", _options(self._streams, cache_dir))
         except RuntimeError as problem:
             raise ModelInvalid(f"{path} is not a graph that OpenVINO can read.") from problem
-        self.dim = int(alone.output(0).shape[-1])
-        self._expected = tuple(int(side) for side in alone.input(0).shape)
+        self.dim = int(self._alone.output(0).shape[-1])
+        self._expected = tuple(int(side) for side in self._alone.input(0).shape)
         if self._expected != (1, card.input.crop, card.input.crop, 3):
             raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
-        self._alone = alone.create_infer_request()
-        # Twice as many as run at a time: no core waits while the next photo is handed over.
-        self._together = [together.create_infer_request() for _ in range(2 * self._streams)]
-        self._turnstile = Turnstile()
+        self.batch = PHOTOS_A_STREAM * self._streams
+        self.in_flight = 2  # no core waits while one batch is fetched and the next is handed over
+        self._lock = threading.Lock()
+        self._free: list[_Lane] = []
+        # Of those in use only those that somebody still waits for: who gives up drops the lane, and it ends by itself.
+        self._taken: weakref.WeakSet[_Lane] = weakref.WeakSet()
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
-        embeddings = np.empty((len(crops), self.dim), np.float32)
-        few = PHOTOS_A_STREAM * self._streams
-        for start in range(0, len(crops), few):
-            part = slice(start, start + few)
-            # One turn a handful: a search does not wait until an evaluation beside it has embedded its batch.
-            with self._turnstile.turn():
-                self._embed_few(crops[part], embeddings[part])
-        return embeddings
+        # In batches: a photo that somebody else submits meanwhile does not wait for all of them.
+        parts = (crops[start : start + self.batch] for start in range(0, len(crops), self.batch))
+        rows = [wait() for wait in running_ahead(map(self.submit, parts), self.in_flight)]
+        return np.concatenate([np.empty((0, self.dim), np.float32), *rows])
 
-    def _embed_few(self, crops: Pixels, embeddings: npt.NDArray[np.float32]) -> None:
-        """A few on many cores are sooner done one after the other on all of them."""
-        inputs = [{0: ov.Tensor(crops[row : row + 1])} for row in range(len(crops))]
-        if 2 * len(crops) <= self._streams or self._streams == 1:
-            for row, photo in enumerate(inputs):
-                self._alone.infer(photo, share_inputs=True)
-                embeddings[row] = self._alone.get_output_tensor(0).data[0]
-            return
-        lanes = len(self._together)
-        started = 0
-        try:
-            for row in range(len(crops) + lanes):
-                request = self._together[row % lanes]
-                if 0 <= row - lanes < len(crops):
-                    request.wait()
-                    embeddings[row - lanes] = request.get_output_tensor(0).data[0]
-                if row < len(crops):
-                    request.start_async(inputs[row], share_inputs=True)
-                    started += 1
-        finally:  # also when this thread was interrupted: the next turn finds nothing running
-            for request in self._together[:started]:
-                request.wait()
+    def submit(self, crops: Pixels) -> Callable[[], npt.NDArray[np.float32]]:
+        """Starts on uint8 (B, S, S, 3), behind what was submitted before; what it returns waits for float32 (B, D)."""
+        if crops.shape[1:] != self._expected[1:]:
+            raise ValueError(f"The crops are {crops.shape[1:]}, and the graph takes {self._expected[1:]}.")
+        starts = range(0, len(crops), self.batch)
+        lanes = [self._start(crops[start : start + self.batch]) for start in starts]
+
+        def wait() -> npt.NDArray[np.float32]:
+            rows = [lane.wait() for lane in lanes]
+            with self._lock:
+                self._free += lanes
+                self._taken.difference_update(lanes)
+            lanes.clear()
+            return np.concatenate([np.empty((0, self.dim), np.float32), *rows])
+
+        return wait
+
+    def _start(self, crops: Pixels) -> "_Lane":
+        with self._lock:
+            # A few photos and nobody else's: they are sooner done one after the other on all cores.
+            alone = 2 * len(crops) <= self._streams and not self._taken
+            lane = self._free.pop() if self._free else _Lane(self._alone, self._together, self.batch)
+            self._taken.add(lane)
+        lane.start(crops, alone)
+        return lane
+
+
+class _Lane:
+    """Room for one batch: requests of both compilations, whose inputs and outputs are theirs for good."""
+
+    def __init__(self, alone: ov.CompiledModel, together: ov.CompiledModel, batch: int) -> None:
+        self._alone = [_Place(alone) for _ in range(batch // (2 * PHOTOS_A_STREAM))]
+        self._together = [_Place(together) for _ in range(batch)]
+        self._started: Sequence[_Place] = ()
+
+    def start(self, crops: Pixels, alone: bool) -> None:
+        self._started = (self._alone if alone else self._together)[: len(crops)]
+        for place, crop in zip(self._started, crops, strict=True):
+            place.start(crop)
+
+    def wait(self) -> npt.NDArray[np.float32]:
+        return np.concatenate([place.wait() for place in self._started])
+
+
+class _Place:
+    """Room for one photo."""
+
+    def __init__(self, graph: ov.CompiledModel) -> None:
+        self._request = graph.create_infer_request()
+        self._input: Pixels = self._request.get_input_tensor(0).data
+        self._output: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
+
+    def start(self, crop: Pixels) -> None:
+        self._input[0] = crop
+        self._request.start_async()
+
+    def wait(self) -> npt.NDArray[np.float32]:
+        self._request.wait()
+        return self._output
 
 
 def _options(streams: int, cache_dir: Path | None) -> dict[str, str]:

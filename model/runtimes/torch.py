@@ -67,9 +67,14 @@ class TorchRuntime:
         return self.submit(crops)()
 
     def _compute(self, crops: Tensor) -> Callable[[], npt.NDArray[np.float32]]:
-        with torch.inference_mode():
-            rows: npt.NDArray[np.float32] = self.network(crops.to(self.device)).cpu().numpy()
-        return lambda: rows
+        """On a CPU nothing runs beside its caller: it computes when it is waited for."""
+
+        def compute() -> npt.NDArray[np.float32]:
+            with torch.inference_mode():
+                rows: npt.NDArray[np.float32] = self.network(crops.to(self.device)).cpu().numpy()
+            return rows
+
+        return compute
 
 
 def _on_device(network: EmbeddingNetwork, precision: str, device: torch.device) -> EmbeddingNetwork:
