@@ -26,7 +26,7 @@ from model.metrics import Embeddings
 from model.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
 from model.preprocess import Pixels
 from model.runtimes import load_runtime
-from model.runtimes.base import AsynchronousRuntime, Runtime, running_ahead
+from model.runtimes.base import AsynchronousRuntime, Pending, Runtime, running_ahead
 
 if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor
@@ -43,6 +43,10 @@ DEFAULT_MODEL = "efficientnet_lite0"
 PRETRAINED = Path(str(importlib.resources.files("model"))) / "pretrained"
 
 BATCH = 32
+SMALL_BATCH = 8
+"""Photos that many are cut into where batches gain the runtime nothing."""
+
+LENGTH_TOLERANCE = 1e-3
 MIN_GOLDEN_COSINE = 0.9999
 MIN_GOLDEN_COSINE_ROUNDED = 0.99
 """In int8 a value near the middle of two steps falls one way on one kind of CPU and the other way on another."""
@@ -81,6 +85,8 @@ class Embedder:
         ahead = runtime if isinstance(runtime, AsynchronousRuntime) else None
         self.batch = ahead.batch if ahead else BATCH
         self.in_flight = ahead.in_flight if ahead else 1
+        self.bulk_batch = max(self.batch, SMALL_BATCH)
+        self.bulk_in_flight = min(self.in_flight, 2)
 
     @classmethod
     def load(
@@ -131,27 +137,27 @@ class Embedder:
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows; raises EmbeddingInvalid for anything else."""
-        return self.submit_crops(crops)()
+        return self._checked(self.runtime.embed(crops), len(crops))
 
-    def submit_crops(self, crops: "Pixels | Tensor") -> Callable[[], Embeddings]:
-        """Starts on what `embed_crops` takes; what it returns waits for what that gives, and raises what that raises.
+    def submit_crops(self, crops: "Pixels | Tensor", *, lone: bool = False) -> Pending:
+        """Starts on what `embed_crops` takes; waiting gives what that gives, and raises what that raises.
 
-        A runtime that is not asynchronous computes when it is waited for.
+        `lone` photos may have all cores. Where nothing runs beside its caller, the one who waits computes.
         """
         runtime = self.runtime
-        if isinstance(runtime, AsynchronousRuntime):
-            wait = runtime.submit(crops)
-            return lambda: self._checked(wait(), len(crops))
-        return lambda: self._checked(runtime.embed(np.asarray(crops)), len(crops))
+        if self.in_flight == 1 or not isinstance(runtime, AsynchronousRuntime):
+            return Pending(lambda: self._checked(runtime.embed(np.asarray(crops)), len(crops)))
+        pending = runtime.submit(crops, lone=lone)
+        return Pending(lambda: self._checked(pending.wait(), len(crops)), pending.done)
 
     def submit(self, staged: Sequence[Any]) -> Submitted:
-        """Starts on photos that `preparation` has staged; a runtime that is not asynchronous, when it is waited for."""
+        """Starts on photos that `preparation` has staged, as `submit_crops` does."""
         crops, rejected = self.preparation.crops(staged)
-        return Submitted(self.submit_crops(crops), rejected)
+        return Submitted(self.submit_crops(crops).wait, rejected)
 
     def _checked(self, embeddings: Embeddings, count: int) -> Embeddings:
-        lengths = np.linalg.norm(embeddings, axis=1)
-        if embeddings.shape != (count, self.dim) or not np.allclose(lengths, 1, atol=1e-3):  # NaN is not close
+        squares = np.einsum("ij,ij->i", embeddings, embeddings)  # in a search every call into numpy counts
+        if embeddings.shape != (count, self.dim) or not (abs(squares - 1) <= 2 * LENGTH_TOLERANCE).all():  # nor NaN
             raise EmbeddingInvalid("The network gave something that is not a vector of length 1.")
         return embeddings
 
@@ -183,8 +189,8 @@ class Embedder:
         rows: list[Embeddings] = [np.empty((0, self.dim), np.float32)]
         done = 0
         with decode_pool() as pool:
-            staged = batches(map_in_order(pool, read, paths, ahead=2 * self.batch), self.batch)
-            for submitted in running_ahead(map(start, staged), self.in_flight):
+            staged = batches(map_in_order(pool, read, paths, ahead=2 * self.bulk_batch), self.bulk_batch)
+            for submitted in running_ahead(map(start, staged), self.bulk_in_flight):
                 rows.append(submitted.result())
                 done += len(rows[-1])
                 if progress:

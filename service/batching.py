@@ -8,19 +8,19 @@ runtime has done, searches it and answers. A lone photo is a batch of one at onc
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import numpy as np
+
 from model.metrics import Embeddings
+from model.runtimes.base import Pending
 from service.engine import Engine, Query, SearchResult
 from service.metrics import Metrics
 
-MAX_BATCH = 16
-"""Photos in one batch: more gain little, and the first of them would wait for the last."""
-
-IN_FLIGHT = 2
-"""Batches that a runtime has: it goes on with the second while the first is searched and answered."""
+MAX_ANSWERED = 32
+"""Searched in one call: more gain nothing, and the first of them would wait for the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,25 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What the runtime has; `wait` gives the embeddings."""
+    """What the runtime has."""
 
     waiting: list[_Waiting]
     begun: float
-    wait: Callable[[], Embeddings]
+    pending: Pending
+
+    @property
+    def engine(self) -> Engine:
+        return self.waiting[0].engine
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """A photo whose embedding is there, float32 (D,)."""
+
+    waiting: _Waiting
+    embedding: Embeddings
+    begun: float
+    ended: float
 
 
 class Batcher:
@@ -49,6 +63,7 @@ class Batcher:
         self._lock = threading.Lock()
         self._queue: deque[_Waiting] = deque()
         self._embedding: deque[_Batch] = deque()
+        self._decoding = 0  # threads that will bring a photo
         self._fed = self._led = False  # whether a thread is handing over, and whether one is answering
 
     def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str], reply: "Future[SearchResult]") -> None:
@@ -57,10 +72,17 @@ class Batcher:
         A reply that is cancelled leaves the queue. Raises InvalidK, UnknownClass or ImageRejected.
         """
         started = time.perf_counter()
-        query = engine.query(data, k, labels)
-        ready = time.perf_counter()
         with self._lock:
-            self._queue.append(_Waiting(engine, query, reply, (ready - started) * 1000, ready))
+            self._decoding += 1
+        try:
+            query = engine.query(data, k, labels)
+            ready = time.perf_counter()
+            waiting = _Waiting(engine, query, reply, (ready - started) * 1000, ready)
+            with self._lock:
+                self._queue.append(waiting)
+        finally:
+            with self._lock:
+                self._decoding -= 1
         self._feed()
         self._lead()
 
@@ -72,22 +94,24 @@ class Batcher:
             self._fed = True
         while waiting := self._take():
             begun = time.perf_counter()
-            self._metrics.batch_photos.labels("search").observe(len(waiting))
+            lone = not self._decoding
             try:
-                wait = waiting[0].engine.submit([one.query for one in waiting])
+                pending = waiting[0].engine.submit([one.query for one in waiting], lone=lone)
             except BaseException as problem:
                 self._fail(waiting, problem)
                 continue
             with self._lock:
-                self._embedding.append(_Batch(waiting, begun, wait))
+                self._embedding.append(_Batch(waiting, begun, pending))
 
     def _take(self) -> list[_Waiting]:
-        """What waits, as far as it is for one engine and there is room; when there is nothing, this thread feeds no more."""
+        """What waits and the runtime has room for, for one engine; when there is nothing, this thread feeds no more."""
         batch: list[_Waiting] = []
         with self._lock:
-            room = MAX_BATCH if len(self._embedding) < IN_FLIGHT else 0
-            while self._queue and len(batch) < room:
-                if batch and self._queue[0].engine is not batch[0].engine:
+            while self._queue:
+                engine = self._queue[0].engine
+                if len(self._embedding) >= engine.embedder.in_flight or len(batch) >= engine.embedder.batch:
+                    break
+                if batch and engine is not batch[0].engine:
                     break
                 waiting = self._queue.popleft()
                 if waiting.reply.set_running_or_notify_cancel():
@@ -102,7 +126,18 @@ class Batcher:
                 return
             self._led = True
         while batch := self._oldest():
-            self._answer(batch)
+            embedded = self._wait(batch)
+            # Those that have come to their end meanwhile share its search.
+            while (
+                (following := self._following())
+                and following.engine is batch.engine
+                and len(embedded) + len(following.waiting) <= MAX_ANSWERED
+                and following.pending.done()
+            ):
+                embedded += self._wait(following)
+            self._feed()
+            if embedded:
+                self._answer(batch.engine, embedded)
 
     def _oldest(self) -> _Batch | None:
         """The batch to be answered next; when there is none, this thread leads no more."""
@@ -110,29 +145,47 @@ class Batcher:
             self._led = bool(self._embedding)
             return self._embedding[0] if self._led else None
 
-    def _answer(self, batch: _Batch) -> None:
-        """Waits for a batch, lets the next one in, and answers everyone of it."""
-        engine, waiting = batch.waiting[0].engine, batch.waiting
+    def _following(self) -> _Batch | None:
+        with self._lock:
+            return self._embedding[0] if self._embedding else None
+
+    def _wait(self, batch: _Batch) -> list[_Embedded]:
+        """Waits for the oldest batch, which makes room for another; nothing when it has failed as a whole."""
         try:
-            try:
-                embeddings = batch.wait()
-            finally:
-                with self._lock:
-                    self._embedding.popleft()
-                self._feed()
-            embedded = time.perf_counter()
-            hits = engine.nearest(embeddings, [one.query for one in waiting])
+            rows = batch.pending.wait()
         except BaseException as problem:
-            self._fail(waiting, problem)
+            self._forget_oldest()
+            self._fail(batch.waiting, problem)
+            return []
+        self._forget_oldest()
+        ended = time.perf_counter()
+        return [_Embedded(one, row, batch.begun, ended) for one, row in zip(batch.waiting, rows, strict=True)]
+
+    def _forget_oldest(self) -> None:
+        with self._lock:
+            self._embedding.popleft()
+
+    def _answer(self, engine: Engine, embedded: list[_Embedded]) -> None:
+        """Searches for all of them in one call."""
+        begun = time.perf_counter()
+        self._metrics.batch_photos.labels("search").observe(len(embedded))
+        try:
+            hits = engine.nearest(np.stack([one.embedding for one in embedded]), [one.waiting.query for one in embedded])
+        except BaseException as problem:
+            self._fail([one.waiting for one in embedded], problem)
             return
-        forward_ms, search_ms = (embedded - batch.begun) * 1000, (time.perf_counter() - embedded) * 1000
-        for one, found in zip(waiting, hits, strict=True):
-            queue_ms = (batch.begun - one.since) * 1000
-            stages_ms = {"queue": queue_ms, "decode": one.decode_ms, "forward": forward_ms, "search": search_ms}
-            one.reply.set_result(SearchResult(found, stages_ms))
+        search_ms = (time.perf_counter() - begun) * 1000
+        for one, found in zip(embedded, hits, strict=True):
+            stages_ms = {
+                "queue": (one.begun - one.waiting.since + begun - one.ended) * 1000,
+                "decode": one.waiting.decode_ms,
+                "forward": (one.ended - one.begun) * 1000,
+                "search": search_ms,
+            }
+            one.waiting.reply.set_result(SearchResult(found, stages_ms))
 
     def _fail(self, waiting: list[_Waiting], problem: BaseException) -> None:
-        """When a batch fails as a whole, each of it is tried alone, so that only the bad one fails."""
+        """When several fail together, each is tried alone, so that only the bad one fails."""
         if len(waiting) == 1:
             waiting[0].reply.set_exception(problem)
             return

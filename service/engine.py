@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, IndexInvalid, InvalidK, ModelMismatch
 from model.metrics import Embeddings, Rows
 from model.preprocess import Pixels
+from model.runtimes.base import Pending
 from service.schemas import Hit, Versions
 
 MAX_K = 100
@@ -122,14 +123,17 @@ class Engine:
         crop = self.embedder.prepare(data)
         return Query(crop, k, self.items.rows_of([normalise_label(label) for label in labels]) if labels else None)
 
-    def submit(self, queries: Sequence[Query]) -> Callable[[], Embeddings]:
-        """Starts on the embeddings of some queries; what it returns waits for them: float32 (B, D)."""
-        return self.embedder.submit_crops(np.stack([query.crop for query in queries]))
+    def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
+        """Starts on the embeddings of some queries.
+
+        `lone` queries may have all cores.
+        """
+        return self.embedder.submit_crops(np.stack([query.crop for query in queries]), lone=lone)
 
     def answer(self, query: Query) -> SearchResult:
         """The hits of one query, and the milliseconds of `forward` and `search`."""
         started = time.perf_counter()
-        embeddings = self.submit([query])()
+        embeddings = self.submit([query], lone=True).wait()
         embedded = time.perf_counter()
         (hits,) = self.nearest(embeddings, [query])
         search_ms = (time.perf_counter() - embedded) * 1000

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,22 @@ if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor
 
 Result = TypeVar("Result")
+
+
+def _unknown() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A batch that a runtime works on.
+
+    `wait` gives its rows float32 (B, D) or raises what went wrong; it is called once or not at all. `done` says whether
+    that would not have to wait; False also where nobody knows.
+    """
+
+    wait: Callable[[], npt.NDArray[np.float32]]
+    done: Callable[[], bool] = _unknown
 
 
 class Runtime(Protocol):
@@ -40,7 +57,7 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class AsynchronousRuntime(Protocol):
-    """A runtime whose device computes while its caller prepares the next batch."""
+    """A runtime that computes while its caller prepares the next batch."""
 
     @property
     def batch(self) -> int:
@@ -49,13 +66,13 @@ class AsynchronousRuntime(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Batches worth having submitted at once: 1 where nothing runs beside its caller."""
+        """Batches worth having submitted at once: 1 where `submit` returns only when all is computed."""
         ...
 
-    def submit(self, crops: "Pixels | Tensor") -> Callable[[], npt.NDArray[np.float32]]:
-        """Starts on uint8 (B, S, S, 3), in memory or on the device; what it returns waits for float32 (B, D).
+    def submit(self, crops: "Pixels | Tensor", *, lone: bool = False) -> Pending:
+        """Starts on uint8 (B, S, S, 3), in memory or on the device; what goes wrong is raised here or by waiting.
 
-        What goes wrong is raised by either of the two. Waiting is optional, and done once.
+        `lone` says that nothing else wants the device: these are worth more of it than their share.
         """
         ...
 

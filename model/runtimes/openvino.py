@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ import openvino as ov
 from model.card import Card, graph_names
 from model.errors import ModelInvalid, PrecisionMissing
 from model.preprocess import Pixels
-from model.runtimes.base import running_ahead
+from model.runtimes.base import Pending, running_ahead
 
 PHOTOS_A_STREAM = 4
-"""In one batch: a search waits for as many as an evaluation beside it has submitted."""
+"""Submitted at once: no core waits for the next, and a search waits for few of an evaluation beside it."""
 
 
 class OpenVINORuntime:
@@ -45,78 +45,94 @@ class OpenVINORuntime:
         self._expected = tuple(int(side) for side in self._alone.input(0).shape)
         if self._expected != (1, card.input.crop, card.input.crop, 3):
             raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
-        self.batch = PHOTOS_A_STREAM * self._streams
-        self.in_flight = 2  # no core waits while one batch is fetched and the next is handed over
+        self.batch = 1
+        self.in_flight = PHOTOS_A_STREAM * self._streams
         self._lock = threading.Lock()
-        self._free: list[_Lane] = []
-        # Of those in use only those that somebody still waits for: who gives up drops the lane, and it ends by itself.
-        self._taken: weakref.WeakSet[_Lane] = weakref.WeakSet()
+        self._free: dict[bool, list[_Place]] = {True: [], False: []}
+        # Only those that somebody will still wait for: who gives up drops the batch, and with it its places.
+        self._pending: weakref.WeakSet[_Batch] = weakref.WeakSet()
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
-        # In batches: a photo that somebody else submits meanwhile does not wait for all of them.
-        parts = (crops[start : start + self.batch] for start in range(0, len(crops), self.batch))
-        rows = [wait() for wait in running_ahead(map(self.submit, parts), self.in_flight)]
-        return np.concatenate([np.empty((0, self.dim), np.float32), *rows])
+        few = self.in_flight
+        if len(crops) <= few:
+            return self.submit(crops, lone=True).wait()
+        # Not all at once: a photo that somebody else submits meanwhile would wait for all of them.
+        parts = (crops[start : start + few] for start in range(0, len(crops), few))
+        return np.concatenate([pending.wait() for pending in running_ahead(map(self.submit, parts), 2)])
 
-    def submit(self, crops: Pixels) -> Callable[[], npt.NDArray[np.float32]]:
-        """Starts on uint8 (B, S, S, 3), behind what was submitted before; what it returns waits for float32 (B, D)."""
+    def submit(self, crops: Pixels, *, lone: bool = False) -> Pending:
+        """Starts on uint8 (B, S, S, 3), behind what was submitted before.
+
+        A few lone photos are sooner done one after the other on all cores, though at a higher price; they are embedded
+        by the thread that waits for them.
+        """
         if crops.shape[1:] != self._expected[1:]:
             raise ValueError(f"The crops are {crops.shape[1:]}, and the graph takes {self._expected[1:]}.")
-        starts = range(0, len(crops), self.batch)
-        lanes = [self._start(crops[start : start + self.batch]) for start in starts]
-
-        def wait() -> npt.NDArray[np.float32]:
-            rows = [lane.wait() for lane in lanes]
-            with self._lock:
-                self._free += lanes
-                self._taken.difference_update(lanes)
-            lanes.clear()
-            return np.concatenate([np.empty((0, self.dim), np.float32), *rows])
-
-        return wait
-
-    def _start(self, crops: Pixels) -> "_Lane":
+        if not len(crops):
+            return Pending(lambda: np.empty((0, self.dim), np.float32))
         with self._lock:
-            # A few photos and nobody else's: they are sooner done one after the other on all cores.
-            alone = 2 * len(crops) <= self._streams and not self._taken
-            lane = self._free.pop() if self._free else _Lane(self._alone, self._together, self.batch)
-            self._taken.add(lane)
-        lane.start(crops, alone)
-        return lane
+            alone = lone and 2 * len(crops) <= self._streams and not self._pending
+            free, graph = self._free[alone], self._alone if alone else self._together
+            places = [free.pop() if free else _Place(graph) for _ in crops]
+            batch = _Batch(places, alone, self._give_back)
+            self._pending.add(batch)
+        batch.start(crops)
+        return Pending(batch.wait, batch.done)
+
+    def _give_back(self, batch: "_Batch") -> None:
+        with self._lock:
+            self._pending.discard(batch)
+            self._free[batch.alone] += batch.places
 
 
-class _Lane:
-    """Room for one batch: requests of both compilations, whose inputs and outputs are theirs for good."""
+class _Batch:
+    """Photos in their places."""
 
-    def __init__(self, alone: ov.CompiledModel, together: ov.CompiledModel, batch: int) -> None:
-        self._alone = [_Place(alone) for _ in range(batch // (2 * PHOTOS_A_STREAM))]
-        self._together = [_Place(together) for _ in range(batch)]
-        self._started: Sequence[_Place] = ()
+    def __init__(self, places: "list[_Place]", alone: bool, give_back: "Callable[[_Batch], None]") -> None:
+        self.places = places
+        self.alone = alone
+        self._give_back = give_back
 
-    def start(self, crops: Pixels, alone: bool) -> None:
-        self._started = (self._alone if alone else self._together)[: len(crops)]
-        for place, crop in zip(self._started, crops, strict=True):
-            place.start(crop)
+    def start(self, crops: Pixels) -> None:
+        for place, crop in zip(self.places, crops, strict=True):
+            place.put(crop)
+            if not self.alone:
+                place.start()
+
+    def done(self) -> bool:
+        return not self.alone and all(place.done() for place in self.places)
 
     def wait(self) -> npt.NDArray[np.float32]:
-        return np.concatenate([place.wait() for place in self._started])
+        rows = np.concatenate([place.compute() if self.alone else place.wait() for place in self.places])
+        self._give_back(self)
+        return rows
 
 
 class _Place:
-    """Room for one photo."""
+    """Room for one photo, whose embedding is float32 (1, D) until the next is put there."""
 
     def __init__(self, graph: ov.CompiledModel) -> None:
         self._request = graph.create_infer_request()
         self._input: Pixels = self._request.get_input_tensor(0).data
         self._output: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
 
-    def start(self, crop: Pixels) -> None:
+    def put(self, crop: Pixels) -> None:
         self._input[0] = crop
+
+    def start(self) -> None:
         self._request.start_async()
+
+    def done(self) -> bool:
+        return bool(self._request.wait_for(0))
 
     def wait(self) -> npt.NDArray[np.float32]:
         self._request.wait()
+        return self._output
+
+    def compute(self) -> npt.NDArray[np.float32]:
+        """In the calling thread, which takes part: two changes of threads less."""
+        self._request.infer(share_outputs=True)
         return self._output
 
 

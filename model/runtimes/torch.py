@@ -12,6 +12,7 @@ from model.card import BF16, FP32, Card
 from model.errors import PrecisionMissing
 from model.network import EmbeddingNetwork, load_network
 from model.preprocess import Pixels
+from model.runtimes.base import Pending
 from model.runtimes.fixed_shapes import FixedShapes
 
 CPU_BATCH = 32
@@ -55,26 +56,22 @@ class TorchRuntime:
         self.batch = max(chosen, default=CPU_BATCH)
         self.in_flight = 2 if on_cuda else 1
 
-    def submit(self, crops: Pixels | Tensor) -> Callable[[], npt.NDArray[np.float32]]:
-        """Starts on uint8 (B, S, S, 3), in memory or on the device; what it returns waits for float32 (B, D)."""
+    def submit(self, crops: Pixels | Tensor, *, lone: bool = False) -> Pending:
+        """Starts on uint8 (B, S, S, 3), in memory or on the device; lone photos get no more of it than others."""
+        del lone
         tensor = crops if isinstance(crops, Tensor) else torch.from_numpy(crops)
         start = self._shapes.start if self._shapes else self._compute
         parts = [start(part) for part in torch.split(tensor, self.batch)] if len(tensor) else []
-        return lambda: np.concatenate([np.empty((0, self.dim), np.float32), *(part() for part in parts)])
+        return Pending(lambda: np.concatenate([np.empty((0, self.dim), np.float32), *(part() for part in parts)]))
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
-        return self.submit(crops)()
+        return self.submit(crops).wait()
 
     def _compute(self, crops: Tensor) -> Callable[[], npt.NDArray[np.float32]]:
-        """On a CPU nothing runs beside its caller: it computes when it is waited for."""
-
-        def compute() -> npt.NDArray[np.float32]:
-            with torch.inference_mode():
-                rows: npt.NDArray[np.float32] = self.network(crops.to(self.device)).cpu().numpy()
-            return rows
-
-        return compute
+        with torch.inference_mode():
+            rows: npt.NDArray[np.float32] = self.network(crops.to(self.device)).cpu().numpy()
+        return lambda: rows
 
 
 def _on_device(network: EmbeddingNetwork, precision: str, device: torch.device) -> EmbeddingNetwork:
