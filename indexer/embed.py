@@ -74,8 +74,8 @@ def embed_photos(
     """
     run = _Run(embedder, known)
     with decode_pool() as pool:
-        read = map_in_order(pool, run.read, photos, ahead=2 * embedder.bulk_batch)
-        for batch in running_ahead(map(run.submit, batches(read, embedder.bulk_batch)), embedder.bulk_in_flight):
+        read = map_in_order(pool, run.read, photos, ahead=2 * embedder.batch)
+        for batch in running_ahead(map(run.submit, batches(read, embedder.batch)), embedder.in_flight):
             yield run.finish(batch)
 
 

@@ -43,9 +43,6 @@ DEFAULT_MODEL = "efficientnet_lite0"
 PRETRAINED = Path(str(importlib.resources.files("model"))) / "pretrained"
 
 BATCH = 32
-SMALL_BATCH = 8
-"""Photos that many are cut into where batches gain the runtime nothing."""
-
 LENGTH_TOLERANCE = 1e-3
 MIN_GOLDEN_COSINE = 0.9999
 MIN_GOLDEN_COSINE_ROUNDED = 0.99
@@ -85,8 +82,7 @@ class Embedder:
         ahead = runtime if isinstance(runtime, AsynchronousRuntime) else None
         self.batch = ahead.batch if ahead else BATCH
         self.in_flight = ahead.in_flight if ahead else 1
-        self.bulk_batch = max(self.batch, SMALL_BATCH)
-        self.bulk_in_flight = min(self.in_flight, 2)
+        self.enough = ahead.enough if ahead else 1
 
     @classmethod
     def load(
@@ -189,8 +185,8 @@ class Embedder:
         rows: list[Embeddings] = [np.empty((0, self.dim), np.float32)]
         done = 0
         with decode_pool() as pool:
-            staged = batches(map_in_order(pool, read, paths, ahead=2 * self.bulk_batch), self.bulk_batch)
-            for submitted in running_ahead(map(start, staged), self.bulk_in_flight):
+            staged = batches(map_in_order(pool, read, paths, ahead=2 * self.batch), self.batch)
+            for submitted in running_ahead(map(start, staged), self.in_flight):
                 rows.append(submitted.result())
                 done += len(rows[-1])
                 if progress:

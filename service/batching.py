@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.embedder import Embedder
 from model.metrics import Embeddings
 from model.runtimes.base import Pending
 from service.engine import Engine, Query, SearchResult
@@ -107,17 +108,18 @@ class Batcher:
         """What waits and the runtime has room for, for one engine; when there is nothing, this thread feeds no more."""
         batch: list[_Waiting] = []
         with self._lock:
-            while self._queue:
-                engine = self._queue[0].engine
-                if len(self._embedding) >= engine.embedder.in_flight or len(batch) >= engine.embedder.batch:
-                    break
-                if batch and engine is not batch[0].engine:
-                    break
+            engine = self._queue[0].engine if self._queue and self._room(self._queue[0].engine.embedder) else None
+            while self._queue and self._queue[0].engine is engine and len(batch) < engine.embedder.batch:
                 waiting = self._queue.popleft()
                 if waiting.reply.set_running_or_notify_cancel():
                     batch.append(waiting)
             self._fed = bool(batch)
         return batch
+
+    def _room(self, embedder: Embedder) -> bool:
+        """A few photos in as many batches as they come, many in few batches."""
+        photos = sum(len(batch.waiting) for batch in self._embedding)
+        return len(self._embedding) < embedder.in_flight or photos < embedder.enough
 
     def _lead(self) -> None:
         """Answers until the runtime has nothing more, unless another thread is about it."""

@@ -69,6 +69,11 @@ class AsynchronousRuntime(Protocol):
         """Batches worth having submitted at once: 1 where `submit` returns only when all is computed."""
         ...
 
+    @property
+    def enough(self) -> int:
+        """Photos that keep the device busy: with fewer, more are worth submitting in batches as small as they come."""
+        ...
+
     def submit(self, crops: "Pixels | Tensor", *, lone: bool = False) -> Pending:
         """Starts on uint8 (B, S, S, 3), in memory or on the device; what goes wrong is raised here or by waiting.
 

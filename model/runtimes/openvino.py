@@ -16,7 +16,7 @@ from model.preprocess import Pixels
 from model.runtimes.base import Pending, running_ahead
 
 PHOTOS_A_STREAM = 4
-"""Submitted at once: no core waits for the next, and a search waits for few of an evaluation beside it."""
+"""In one batch: a search waits for few of an evaluation beside it."""
 
 
 class OpenVINORuntime:
@@ -45,8 +45,9 @@ class OpenVINORuntime:
         self._expected = tuple(int(side) for side in self._alone.input(0).shape)
         if self._expected != (1, card.input.crop, card.input.crop, 3):
             raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
-        self.batch = 1
-        self.in_flight = PHOTOS_A_STREAM * self._streams
+        self.batch = PHOTOS_A_STREAM * self._streams
+        self.in_flight = 2  # no core waits while one batch is fetched and the next is handed over
+        self.enough = 2 * self._streams
         self._lock = threading.Lock()
         self._free: dict[bool, list[_Place]] = {True: [], False: []}
         # Only those that somebody will still wait for: who gives up drops the batch, and with it its places.
@@ -54,12 +55,11 @@ class OpenVINORuntime:
 
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
-        few = self.in_flight
-        if len(crops) <= few:
+        if len(crops) <= self.batch:
             return self.submit(crops, lone=True).wait()
         # Not all at once: a photo that somebody else submits meanwhile would wait for all of them.
-        parts = (crops[start : start + few] for start in range(0, len(crops), few))
-        return np.concatenate([pending.wait() for pending in running_ahead(map(self.submit, parts), 2)])
+        parts = (crops[start : start + self.batch] for start in range(0, len(crops), self.batch))
+        return np.concatenate([pending.wait() for pending in running_ahead(map(self.submit, parts), self.in_flight)])
 
     def submit(self, crops: Pixels, *, lone: bool = False) -> Pending:
         """Starts on uint8 (B, S, S, 3), behind what was submitted before.

@@ -55,6 +55,7 @@ class TorchRuntime:
         self._shapes = FixedShapes(self.network, self.device, chosen) if chosen else None
         self.batch = max(chosen, default=CPU_BATCH)
         self.in_flight = 2 if on_cuda else 1
+        self.enough = 1  # a batch computes a photo far cheaper than a photo alone
 
     def submit(self, crops: Pixels | Tensor, *, lone: bool = False) -> Pending:
         """Starts on uint8 (B, S, S, 3), in memory or on the device; lone photos get no more of it than others."""
