@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -18,13 +19,15 @@ from rich.table import Table
 from bench import load
 from bench.serving import ServerFailed, running_server
 from indexer.gallery import GalleryItem, write_items
+from indexer.recall import measured_recall
 from indexer.stores.faiss import FaissStore
 from indexer.stores.storage import Storage
-from indexer.versions import INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
+from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
 from service.demo_gallery import DemoGallery
 
 PHOTOS_A_CLASS = 100
+RECALL_QUERIES = 256
 CLIENTS = 8
 WARM_UP_S = 2.0
 MIB = 1 << 20
@@ -58,15 +61,24 @@ def measure(items: Sequence[int], cores: Sequence[int], seconds: float, model: s
     return sizes
 
 
-def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int) -> None:
-    """Publishes `count` unit vectors that no photo has; a version is made by the very code of a real one."""
+def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int, storage: Storage = Storage.fp16) -> None:
+    """Publishes `count` unit vectors that no photo has; a version is made by the very code of a real one.
+
+    They are stored as those of most galleries are, whatever that costs of a recall which here means nothing.
+    """
     random = np.random.default_rng(0)
     now = datetime.now(UTC)
 
     def write(directory: Path) -> Manifest:
         vectors = random.standard_normal((count, embedder.dim), dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        FaissStore.create(vectors).write(directory / INDEX_NAME)
+        store = FaissStore.create(vectors, storage)
+        store.write(directory / INDEX_NAME)
+        recipe: dict[str, Any] = storage.recipe
+        if storage.lossy:
+            recall = measured_recall(vectors, store, RECALL_QUERIES)
+            recipe |= {"recall_at_1": recall.share, "queries": recall.queries}
+            (directory / EMBEDDINGS_NAME).write_bytes(vectors.data)
         labels = [f"car {row // PHOTOS_A_CLASS}" for row in range(count)]
         write_items(
             directory / ITEMS_NAME,
@@ -79,7 +91,7 @@ def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int) -> No
             dim=embedder.dim,
             count=count,
             metric="inner_product",
-            index_recipe=Storage.fp32.recipe,
+            index_recipe=recipe,
             model_sha256=index.publish_model(embedder.directory),
             model_name=embedder.card.name,
             embedding_id=embedder.embedding_id,

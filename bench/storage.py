@@ -22,6 +22,7 @@ from indexer.versions import IndexDirectory
 from model.metrics import Embeddings
 
 K = 5
+QUERIES = 4_096
 MOST_REPEATS = 51
 MIB = 1 << 20
 
@@ -58,7 +59,7 @@ def measure(embeddings: Embeddings, queries: Sequence[int], threads: int, second
     costs = []
     for storage in Storage:
         store = FaissStore.create(embeddings, storage)
-        share = measured_recall(embeddings, store).share if recall else None
+        share = measured_recall(embeddings, store, QUERIES).share if recall else None
         size = _file_bytes(store)
         for number in queries:
             call_ms = _call_ms(store, asked[:number], threads, seconds)

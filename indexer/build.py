@@ -14,9 +14,9 @@ import numpy as np
 from indexer.embed import Embedded, embed_photos, nothing_known
 from indexer.gallery import GalleryItem, ItemTable, relative_path, write_items
 from indexer.progress import BuildProgress
-from indexer.recall import measured_recall, refuse_lossy
-from indexer.stores.faiss import FaissStore
-from indexer.stores.storage import Storage
+from indexer.recall import MIN_MEASURED, measured_recall, refuse_lossy
+from indexer.stores.faiss import FaissStore, gpus
+from indexer.stores.storage import CHOSEN, Storage, StorageChoice
 from indexer.versions import (
     EMBEDDINGS_NAME,
     INDEX_NAME,
@@ -29,7 +29,7 @@ from indexer.versions import (
 from model.card import canonical_sha256
 from model.data import Item, ItemList, Skipped, read_items
 from model.embedder import Embedder, Progress, silent
-from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped
+from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped, StorageTooLossy
 from model.metrics import Embeddings, Rows
 
 
@@ -58,21 +58,21 @@ def build_index(
     *,
     strict: bool = False,
     keep: int = KEEP_VERSIONS,
-    storage: Storage | None = None,
+    storage: StorageChoice | Storage | None = None,
     progress: Progress = silent,
 ) -> BuildResult:
     """Embeds a gallery and publishes it as the current version of an index.
 
     Embeddings are reused, by the photo's content, from the current version and from a build that was interrupted.
     `progress` is told (done, total). With `strict`, PhotosSkipped is raised and nothing published when a photo cannot
-    be used. `storage` is by default that of the current version, and fp32 in a new index. Raises DataInvalid for the
-    gallery as a whole, IndexLocked when another process is building, StorageTooLossy when vectors stored so do not find
-    what they find in fp32.
+    be used. `storage` is by default what was chosen for the current version, and `auto` in a new index. Raises
+    DataInvalid for the gallery as a whole, IndexLocked when another process is building, StorageTooLossy when vectors
+    stored as asked do not find what they find in fp32.
     """
     with index.lock():
         found = read_items(gallery)
         current = _current_manifest(index)
-        storage = storage or _current_storage(index)
+        choice = StorageChoice(storage) if storage else _current_choice(index)
         recipe = canonical_sha256([embedder.embedding_id])[:16]
         work = BuildProgress(index.work_path(recipe), embedder.dim)
         try:
@@ -80,7 +80,7 @@ def build_index(
         finally:
             work.close()
         _refuse(gallery, embedded, skipped, strict)
-        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, storage)
+        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
     return BuildResult(
@@ -177,7 +177,7 @@ def _publish(
     embedder: Embedder,
     embedded: Sequence[Embedded],
     skipped: Sequence[Skipped],
-    storage: Storage,
+    choice: StorageChoice,
 ) -> tuple[Manifest, bool]:
     folder = gallery if gallery.is_dir() else gallery.parent
     root = folder.resolve()
@@ -187,13 +187,13 @@ def _publish(
         [
             [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items],
             [(one.name, one.code) for one in skipped],
-            [str(root), model_sha256, embedder.embedding_id, storage.recipe],
+            [str(root), model_sha256, embedder.embedding_id, choice],
         ]
     )
     if current is not None and current.content_sha256 == content:
         return current, False
     embeddings = np.stack([one.embedding for one in embedded])
-    store, recipe = _stored(embeddings, storage)
+    store, recipe = _stored(embeddings, choice)
     now = datetime.now(UTC)
     manifest = Manifest(
         id=f"{now:%Y%m%dT%H%M%S.%fZ}-{content[:8]}",
@@ -213,7 +213,7 @@ def _publish(
 
     def write(directory: Path) -> Manifest:
         store.write(directory / INDEX_NAME)
-        if storage.lossy:
+        if store.storage.lossy:
             (directory / EMBEDDINGS_NAME).write_bytes(embeddings.astype("<f4", copy=False).data)
         write_items(directory / ITEMS_NAME, items)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
@@ -223,22 +223,37 @@ def _publish(
     return index.publish(manifest.id, write), True
 
 
-def _stored(embeddings: Embeddings, storage: Storage) -> tuple[FaissStore, dict[str, Any]]:
+def _stored(embeddings: Embeddings, choice: StorageChoice) -> tuple[FaissStore, dict[str, Any]]:
     """A store of all embeddings, and its recipe with what was measured; raises StorageTooLossy."""
-    store = FaissStore.create(embeddings, storage)
-    if not storage.lossy:
-        return store, storage.recipe
+    if choice is StorageChoice.auto:
+        return _automatic(embeddings)
+    store = FaissStore.create(embeddings, Storage(choice))
+    if not store.storage.lossy:
+        return store, store.storage.recipe
     recall = measured_recall(embeddings, store)
-    refuse_lossy(storage, recall)
-    return store, {**storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
+    refuse_lossy(store.storage, recall)
+    return store, {**store.storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
 
 
-def _current_storage(index: IndexDirectory) -> Storage:
-    """That of the current version, even where its vectors are damaged."""
+def _automatic(embeddings: Embeddings) -> tuple[FaissStore, dict[str, Any]]:
+    # With fewer photos a recall of 0.999 cannot be told from 1, and nothing is slow; on a GPU FAISS searches fp32 only.
+    if len(embeddings) >= MIN_MEASURED and not gpus():
+        try:
+            store, recipe = _stored(embeddings, StorageChoice.fp16)
+        except StorageTooLossy:
+            pass
+        else:
+            return store, {**recipe, CHOSEN: StorageChoice.auto}
+    return FaissStore.create(embeddings), {**Storage.fp32.recipe, CHOSEN: StorageChoice.auto}
+
+
+def _current_choice(index: IndexDirectory) -> StorageChoice:
+    """What was chosen for the current version, even where its vectors are damaged."""
     try:
-        return index.manifest(index.current()).storage
+        manifest = index.manifest(index.current())
     except IndexInvalid:  # IndexNotFound and VersionNotFound too
-        return Storage.fp32
+        return StorageChoice.auto
+    return StorageChoice.auto if CHOSEN in manifest.index_recipe else StorageChoice(manifest.storage)
 
 
 def _current_manifest(index: IndexDirectory) -> Manifest | None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -81,11 +82,13 @@ class ItemTable:
     def close(self) -> None:
         self._database.close()
 
-    def at(self, rows: Sequence[int]) -> list[GalleryItem]:
-        """The items of some rows, in their order."""
-        marks = ",".join("?" * len(rows))
-        found = {item.row: item for item in self._select(f"WHERE row IN ({marks})", [int(row) for row in rows])}
-        return [found[int(row)] for row in rows]
+    def names(self) -> "ItemNames":
+        """Ids and classes of all items; raises IndexInvalid when they cannot be read."""
+        try:
+            with self._lock:
+                return ItemNames(self._database.execute("SELECT id, class FROM items ORDER BY row"))
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"The item table cannot be read: {problem}.") from problem
 
     def by_id(self, identity: str) -> GalleryItem:
         """Raises UnknownItem."""
@@ -122,6 +125,30 @@ class ItemTable:
         with self._lock:
             query = f"SELECT row, id, class, sha256, path FROM items {condition}"  # noqa: S608  # conditions from above
             return [GalleryItem(*row) for row in self._database.execute(query, values).fetchall()]
+
+
+class ItemNames:
+    """Ids and classes by row, without an object for each: an answer needs a few of them, and SQLite takes its time.
+
+    Ids take their bytes and 8 more, classes 4.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]]) -> None:
+        ids, ends, classes = bytearray(), array("q", [0]), array("l")
+        numbers: dict[str, int] = {}
+        for identity, label in items:
+            ids += identity.encode()
+            ends.append(len(ids))
+            classes.append(numbers.setdefault(label, len(numbers)))
+        self._ids, self._ends, self._classes, self._labels = bytes(ids), ends, classes, list(numbers)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def at(self, row: int) -> tuple[str, str]:
+        """Id and class of a row from 0; raises IndexError."""
+        label = self._labels[self._classes[row]]
+        return self._ids[self._ends[row] : self._ends[row + 1]].decode(), label
 
 
 def relative_path(path: Path, root: Path) -> bytes:

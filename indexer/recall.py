@@ -11,7 +11,10 @@ from model.errors import StorageTooLossy
 from model.metrics import Embeddings, exact_scores
 
 MIN_RECALL = 0.999
-MAX_QUERIES = 4_096
+MIN_MEASURED = 1_000
+"""Photos from which such a share can be told from 1."""
+
+MAX_QUERIES = 2_048
 QUERIES_A_CALL = 256
 
 

@@ -141,8 +141,10 @@ class Embedder:
         `lone` photos may have all cores. Where nothing runs beside its caller, the one who waits computes.
         """
         runtime = self.runtime
-        if self.in_flight == 1 or not isinstance(runtime, AsynchronousRuntime):
+        if not isinstance(runtime, AsynchronousRuntime):
             return Pending(lambda: self._checked(runtime.embed(np.asarray(crops)), len(crops)))
+        if self.in_flight == 1:
+            return Pending(lambda: self._checked(runtime.submit(crops).wait(), len(crops)))
         pending = runtime.submit(crops, lone=lone)
         return Pending(lambda: self._checked(pending.wait(), len(crops)), pending.done)
 

@@ -2,7 +2,7 @@
 
 Nobody waits for company, and there is no thread and no timer for it. Whoever has decoded a photo hands it to the
 runtime, together with others that wait, as long as the runtime has room; one of those threads at a time takes what the
-runtime has done, searches it and answers. A lone photo is a batch of one at once; under load batches grow by themselves.
+runtime has done, searches it and answers. A lone photo goes through at once; under load batches grow by themselves.
 """
 
 import threading
@@ -172,7 +172,9 @@ class Batcher:
         begun = time.perf_counter()
         self._metrics.batch_photos.labels("search").observe(len(embedded))
         try:
-            hits = engine.nearest(np.stack([one.embedding for one in embedded]), [one.waiting.query for one in embedded])
+            hits = engine.nearest(
+                np.stack([one.embedding for one in embedded]), [one.waiting.query for one in embedded]
+            )
         except BaseException as problem:
             self._fail([one.waiting for one in embedded], problem)
             return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from indexer.stores.storage import Storage
+from indexer.stores.storage import StorageChoice
 from model.errors import CarsearchError, FileUnreadable, missing_dependency
 from service import __version__, cli_model
 from service.cli_model import Precision
@@ -65,7 +65,11 @@ def index(
     runtime: RuntimeOption = RuntimeChoice.auto,
     precision: PrecisionOption = None,
     storage: Annotated[
-        Storage | None, typer.Option(help="How vectors are kept; by default as before, and fp32 in a new index.")
+        StorageChoice | None,
+        typer.Option(
+            help="How vectors are kept; by default as before, and in a new index auto: "
+            "fp16 where that finds what fp32 finds, else fp32."
+        ),
     ] = None,
     decoder: DecoderOption = None,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,

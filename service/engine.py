@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from indexer.evaluate import Served
-from indexer.gallery import GalleryItem, ItemTable
+from indexer.gallery import GalleryItem, ItemNames, ItemTable
 from indexer.stores.faiss import FaissStore
 from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory, Manifest
 from model.card import INT8, card_sha256
@@ -54,6 +54,7 @@ class Engine:
     embedder: Embedder
     store: FaissStore
     items: ItemTable
+    names: ItemNames
     gallery_root: Path
 
     @classmethod
@@ -90,7 +91,7 @@ class Engine:
         items = ItemTable(directory / ITEMS_NAME)
         if len(items) != manifest.count:
             raise IndexInvalid(f"{directory} has {len(items)} items for {manifest.count} vectors.")
-        return cls(manifest, embedder, store, items, gallery_dir or Path(manifest.gallery["root"]))
+        return cls(manifest, embedder, store, items, items.names(), gallery_dir or Path(manifest.gallery["root"]))
 
     @property
     def versions(self) -> Versions:
@@ -128,7 +129,8 @@ class Engine:
 
         `lone` queries may have all cores.
         """
-        return self.embedder.submit_crops(np.stack([query.crop for query in queries]), lone=lone)
+        crops = np.stack([query.crop for query in queries]) if len(queries) > 1 else queries[0].crop[None]
+        return self.embedder.submit_crops(crops, lone=lone)
 
     def answer(self, query: Query) -> SearchResult:
         """The hits of one query, and the milliseconds of `forward` and `search`."""
@@ -153,16 +155,18 @@ class Engine:
             for place, near, near_scores in zip(places, found.rows, found.scores, strict=True):
                 rows[place] = near[near >= 0][: queries[place].k].tolist()
                 scores[place] = near_scores[: len(rows[place])].tolist()
-        items = iter(self.items.at([row for near in rows for row in near]))
-        return [[_hit(rank, next(items), score) for rank, score in enumerate(near, 1)] for near in scores]
+        return [self._hits(*found) for found in zip(rows, scores, strict=True)]
+
+    def _hits(self, rows: list[int], scores: list[float]) -> list[Hit]:
+        hits = []
+        for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1):
+            identity, label = self.names.at(row)
+            hits.append(Hit(rank=rank, id=identity, label=label, score=score, image=image_url(identity)))
+        return hits
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""
         return self.gallery_root / os.fsdecode(item.path)
-
-
-def _hit(rank: int, item: GalleryItem, score: float) -> Hit:
-    return Hit(rank=rank, id=item.id, label=item.label, score=score, image=image_url(item.id))
 
 
 def image_url(identity: str) -> str:

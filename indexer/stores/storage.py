@@ -29,6 +29,18 @@ class Storage(StrEnum):
         return {Storage.fp32: 4, Storage.fp16: 2, Storage.sq8: 1}[self]
 
 
+class StorageChoice(StrEnum):
+    """What somebody who builds an index asks for; `auto` is fp16 where that finds what fp32 finds, else fp32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    fp16 = "fp16"
+    sq8 = "sq8"
+
+
+CHOSEN = "chosen"
+"""In a manifest's recipe: who asked for `auto` once is not asked again."""
+
 _RECIPES = {
     Storage.fp32: {"kind": "IndexFlatIP"},
     Storage.fp16: {"kind": "IndexScalarQuantizer", "type": "QT_fp16"},

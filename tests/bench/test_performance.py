@@ -125,7 +125,9 @@ def test_a_quick_run_answers_every_bar_and_writes_all_of_it(tmp_path: Path) -> N
 
 
 def test_make_bench_is_a_command_that_there_is() -> None:
-    done = subprocess.run(["make", "--no-print-directory", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     command = done.stdout.splitlines()[-1].split()
     assert command[0].endswith("/carsearch-bench")
     assert CliRunner().invoke(app, [*command[1:], "--help"]).exit_code == 0

@@ -18,6 +18,7 @@ from indexer.build import build_index
 from indexer.progress import BuildProgress
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
+from model.runtimes.fake import FakeRuntime
 
 CALLS = (
     (os, "fsync"),
@@ -28,7 +29,7 @@ CALLS = (
     (os, "rmdir"),
     (shutil, "copyfile"),
     (BuildProgress, "add"),
-    (Embedder, "embed_crops"),
+    (FakeRuntime, "embed"),
 )
 
 
@@ -53,9 +54,9 @@ class Steps:
         def stepping(*arguments: Any, **options: Any) -> Any:
             self.reached(name)
             result = original(*arguments, **options)
-            if name == "embed_crops":
+            if name == "embed":
                 os.write(self._log, f"photos {len(arguments[1])}\n".encode())
-            if owner in (BuildProgress, Embedder):  # after any other call is before the next
+            if owner in (BuildProgress, FakeRuntime):  # after any other call is before the next
                 self.reached(f"after {name}")
             return result
 

@@ -1,6 +1,6 @@
 """Embedding a stream of photos: equal content once, the next batch prepared ahead, and every error in its place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from indexer.embed import EmbeddedBatch, embed_photos
 from model.embedder import Embedder
 from model.errors import FileUnreadable, ImageRejected, ImageUndecodable
 from model.preprocess import Pixels
+from model.runtimes.base import Pending
 from tests.photos import car_photo
 
 
@@ -37,7 +38,7 @@ class Ahead:
 
     def __init__(self, embedder: Embedder, batch: int = 4, in_flight: int = 2, fails: int | None = None) -> None:
         self._runtime = embedder.runtime
-        self.dim, self.batch, self.in_flight = embedder.dim, batch, in_flight
+        self.dim, self.batch, self.in_flight, self.enough = embedder.dim, batch, in_flight, 1
         self.steps: list[str] = []
         self.sizes: list[int] = []
         self._fails = fails
@@ -45,7 +46,8 @@ class Ahead:
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         return self._runtime.embed(crops)
 
-    def submit(self, crops: Any) -> Callable[[], npt.NDArray[np.float32]]:
+    def submit(self, crops: Any, *, lone: bool = False) -> Pending:
+        del lone
         number = len(self.sizes)
         self.sizes.append(len(crops))
         self.steps.append(f"start {number}")
@@ -56,7 +58,7 @@ class Ahead:
                 raise RuntimeError("CUDA error")
             return self._runtime.embed(crops)
 
-        return result
+        return Pending(result)
 
 
 def embedder_with(runtime: Ahead, embedder: Embedder, preparation: Any = None) -> Embedder:

@@ -11,7 +11,7 @@ from indexer.build import build_index, published_embeddings
 from indexer.gallery import ItemTable
 from indexer.recall import Recall, measured_recall, refuse_lossy
 from indexer.stores.faiss import FaissStore
-from indexer.stores.storage import Storage
+from indexer.stores.storage import Storage, StorageChoice
 from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
 from model.errors import IndexInvalid, StorageTooLossy
@@ -107,13 +107,45 @@ def test_a_rebuild_keeps_the_storage_and_rounds_nothing_twice(
 def test_from_a_lossy_storage_back_to_fp32_embeds_nothing_and_loses_nothing(
     photos: Path, index: IndexDirectory, fake_embedder: Embedder
 ) -> None:
-    build_index(photos, index, fake_embedder)
+    build_index(photos, index, fake_embedder, storage=Storage.fp32)
     exact = content_of(index)
     for storage in (Storage.sq8, Storage.fp16, Storage.fp32):
         result = build_index(photos, index, fake_embedder, storage=storage)
         assert (result.embedded, result.changed, result.storage) == (0, True, storage)
     assert content_of(index) == exact
     assert_clean(index)
+
+
+def test_by_default_a_gallery_that_is_large_enough_is_kept_in_fp16_where_that_finds_the_same(
+    photos: Path, index: IndexDirectory, fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = build_index(photos, index, fake_embedder)
+    assert (small.storage, index.manifest(small.version).index_recipe["chosen"]) == (Storage.fp32, "auto")
+    monkeypatch.setattr("indexer.build.MIN_MEASURED", 12)
+    assert not build_index(photos, index, fake_embedder).changed  # nothing in the gallery is new
+    write_photos(photos, ["d/0.jpg"])
+    large = build_index(photos, index, fake_embedder)
+    assert (large.storage, large.recall) == (Storage.fp16, 1.0)
+    assert index.verify(large.version).index_recipe == {
+        **Storage.fp16.recipe, "recall_at_1": 1.0, "queries": 13, "chosen": "auto"
+    }  # fmt: skip
+    monkeypatch.setattr("indexer.build.measured_recall", lambda *_: Recall(0.99, 14))
+    write_photos(photos, ["d/1.jpg"])
+    assert build_index(photos, index, fake_embedder).storage is Storage.fp32
+    chosen = build_index(photos, index, fake_embedder, storage=Storage.fp32)
+    assert (chosen.changed, chosen.embedded) == (True, 0)
+    write_photos(photos, ["d/2.jpg"])
+    monkeypatch.setattr("indexer.build.measured_recall", lambda *_: Recall(1.0, 15))
+    assert build_index(photos, index, fake_embedder).storage is Storage.fp32
+    assert build_index(photos, index, fake_embedder, storage=StorageChoice.auto).storage is Storage.fp16
+
+
+def test_on_a_gpu_fp32_is_kept_which_alone_it_searches(
+    photos: Path, index: IndexDirectory, fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.build.MIN_MEASURED", 12)
+    monkeypatch.setattr("indexer.build.gpus", lambda: 1)
+    assert build_index(photos, index, fake_embedder).storage is Storage.fp32
 
 
 def test_embeddings_are_looked_up_as_the_network_gave_them(

@@ -73,7 +73,7 @@ def test_a_version_lies_where_the_design_says_and_says_what_it_is(
     assert manifest["schema_version"] == 1
     assert manifest["id"] == version == index.current()
     assert (manifest["dim"], manifest["count"], manifest["metric"]) == (64, 3, "inner_product")
-    assert manifest["index_recipe"] == {"kind": "IndexFlatIP"}
+    assert manifest["index_recipe"] == {"kind": "IndexFlatIP", "chosen": "auto"}
     assert (manifest["model_sha256"], manifest["model_name"]) == (model, "fake")
     assert manifest["embedding_id"] == fake_embedder.embedding_id
     assert manifest["preprocessing_sha256"] == fake_embedder.card.input.sha256

@@ -28,8 +28,9 @@ from model.metrics import Embeddings
 from model.preprocess import Pixels
 from model.runtimes import load_runtime
 from model.runtimes.base import Runtime
-from model.runtimes.turnstile import Turnstile
+from model.runtimes.openvino import CALM_S, OpenVINORuntime
 from tests.photos import car_photo
+from tests.service.calls import eventually
 
 
 @pytest.fixture(scope="module")
@@ -60,43 +61,51 @@ def test_four_threads_at_once_get_the_bits_of_single_calls(
         assert np.array_equal(embeddings, singles[order])
 
 
-class Interrupted:
-    """Crops of which the third ends in Ctrl-C."""
-
-    def __init__(self, crops: Pixels) -> None:
-        self.crops = crops
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def __getitem__(self, rows: slice) -> Pixels:
-        if rows.start == 2:
-            raise KeyboardInterrupt
-        return self.crops[rows]
-
-
 def test_calls_that_fail_in_the_middle_leave_nothing_behind(
     real_embedder: Embedder, crops: Pixels, singles: Embeddings
 ) -> None:
+    runtime = cast(OpenVINORuntime, real_embedder.runtime)
     for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            real_embedder.runtime.embed(cast(Pixels, Interrupted(crops)))
-        with pytest.raises(RuntimeError):  # crops of another size
-            real_embedder.runtime.embed(crops[:2, 1:])
+        given_up = runtime.submit(crops)
+        with pytest.raises(ValueError, match="the graph takes"):  # crops of another size
+            runtime.submit(crops[:2, 1:])
+        del given_up  # nobody waits for it
     assert np.array_equal(real_embedder.embed_crops(crops), singles)
+    runtime.embed(crops[:1])
+    assert not runtime._pending
 
 
-def test_one_photo_does_not_wait_for_a_batch_that_began_before(real_embedder: Embedder, crops: Pixels) -> None:
+def test_batches_submitted_one_after_the_other_keep_their_own_rows(
+    real_embedder: Embedder, crops: Pixels, singles: Embeddings
+) -> None:
+    runtime = cast(OpenVINORuntime, real_embedder.runtime)
+    pending = [runtime.submit(crops[start : start + 2]) for start in range(0, 9, 2)]
+    eventually(lambda: all(one.done() for one in pending), "all are embedded")
+    for start, one in reversed(list(zip(range(0, 9, 2), pending, strict=True))):
+        assert np.array_equal(one.wait(), singles[start : start + 2])
+
+
+def test_lone_photos_get_the_same_bits_and_are_computed_by_who_waits(
+    real_embedder: Embedder, crops: Pixels, singles: Embeddings
+) -> None:
+    runtime = cast(OpenVINORuntime, real_embedder.runtime)
+    for row in range(3):
+        time.sleep(2 * CALM_S)
+        lone = runtime.submit(crops[row : row + 1], lone=True)
+        beside = runtime.submit(crops[row + 1 : row + 2], lone=True)  # which therefore is not
+        assert np.array_equal(beside.wait(), singles[row + 1 : row + 2])
+        assert runtime._streams == 1 or not lone.done()
+        assert np.array_equal(lone.wait(), singles[row : row + 1])
+
+
+def test_one_photo_does_not_wait_for_all_of_an_evaluation(real_embedder: Embedder, crops: Pixels) -> None:
     finished: list[str] = []
     begun = threading.Event()
 
-    class Watched(Interrupted):
-        def __getitem__(self, rows: slice) -> Pixels:
-            begun.set()
-            return self.crops[rows]
-
     def batch() -> None:
-        real_embedder.runtime.embed(cast(Pixels, Watched(np.repeat(crops[:1], 512, axis=0))))
+        many = np.repeat(crops[:1], 512, axis=0)
+        begun.set()
+        real_embedder.runtime.embed(many)
         finished.append("batch")
 
     evaluation = threading.Thread(target=batch)
@@ -107,23 +116,6 @@ def test_one_photo_does_not_wait_for_a_batch_that_began_before(real_embedder: Em
         finished.append("photo")
     evaluation.join()
     assert finished == ["photo", "photo", "photo", "batch"]
-
-
-def test_a_turnstile_lets_threads_through_in_the_order_in_which_they_came() -> None:
-    turnstile, served = Turnstile(), list[int]()
-
-    def pass_through(number: int) -> None:
-        with turnstile.turn():
-            served.append(number)
-
-    threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(8)]
-    with turnstile.turn():
-        for place, thread in enumerate(threads, 2):
-            thread.start()
-            while len(turnstile._queue) < place:
-                time.sleep(0.001)
-    with turnstile.turn():  # it was here before, so it comes after those who waited
-        assert served == list(range(8))
 
 
 def test_embeddings_of_the_same_class_are_rows_of_length_1(singles: Embeddings, real_embedder: Embedder) -> None:
@@ -152,7 +144,8 @@ def test_files_are_embedded_in_their_order_and_the_first_bad_one_is_raised(
         path.write_bytes(car_photo(*divmod(number, 3)))
     done: list[int] = []
     assert np.array_equal(real_embedder.embed_files(paths, done.append), singles)
-    assert done == [9]
+    assert done[-1] == 9
+    assert done == sorted(done)
     assert np.array_equal(real_embedder.embed_photo(car_photo(2, 2)), singles[8])
     with pytest.raises(FileUnreadable, match=r"gone\.jpg"):
         real_embedder.embed_files([paths[0], tmp_path / "gone.jpg", *paths[1:]])

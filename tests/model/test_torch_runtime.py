@@ -58,7 +58,7 @@ def test_submitted_batches_keep_their_rows_whichever_is_asked_first(
 ) -> None:
     assert isinstance(shaped, AsynchronousRuntime)
     waiting = [shaped.submit(crops[start : start + 4]) for start in (0, 4)]
-    second, first = waiting[1](), waiting[0]()
+    second, first = waiting[1].wait(), waiting[0].wait()
     assert np.abs(np.concatenate([first, second]) - plain[:8]).max() < 1e-5
 
 
@@ -71,7 +71,7 @@ def test_threads_do_not_mix_up_the_shared_buffers(shaped: TorchRuntime, crops: P
 
 
 def test_crops_may_be_on_the_device_already(shaped: TorchRuntime, crops: Pixels, plain: Embeddings) -> None:
-    assert np.abs(shaped.submit(torch.from_numpy(crops[:5]))() - plain[:5]).max() < 1e-5
+    assert np.abs(shaped.submit(torch.from_numpy(crops[:5])).wait() - plain[:5]).max() < 1e-5
 
 
 def test_bf16_is_near_fp32_and_a_space_of_its_own(real_model: Path, crops: Pixels, plain: Embeddings) -> None:

@@ -196,7 +196,7 @@ def test_the_score_is_computed_from_the_embeddings_of_the_index(
     gallery, index = DemoGallery.load(), IndexDirectory(tmp_path / "index")
     version = demo._build(gallery, index, real_embedder).version
     monkeypatch.setattr(Embedder, "prepare", None)
-    monkeypatch.setattr(Embedder, "embed_crops", None)
+    monkeypatch.setattr(Embedder, "submit_crops", None)
     assert demo._evaluate(gallery, index, version, real_embedder).top1 == load_card(stand.model).scores[0].top1
 
 
