@@ -32,6 +32,9 @@ from model.embedder import Embedder, Progress, silent
 from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped, StorageTooLossy
 from model.metrics import Embeddings, Rows
 
+PHOTOS_A_SAVE = 32
+"""What a kill costs at most, and a runtime's batch beside it; each save waits for the disk."""
+
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
@@ -112,15 +115,19 @@ def _embed(
 
     embedded: list[Embedded] = []
     skipped = list(found.skipped)
+    unsaved: dict[str, Embeddings] = {}
     fresh = done = 0
     for batch in embed_photos(found.items, embedder, known):
-        if batch.fresh:
-            work.add(batch.fresh)
+        unsaved |= batch.fresh
+        if len(unsaved) >= PHOTOS_A_SAVE:
+            work.add(unsaved)
+            unsaved = {}
         fresh += len(batch.fresh)
         embedded += batch.embedded
         skipped += batch.skipped
         done += batch.photos
         progress(done, len(found.items))
+    work.add(unsaved)
     return embedded, skipped, fresh
 
 

@@ -5,6 +5,7 @@ runtime, together with others that wait, as long as the runtime has room; one of
 runtime has done, searches it and answers. A lone photo goes through at once; under load batches grow by themselves.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -22,6 +23,9 @@ from service.metrics import Metrics
 
 MAX_ANSWERED = 32
 """Searched in one call: more gain nothing, and the first of them would wait for the last."""
+
+CALM_S = 0.0015
+"""After so long without a photo the next is taken for a lone one; under load photos follow each other faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._embedding: deque[_Batch] = deque()
         self._decoding = 0  # threads that will bring a photo
+        self._busy_until = -math.inf
         self._fed = self._led = False  # whether a thread is handing over, and whether one is answering
 
     def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str], reply: "Future[SearchResult]") -> None:
@@ -95,7 +100,7 @@ class Batcher:
             self._fed = True
         while waiting := self._take():
             begun = time.perf_counter()
-            lone = not self._decoding
+            lone = not (self._decoding or self._embedding) and begun >= self._busy_until + CALM_S
             try:
                 pending = waiting[0].engine.submit([one.query for one in waiting], lone=lone)
             except BaseException as problem:
@@ -108,8 +113,12 @@ class Batcher:
         """What waits and the runtime has room for, for one engine; when there is nothing, this thread feeds no more."""
         batch: list[_Waiting] = []
         with self._lock:
-            engine = self._queue[0].engine if self._queue and self._room(self._queue[0].engine.embedder) else None
-            while self._queue and self._queue[0].engine is engine and len(batch) < engine.embedder.batch:
+            while self._queue:
+                engine = self._queue[0].engine
+                if batch and (engine is not batch[0].engine or len(batch) >= engine.embedder.batch):
+                    break
+                if not (batch or self._room(engine.embedder)):
+                    break
                 waiting = self._queue.popleft()
                 if waiting.reply.set_running_or_notify_cancel():
                     batch.append(waiting)
@@ -166,6 +175,7 @@ class Batcher:
     def _forget_oldest(self) -> None:
         with self._lock:
             self._embedding.popleft()
+        self._busy_until = time.perf_counter()
 
     def _answer(self, engine: Engine, embedded: list[_Embedded]) -> None:
         """Searches for all of them in one call."""

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,6 @@ from model.runtimes.base import Pending, running_ahead
 
 PHOTOS_A_STREAM = 4
 """In one batch: a search waits for few of an evaluation beside it."""
-
-CALM_S = 0.0015
-"""After so long without a photo the next is taken for a lone one; under load photos follow each other faster."""
 
 
 class OpenVINORuntime:
@@ -53,7 +49,6 @@ class OpenVINORuntime:
         self.in_flight = 2  # no core waits while one batch is fetched and the next is handed over
         self.enough = 2 * self._streams
         self._lock = threading.Lock()
-        self._busy_until = -CALM_S
         self._free: dict[bool, list[_Place]] = {True: [], False: []}
         # Only those that somebody will still wait for: who gives up drops the batch, and with it its places.
         self._pending: weakref.WeakSet[_Batch] = weakref.WeakSet()
@@ -77,8 +72,7 @@ class OpenVINORuntime:
         if not len(crops):
             return Pending(lambda: np.empty((0, self.dim), np.float32))
         with self._lock:
-            calm = not self._pending and time.monotonic() >= self._busy_until + CALM_S
-            alone = lone and calm and 2 * len(crops) <= self._streams
+            alone = lone and 2 * len(crops) <= self._streams and not self._pending
             free, graph = self._free[alone], self._alone if alone else self._together
             places = [free.pop() if free else _Place(graph) for _ in crops]
             batch = _Batch(places, alone, self._give_back)
@@ -89,7 +83,6 @@ class OpenVINORuntime:
     def _give_back(self, batch: "_Batch") -> None:
         with self._lock:
             self._pending.discard(batch)
-            self._busy_until = time.monotonic()
             self._free[batch.alone] += batch.places
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import shutil
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -28,7 +27,7 @@ from model.metrics import Embeddings
 from model.preprocess import Pixels
 from model.runtimes import load_runtime
 from model.runtimes.base import Runtime
-from model.runtimes.openvino import CALM_S, OpenVINORuntime
+from model.runtimes.openvino import OpenVINORuntime
 from tests.photos import car_photo
 from tests.service.calls import eventually
 
@@ -90,7 +89,6 @@ def test_lone_photos_get_the_same_bits_and_are_computed_by_who_waits(
 ) -> None:
     runtime = cast(OpenVINORuntime, real_embedder.runtime)
     for row in range(3):
-        time.sleep(2 * CALM_S)
         lone = runtime.submit(crops[row : row + 1], lone=True)
         beside = runtime.submit(crops[row + 1 : row + 2], lone=True)  # which therefore is not
         assert np.array_equal(beside.wait(), singles[row + 1 : row + 2])

@@ -189,6 +189,29 @@ def test_a_search_that_is_cancelled_leaves_the_queue() -> None:
     assert ids(replies[2]) == ["4"]
 
 
+def test_the_next_engine_does_not_wait_behind_one_that_is_cancelled() -> None:
+    old, new, batcher = Doubles(), Doubles(), Batcher(Metrics())
+    given_up, reply = Future[SearchResult](), Future[SearchResult]()
+    given_up.cancel()
+    with batcher._lock:
+        batcher._fed = True  # as while another thread hands over
+    start(batcher, old, 1, 1, given_up)
+    batcher._fed = False
+    start(batcher, new, 2, 1, reply)
+    assert ids(reply) == ["4"]
+    assert (old.batches, new.batches) == ([], [[2]])
+
+
+def test_photos_that_follow_each_other_fast_are_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, batcher = Doubles(), Batcher(Metrics())
+    monkeypatch.setattr("service.batching.CALM_S", 3600.0)
+    for photo in range(2):
+        start(batcher, engine, photo, 1, Future())
+    monkeypatch.setattr("service.batching.CALM_S", 0.0)
+    start(batcher, engine, 2, 1, Future())
+    assert engine.lone == [True, False, True]
+
+
 def test_one_that_makes_its_batch_fail_fails_alone() -> None:
     engine, batcher = Doubles(), Batcher(Metrics())
     replies = {photo: Future[SearchResult]() for photo in (1, POISON, 2)}
@@ -246,11 +269,11 @@ def test_a_search_that_fails_for_all_is_tried_for_each() -> None:
 )
 @settings(deadline=None, max_examples=50)
 def test_every_search_gets_its_own_answer(photos: list[tuple[int, int, bool]], threads: int, device: Device) -> None:
-    engine, batcher = Doubles(device), Batcher(Metrics())
+    engines, batcher = (Doubles(device), Doubles(device)), Batcher(Metrics())
     replies = [Future[SearchResult]() for _ in photos]
     with ThreadPoolExecutor(threads) as pool:
-        for (photo, k, given_up), reply in zip(photos, replies, strict=True):
-            pool.submit(start, batcher, engine, photo, k, reply)
+        for turn, ((photo, k, given_up), reply) in enumerate(zip(photos, replies, strict=True)):
+            pool.submit(start, batcher, engines[turn // 3 % 2], photo, k, reply)
             if given_up:
                 reply.cancel()  # before, while or after it is answered
     expected: dict[int, Callable[[Future[SearchResult]], bool]] = {
