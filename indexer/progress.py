@@ -28,6 +28,8 @@ class BuildProgress:
             except sqlite3.DatabaseError:  # damaged: what it held is computed again
                 self._path.unlink()
                 self._database = self._open()
+            # In memory, because a build asks for every photo, nearly always in vain.
+            self._done = {sha256 for (sha256,) in self._database.execute("SELECT sha256 FROM done")}
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, check_same_thread=False)
@@ -46,6 +48,8 @@ class BuildProgress:
 
     def get(self, sha256: str) -> Embeddings | None:
         """float32 (D,), or None when the photo is not done."""
+        if sha256 not in self._done:
+            return None
         with self._refusing():
             row = self._database.execute("SELECT embedding FROM done WHERE sha256 = ?", (sha256,)).fetchone()
         if row is None or len(row[0]) != 4 * self._dim:
@@ -57,6 +61,7 @@ class BuildProgress:
         rows = [(sha256, vector.astype(np.float32).tobytes()) for sha256, vector in embeddings.items()]
         with self._refusing(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
+        self._done.update(embeddings)
 
     def close(self) -> None:
         self._database.close()
