@@ -1,6 +1,5 @@
 """The server process: one event loop, one worker; several are several processes."""
 
-import gc
 import logging
 import socket
 
@@ -15,10 +14,6 @@ from service.settings import Settings
 
 GRACE_S = 30
 BACKLOG = 2048
-GARBAGE_OBJECTS = 5_000
-"""So many new objects make Python look for cycles among them, instead of 700: requests that are on their way have that
-many, and none is garbage."""
-
 log = logging.getLogger("carsearch")
 
 
@@ -28,8 +23,6 @@ def run(settings: Settings, host: str, port: int) -> None:
     with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         server = make_server(settings)
         log.info("listening on %s port %d", *listener.getsockname()[:2])
-        gc.freeze()  # modules and classes stay for good and need not be looked at again
-        gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
         server.run(sockets=[listener])
 
 

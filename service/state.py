@@ -27,14 +27,9 @@ class State:
     drain: Drain
 
 
-def state_of(request: Request) -> State:
-    """For the one route that is asked often: solving a dependency takes FastAPI longer than reading it."""
+async def _state(request: Request) -> State:  # FastAPI would send a plain function to a thread, and wait for it
     state: State = request.app.state.parts
     return state
-
-
-async def _state(request: Request) -> State:  # FastAPI would send a plain function to a thread, and wait for it
-    return state_of(request)
 
 
 ServerState = Annotated[State, Depends(_state)]

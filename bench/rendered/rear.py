@@ -117,7 +117,7 @@ def _lamps(kit: Kit, lit: bool) -> None:
         kit.stick("trim", GLOSS_BLACK, kit.drawn("tail", lambda a, b, s=shape: s(a, b) + 0.007, 0.002, PLAIN))  # type: ignore[misc]
         kit.stick("tail_lamp", material, kit.pictured("tail", shape, 0.005, frame))
         if lit:
-            glow = kit.drawn("tail", lambda a, b, s=shape: s(a, b) - 0.012, 0.008)  # type: ignore[misc]
+            glow = kit.drawn("tail", lambda a, b, s=shape: s(a, b) - 0.012, 0.008)  # type: ignore[misc]  # as above
             kit.stick("tail_lamp", RED_LIGHT, glow)
 
 

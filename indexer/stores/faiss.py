@@ -157,13 +157,13 @@ class FaissStore:
     def _candidates(self, queries: Embeddings, fetch: int, selected: Any) -> tuple[npt.NDArray[np.float32], Rows]:
         if selected is not None:
             # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
-            return self._index.search(queries, fetch, params=selected)  # type: ignore[no-any-return]
+            return self._index.search(queries, fetch, params=selected)  # type: ignore[no-any-return]  # FAISS has no types
         if self.storage.lossy or fetch > GPU_MAX_K or not gpus():  # FAISS has no such storage on a GPU
-            return self._index.search(queries, fetch)  # type: ignore[no-any-return]
+            return self._index.search(queries, fetch)  # type: ignore[no-any-return]  # FAISS has no types
         with self._gpu_lock:  # a GPU index is not safe even for two readers
             if self._gpu_index is None:
                 self._gpu_index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
-            return self._gpu_index.search(queries, fetch)  # type: ignore[no-any-return]
+            return self._gpu_index.search(queries, fetch)  # type: ignore[no-any-return]  # FAISS has no types
 
     def _selection(self, among: Rows) -> Any:
         """What makes FAISS look at some rows only; the fastest of its selectors for the rows and the storage.

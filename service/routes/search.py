@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from service.engine import MAX_K
 from service.problems import problems
 from service.schemas import SearchResponse, Timings
-from service.state import state_of
+from service.state import ServerState
 from service.upload import receive_bytes
 
 router = APIRouter(tags=["search"])
@@ -34,13 +34,13 @@ FILE_BODY: dict[str, Any] = {
 @router.post("/search", openapi_extra=FILE_BODY, responses=problems(400, 408, 413, 415, 422, 429, 503))
 async def search(
     request: Request,
+    state: ServerState,
     k: Annotated[int, Query(ge=1, le=MAX_K, description="How many photos to return.")] = 5,
     class_: Annotated[
         list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
     ] = None,
 ) -> SearchResponse:
     """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
-    state = state_of(request)
     engine = state.serving.engine
     request.scope["index"] = engine.manifest.id
     data = await receive_bytes(request, "file")
