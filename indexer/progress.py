@@ -22,24 +22,23 @@ class BuildProgress:
         self._path = directory / "embeddings.sqlite"
         with self._refusing():
             try:
-                self._database = self._open()
+                self._database, self._done = self._open()
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:  # damaged: what it held is computed again
                 self._path.unlink()
-                self._database = self._open()
-            # In memory, because a build asks for every photo, nearly always in vain.
-            self._done = {sha256 for (sha256,) in self._database.execute("SELECT sha256 FROM done")}
+                self._database, self._done = self._open()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, set[str]]:
+        """The database, and what is done, in memory: a build asks for every photo, nearly always in vain."""
         database = sqlite3.connect(self._path, check_same_thread=False)
         try:
             database.execute("PRAGMA synchronous = FULL")
             database.execute("CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
+            return database, {sha256 for (sha256,) in database.execute("SELECT sha256 FROM done")}
         except sqlite3.Error:
             database.close()
             raise
-        return database
 
     def __len__(self) -> int:
         with self._refusing():

@@ -8,8 +8,8 @@ import uvicorn
 from model.errors import SettingsInvalid
 from service.app import create_app
 from service.drain import Drain, DrainingServer
+from service.http_protocol import BoundedHttpProtocol
 from service.logs import start_log
-from service.one_write import OneWriteProtocol
 from service.settings import Settings
 
 GRACE_S = 30
@@ -31,7 +31,7 @@ def make_server(settings: Settings) -> uvicorn.Server:
     drain = Drain()
     config = uvicorn.Config(
         create_app(settings, drain),
-        http=OneWriteProtocol,
+        http=BoundedHttpProtocol,
         loop="uvloop",
         ws="none",
         log_config=None,

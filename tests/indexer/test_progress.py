@@ -61,13 +61,25 @@ def random_bytes(path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 64)
 
 
-def damaged_page(path: Path) -> None:
-    work = BuildProgress(path.parent, 64)
-    work.add({f"{number:064}": np.ones(64, np.float32) for number in range(200)})
-    work.close()
-    data = bytearray(path.read_bytes())
-    data[4096:] = b"\xff" * (len(data) - 4096)
-    path.write_bytes(data)
+def damaged_pages(path: Path) -> None:
+    damage(path, lambda page: bool(page))
+
+
+def damaged_embeddings(path: Path) -> None:
+    """What is done is known, but its embeddings cannot be read."""
+    damage(path, lambda page: page[0] == TABLE_LEAF)
+
+
+TABLE_LEAF = 0x0D
+"""The first byte of a page of SQLite's that holds rows, not keys."""
+
+
+def damage(path: Path, choose: Callable[[bytes], bool]) -> None:
+    with closing(BuildProgress(path.parent, 64)) as work:
+        work.add({f"{number:064}": np.ones(64, np.float32) for number in range(200)})
+    data = path.read_bytes()
+    pages = [data[start : start + 4096] for start in range(0, len(data), 4096)]
+    path.write_bytes(b"".join(pages[:1] + [b"\xff" * 4096 if choose(page) else page for page in pages[1:]]))
 
 
 def other_columns(path: Path) -> None:
@@ -75,14 +87,15 @@ def other_columns(path: Path) -> None:
         database.execute("CREATE TABLE done (other)")
 
 
-def test_a_file_that_is_no_database_is_begun_anew(tmp_path: Path) -> None:
-    random_bytes(tmp_path / NAME)
+@pytest.mark.parametrize("make", [random_bytes, damaged_pages])
+def test_a_file_that_opening_finds_damaged_is_begun_anew(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / NAME)
     with closing(BuildProgress(tmp_path, 64)) as work:
         work.add({"1" * 64: np.ones(64, np.float32)})
         assert len(work) == 1
 
 
-@pytest.mark.parametrize("make", [damaged_page, other_columns, Path.mkdir])
+@pytest.mark.parametrize("make", [damaged_embeddings, other_columns, Path.mkdir])
 def test_a_file_that_cannot_be_used_is_named_in_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / NAME)
 

@@ -15,7 +15,7 @@ MAX_HEAD_BYTES = 32 << 10
 """Of a request line and its headers, for which the parser itself has no limit."""
 
 
-class OneWriteProtocol(HttpToolsProtocol):
+class BoundedHttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, over a transport that sends at the end of the event loop's turn."""
 
     _in_head = True

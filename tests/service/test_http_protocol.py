@@ -5,7 +5,7 @@ from typing import Any
 
 import uvicorn
 
-from service.one_write import OneWriteProtocol
+from service.http_protocol import BoundedHttpProtocol
 
 
 class Recorder(asyncio.Transport):
@@ -44,10 +44,10 @@ async def app(_scope: Any, receive: Any, send: Any) -> None:
 
 async def answer(*chunks: bytes) -> Recorder:
     """What the protocol writes for what arrives in these chunks."""
-    config = uvicorn.Config(app, http=OneWriteProtocol, log_config=None)
+    config = uvicorn.Config(app, http=BoundedHttpProtocol, log_config=None)
     config.load()
     recorder = Recorder()
-    protocol = OneWriteProtocol(config, uvicorn.server.ServerState(), {})
+    protocol = BoundedHttpProtocol(config, uvicorn.server.ServerState(), {})
     protocol.connection_made(recorder)
     for chunk in chunks:
         if not recorder.closed:
