@@ -32,10 +32,14 @@ class Answer:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self._scope["request_id"]
             headers["X-Content-Type-Options"] = "nosniff"
-            if self._drain.begun or self._scope.get("problem_code") in CUT_OFF:
+            if self._ends_connection():
                 headers["Connection"] = "close"
             self._count(message["status"])
         await self._send(message)
+
+    def _ends_connection(self) -> bool:
+        unread = self._scope.get("closes_unread", False) and not self._scope.get("received_all", False)
+        return unread or self._drain.begun or self._scope.get("problem_code") in CUT_OFF
 
     def _count(self, status: int) -> None:
         route, code = route_of(self._scope), self._scope.get("problem_code", "ok")

@@ -18,10 +18,11 @@ from service.drain import Drain
 from service.evaluations import Evaluations
 from service.guard import Guard
 from service.metrics import Metrics
-from service.pool import WorkPool
+from service.pool import WorkPool, places_of
 from service.routes import evaluate, gallery, health, search
 from service.serving import Serving
 from service.settings import PREFIX, Settings
+from service.shares import Shares
 from service.state import State
 from service.tracing import Tracing
 
@@ -39,17 +40,18 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Guard:
     drain = drain or Drain()
     metrics, tracing = Metrics(), Tracing.from_environment()
     metrics.draining.set_function(lambda: drain.begun)
-    return Guard(create_api(settings, metrics, drain, tracing), settings, metrics, drain, tracing)
+    places = places_of(settings)
+    return Guard(create_api(settings, metrics, drain, tracing, places), settings, metrics, drain, tracing, places)
 
 
-def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing) -> FastAPI:
+def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing, places: Shares) -> FastAPI:
     """The routes without the guard."""
     refuse_two_distributions()
     _assert_writable("spool_dir", settings.spool_dir, make=False)
     for name, directory in (("state_dir", settings.state_dir), ("cache_dir", settings.cache_dir)):
         if directory is not None:
             _assert_writable(name, directory, make=True)
-    pool = WorkPool(settings, metrics)
+    pool = WorkPool(settings, metrics, places)
     state = State(
         settings=settings,
         metrics=metrics,

@@ -1,36 +1,44 @@
-"""Intake of every request, before any parser: request id, size limit, upload deadline, and the count of the answer.
+"""Before any parser: request id, who asks, whether there is room, size and deadline of the body, the answer's count.
 
-Pure ASGI: nothing is buffered, and a body that is too large or too slow is cut off while it is being received.
+Pure ASGI: nothing is buffered. What can be refused from its headers is, before its body is read.
 """
 
-import asyncio
 import random
 import re
-import time
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model.errors import CarsearchError
+from service.access import Access
 from service.answer import POLLED, Answer
 from service.drain import Drain
+from service.intake import Intake, body_limit, too_large
 from service.logs import request_id
-from service.metrics import Metrics
-from service.problems import PayloadTooLarge, UploadTimeout, problem_response
+from service.metrics import WORK_ROUTES, Metrics
+from service.problems import FULL, Overloaded, PayloadTooLarge, problem_response
 from service.settings import Settings
+from service.shares import Shares
 from service.tracing import Tracing
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Guard:
-    """Wraps the app; see the module."""
+    """Wraps the app; `searches` are the places of the work pool. See the module."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing, searches: Shares
+    ) -> None:
+        """Raises SettingsInvalid for keys or rates that cannot be used."""
         self.app = app
         self.settings = settings
         self.metrics = metrics
         self.drain = drain
         self.tracing = tracing
+        self.searches = searches
+        self.uploads = Shares(settings.max_uploads_bytes)
+        self.access = Access(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,48 +57,31 @@ class Guard:
 
     async def _admit(self, scope: Scope, headers: Headers, receive: Receive, answer: Answer) -> None:
         archive = scope["path"] == "/evaluate" and headers.get("content-type", "").lower().startswith("multipart/")
-        limit = self.settings.max_archive_bytes if archive else self.settings.max_body_bytes
-        declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
-            scope["problem_code"] = PayloadTooLarge.code
-            refused = problem_response(scope["request_id"], PayloadTooLarge.code, _too_large(limit))
+        length = headers.get("content-length", "")
+        declared = int(length) if length.isdecimal() else 0
+        # A body that nobody reads is thrown away by uvicorn, up to this; beyond, the connection ends with the answer.
+        # One that is announced by "Expect" may never come, and the next request would be taken for it.
+        unbounded = "transfer-encoding" in headers or "expect" in headers
+        scope["closes_unread"] = unbounded or declared > self.settings.max_body_bytes
+        try:
+            client = scope["asker"] = self.access.admit(scope, headers)
+            if scope["path"] == "/search" and not self.searches.room(client):
+                raise Overloaded(FULL)
+            if declared > (limit := body_limit(self.settings, archive=archive)):
+                raise PayloadTooLarge(too_large(limit))
+        except CarsearchError as problem:
+            scope["problem_code"] = problem.code
+            scope["refused_route"] = scope["path"] if scope["path"] in WORK_ROUTES else "none"
+            refused = problem_response(scope["request_id"], problem.code, str(problem), problem)
             await refused(scope, receive, answer.send)
             return
-        await self.app(scope, self._counted(scope, receive, limit, archive), answer.send)
-
-    def _deadline(self, received: int, archive: bool) -> float:
-        """Seconds that an upload may have taken after so many bytes: a fixed time, for archives plus a minimum rate."""
-        allowance = received / self.settings.min_upload_bytes_per_s if archive else 0
-        return self.settings.body_deadline_s + allowance
-
-    def _counted(self, scope: Scope, receive: Receive, limit: int, archive: bool) -> Receive:
-        started = time.monotonic()
-        received = 0
-        complete = False
-
-        async def counted() -> Message:
-            nonlocal received, complete
-            if complete:  # what follows is the wait for a disconnect, which has no deadline
-                return await receive()
-            try:
-                async with asyncio.timeout(started + self._deadline(received, archive) - time.monotonic()):
-                    message = await receive()
-            except TimeoutError as problem:
-                raise UploadTimeout("The upload took too long.") from problem
-            received += len(message.get("body", b""))
-            scope["received_bytes"] = received
-            complete = message["type"] != "http.request" or not message.get("more_body", False)
-            if received > limit:
-                raise PayloadTooLarge(_too_large(limit))
-            return message
-
-        return counted
+        intake = Intake(scope, receive, self.settings, client, self.uploads, archive=archive)
+        try:
+            await self.app(scope, intake.receive, answer.send)
+        finally:
+            intake.close()
 
 
 def _new_id() -> str:
     # No secret; and asking the system for random bytes would hand the interpreter to another thread meanwhile.
     return f"{random.getrandbits(128):032x}"
-
-
-def _too_large(limit: int) -> str:
-    return f"The body is larger than {limit} bytes."

@@ -1,36 +1,69 @@
-"""HTTP/1.1 on the wire: requests with a head of bounded size, answers in one write.
+"""HTTP/1.1 on the wire: what a slow or greedy client may take of a connection, and answers in one write.
 
-A header and its body leave together: whoever kills this process meets both or none of them.
+A header and its body leave together: whoever kills this process meets both or none of them. uvicorn writes them one
+after the other. A proxy that has the header alone passes it on, and can no longer ask another replica when the body
+never comes: with two writes one kill in thirty lost a search.
 
-uvicorn writes them one after the other. A proxy that has the header alone passes it on, and can no longer ask another
-replica when the body never comes: with two writes one kill in thirty lost a search.
+uvicorn also waits for the head of a request, and for a client to read its answer, as long as they take.
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.settings import Settings
 
 MAX_HEAD_BYTES = 32 << 10
 """Of a request line and its headers, for which the parser itself has no limit."""
+
+LINGER_S = 2.0
+LINGER_BYTES = 256 << 10
+"""How long, and how much of a body that nobody wants, is still read after an answer that ends the connection: closed
+with unread data in it, a connection is reset, and the client may lose the answer that says why."""
+
+
+def bounded_protocol(settings: Settings) -> type["BoundedHttpProtocol"]:
+    """The protocol with the deadlines of the settings; uvicorn makes one instance a connection."""
+    deadlines = {"head_deadline_s": settings.head_deadline_s, "write_deadline_s": settings.write_deadline_s}
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), deadlines)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, over a transport that sends at the end of the event loop's turn."""
 
+    head_deadline_s: ClassVar[float] = 10
+    write_deadline_s: ClassVar[float] = 30
     _in_head = True
     _head_bytes = 0
     _completed = 0
     """Heads and bodies completed: a chunk in which nothing was is part of one."""
+    _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
+    _lingered_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(cast(asyncio.Transport, _Gathering(transport, self.loop)))
+        super().connection_made(cast(asyncio.Transport, _Gathering(transport, self)))
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._head_timer, self._write_timer, self._linger_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._linger_timer is not None:
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > LINGER_BYTES:
+                self.transport.close()
+            return
         completed = self._completed
         super().data_received(data)
         if self._in_head and self._completed == completed:
             self._head_bytes += len(data)
+            self._await_head()
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The request's headers are too large.")
 
@@ -45,26 +78,82 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _complete(self, in_head: bool) -> None:
         self._in_head, self._head_bytes = in_head, 0
         self._completed += 1
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._in_head:  # the rest of a body that nobody reads any more: as long as a head may take
+            self._await_head()
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_deadline_s, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        before: RequestResponseCycle | None = self.cycle
+        if before is not None and not before.response_complete:
+            self._await_head()  # the request before is still being answered
+        else:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self.await_write()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def await_write(self) -> None:
+        """Breaks the connection off if what is to be written is not written in time."""
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.write_deadline_s, self.transport.abort)
+
+    def linger(self) -> bool:
+        """Whether to go on reading for a while before the connection is closed."""
+        if self._in_head or self._linger_timer is not None:
+            return False
+        self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
+        return True
 
 
 class _Gathering:
     """A transport whose writes of one turn go out as one; everything else is the transport's own."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(self, transport: asyncio.Transport, protocol: BoundedHttpProtocol) -> None:
+        self._transport, self._protocol = transport, protocol
         self._pending: list[bytes] = []
+        self._lingers = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         if not self._pending:
-            self._loop.call_soon(self._flush)
+            self._protocol.loop.call_soon(self._flush)
         self._pending.append(data)
+
+    def is_closing(self) -> bool:
+        return self._lingers or self._transport.is_closing()
 
     def close(self) -> None:
         self._flush()
+        if self._transport.is_closing():
+            return
+        if self._protocol.linger():
+            self._lingers = True
+            self._transport.write_eof()
+            self._protocol.flow.resume_reading()
+            return
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._protocol.await_write()
 
     def _flush(self) -> None:
         if self._pending:

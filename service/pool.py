@@ -10,8 +10,9 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from service.metrics import Metrics
-from service.problems import DeadlineExceeded, Overloaded
+from service.problems import FULL, DeadlineExceeded, Overloaded
 from service.settings import Settings
+from service.shares import Shares
 
 Result = TypeVar("Result")
 
@@ -19,11 +20,11 @@ Result = TypeVar("Result")
 class WorkPool:
     """Runs searches and image requests; refuses at once when too many wait."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, places: Shares | None = None) -> None:
+        """`places` are those that work has in threads and queue; the guard looks at them too."""
         self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="search")
-        self._limit = settings.search_threads + settings.max_queue
+        self._places = places or places_of(settings)  # touched on the event loop only
         self._deadline_s = settings.request_deadline_s
-        self._inside = 0  # touched on the event loop only
         self._waiting, self._running = metrics.queue_waiting, metrics.queue_running
         metrics.queue_limit.set(settings.max_queue)
 
@@ -46,8 +47,9 @@ class WorkPool:
         Overloaded when the queue is full, DeadlineExceeded when the answer would come too late, ClientDisconnect when
         nobody waits for it any more; then the future is cancelled, unless somebody has marked it as running.
         """
-        if self._inside >= self._limit:
-            raise Overloaded("The server has more searches than it can answer; try again in a moment.")
+        client = str(request.scope.get("asker", ""))
+        if not self._places.room(client):
+            raise Overloaded(FULL)
         accepted = time.perf_counter()
         waited_ms = 0.0
 
@@ -56,7 +58,7 @@ class WorkPool:
             waited_ms = (time.perf_counter() - accepted) * 1000
             work(reply)
 
-        running = asyncio.wrap_future(self._submit(timed))
+        running = asyncio.wrap_future(self._submit(timed, client))
         try:
             async with asyncio.timeout(self._deadline_s):
                 if not await done_while_connected(request, running):
@@ -67,7 +69,7 @@ class WorkPool:
         finally:
             running.cancel()
 
-    def _submit(self, work: Callable[["Future[Result]"], None]) -> "Future[Result]":
+    def _submit(self, work: Callable[["Future[Result]"], None], client: str) -> "Future[Result]":
         loop = asyncio.get_running_loop()
         reply: Future[Result] = Future()
 
@@ -81,7 +83,7 @@ class WorkPool:
                     reply.set_exception(problem)
 
         def leave() -> None:
-            self._inside -= 1
+            self._places.give_back(client)
 
         def end(_thread: object = None) -> None:
             self._running.dec()
@@ -96,7 +98,7 @@ class WorkPool:
             else:  # work that nobody waits for any more still has its thread: it counts until the thread is free
                 working.add_done_callback(end)
 
-        self._inside += 1
+        self._places.take(client)
         self._waiting.inc()
         working = self._threads.submit(in_thread)
         reply.add_done_callback(answered)
@@ -105,10 +107,15 @@ class WorkPool:
     @property
     def busy(self) -> bool:
         """Whether there is anything to be answered; may be asked from any thread."""
-        return self._inside > 0
+        return self._places.taken > 0
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+def places_of(settings: Settings) -> Shares:
+    """One for each search or gallery image that is worked on or waits."""
+    return Shares(settings.search_threads + settings.max_queue)
 
 
 async def done_while_connected(request: Request, running: "asyncio.Future[Result]") -> bool:

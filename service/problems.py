@@ -16,6 +16,7 @@ from service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
 MAX_DETAIL = 300
+FULL = "The server has more searches than it can answer; try again in a moment."
 log = logging.getLogger("carsearch")
 
 
@@ -59,6 +60,24 @@ class Overloaded(RequestRefused):
     code = "overloaded"
 
 
+class Unauthorized(RequestRefused):
+    code = "unauthorized"
+
+
+class Forbidden(RequestRefused):
+    code = "forbidden"
+
+
+class RateLimited(RequestRefused):
+    """A client has sent more than its rate allows; it may send again after `retry_after_s`."""
+
+    code = "rate_limited"
+
+    def __init__(self, sentence: str, retry_after_s: int) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+
 class DeadlineExceeded(RequestRefused):
     code = "deadline_exceeded"
 
@@ -79,6 +98,8 @@ STATUS_OF = {
     "malformed_multipart": 400,
     "malformed_json": 400,
     "client_disconnected": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "not_found": 404,
     "unknown_dataset": 404,
     "unknown_item": 404,
@@ -109,6 +130,7 @@ STATUS_OF = {
     "manifest_invalid": 422,
     "data_invalid": 422,
     "overloaded": 429,
+    "rate_limited": 429,
     "internal": 500,
     "embedding_invalid": 500,
     "not_ready": 503,
@@ -117,11 +139,11 @@ STATUS_OF = {
 }
 """Code -> status. A code that is not here is a failure of the server and answers 500 `internal`."""
 
-RETRY_AFTER_S = {"overloaded": 1, "not_ready": 2, "draining": 2, "deadline_exceeded": 2}
+RETRY_AFTER_S = {"overloaded": 1, "rate_limited": 1, "not_ready": 2, "draining": 2, "deadline_exceeded": 2}
 
 
-def problem_response(request_id: str, code: str, detail: str) -> JSONResponse:
-    """The one error shape, with Retry-After where trying again may help."""
+def problem_response(request_id: str, code: str, detail: str, error: Exception | None = None) -> JSONResponse:
+    """The one error shape, with Retry-After where trying again may help; the `error` may know after how long."""
     status = STATUS_OF[code]
     body = Problem(
         type=f"urn:carsearch:error:{code}",
@@ -131,7 +153,11 @@ def problem_response(request_id: str, code: str, detail: str) -> JSONResponse:
         code=code,
         request_id=request_id,
     )
-    headers = {"Retry-After": str(RETRY_AFTER_S[code])} if code in RETRY_AFTER_S else None
+    headers = {}
+    if code in RETRY_AFTER_S:
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S[code]))
+    if code == Unauthorized.code:
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
 
 

@@ -8,7 +8,7 @@ import uvicorn
 from model.errors import SettingsInvalid
 from service.app import create_app
 from service.drain import Drain, DrainingServer
-from service.http_protocol import BoundedHttpProtocol
+from service.http_protocol import bounded_protocol
 from service.logs import start_log
 from service.settings import Settings
 
@@ -31,7 +31,9 @@ def make_server(settings: Settings) -> uvicorn.Server:
     drain = Drain()
     config = uvicorn.Config(
         create_app(settings, drain),
-        http=BoundedHttpProtocol,
+        http=bounded_protocol(settings),
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or [],  # and never what the environment says to uvicorn
         loop="uvloop",
         ws="none",
         log_config=None,

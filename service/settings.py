@@ -3,13 +3,14 @@
 docs/settings.md lists them all; a test holds it to this file.
 """
 
+import ipaddress
 import os
 import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.data import MAX_FILE_BYTES
@@ -53,13 +54,30 @@ class Settings(BaseSettings):
     request_deadline_s: PositiveSeconds = Field(
         10, description="Longest time from a whole upload to its answer, in seconds."
     )
+    head_deadline_s: PositiveSeconds = Field(
+        10, description="Longest time for a request's line and headers, in seconds."
+    )
     body_deadline_s: PositiveSeconds = Field(15, description="Longest time for an upload to `/search`, in seconds.")
+    write_deadline_s: PositiveSeconds = Field(
+        30, description="Longest time that a client may leave an answer unread, in seconds."
+    )
     max_body_bytes: PositiveInt = Field(10 * MIB, description="Largest body, but for archives sent to `/evaluate`.")
+    max_uploads_bytes: PositiveInt = Field(
+        256 * MIB, description="Most that photos being received and searched may take together; more get 429."
+    )
+
+    keys_file: Path | None = Field(
+        None, description="API keys, a line each: `KEY HOLDER SCOPE`, with the scope `search` or `admin`."
+    )
+    rate_limit: str | None = Field(
+        None, description="Most requests of one client, as in `20/second` or `20/second;1000/hour`."
+    )
+    trusted_proxies: str | None = Field(
+        None, description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with commas."
+    )
 
     max_archive_bytes: PositiveInt = Field(512 * MIB, description="Largest body of `POST /evaluate`.")
-    min_upload_bytes_per_s: PositiveInt = Field(
-        16 * 1024, description="Slowest upload of an archive, after the first seconds."
-    )
+    min_upload_bytes_per_s: PositiveInt = Field(16 * 1024, description="Slowest upload, after the first seconds.")
     max_archive_entries: PositiveInt = Field(20_000, description="Most files in an archive.")
     max_archive_total_bytes: PositiveInt = Field(
         2048 * MIB, description="Largest sum of the unpacked files of an archive."
@@ -83,6 +101,16 @@ class Settings(BaseSettings):
         "info", description="Least severe log record written."
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or JSON for machines.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        for one in filter(None, (part.strip() for part in (value or "").split(","))):
+            try:
+                ipaddress.ip_network(one)
+            except ValueError as problem:
+                raise ValueError(f"{one[:50]!r} is no address and no network") from problem
+        return value
 
 
 def load_settings(**chosen: object) -> Settings:

@@ -104,7 +104,8 @@ class Tracing:
 
 def route_of(scope: Scope) -> str:
     """The template of the route that answered, "none" for addresses that lead nowhere: no new one is ever made up."""
-    return getattr(scope.get("route"), "path", "none")
+    found: str = getattr(scope.get("route"), "path", None) or scope.get("refused_route", "none")
+    return found
 
 
 def method_of(scope: Scope) -> str:

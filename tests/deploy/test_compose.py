@@ -185,7 +185,9 @@ def test_every_setting_can_be_made_and_none_is_made_up(services: dict[str, Any],
     assert set(environment) == {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
     given = {key: value for key, value in environment.items() if value is not None}
     places = {f"{PREFIX}{field}": path for field, path in PLACES.items()}
-    assert given == {**places, f"{PREFIX}DRAIN_S": "5", f"{PREFIX}LOG_FORMAT": "json"}
+    private = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"  # the proxy's network, from which nobody else reaches a server
+    chosen = {"DRAIN_S": "5", "LOG_FORMAT": "json", "TRUSTED_PROXIES": private}
+    assert given == {**places, **{f"{PREFIX}{field}": value for field, value in chosen.items()}}
 
 
 def test_a_setting_in_env_reaches_the_server(tmp_path: Path) -> None:

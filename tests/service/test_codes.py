@@ -3,7 +3,14 @@
 from collections.abc import Callable
 
 from service.problems import RETRY_AFTER_S, STATUS_OF
-from tests.service import test_drain, test_errors_http, test_evaluate_http, test_limits_http, test_swap
+from tests.service import (
+    test_access_http,
+    test_drain,
+    test_errors_http,
+    test_evaluate_http,
+    test_limits_http,
+    test_swap,
+)
 from tests.service.bad_requests import BAD_REQUESTS
 
 CAUSED_BY: dict[str, Callable[..., None]] = {
@@ -16,6 +23,9 @@ CAUSED_BY: dict[str, Callable[..., None]] = {
     "deadline_exceeded": test_limits_http.test_an_answer_that_would_come_too_late_is_not_waited_for,
     "not_ready": test_swap.test_a_server_waits_for_its_index_and_then_keeps_it,
     "draining": test_drain.test_a_server_that_drains_says_so_goes_on_answering_and_ends_at_a_second_signal,
+    "unauthorized": test_access_http.test_without_a_key_that_is_known_nothing_is_answered_but_probes,
+    "forbidden": test_access_http.test_a_key_for_searches_does_not_open_evaluations,
+    "rate_limited": test_access_http.test_who_sends_more_than_its_rate_is_told_when_to_come_back,
     "internal": test_errors_http.test_a_failure_of_the_server_says_nothing_of_its_inside_and_passes,
 }
 NO_CLIENT_CAUSES = {"embedding_invalid"}

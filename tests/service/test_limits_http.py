@@ -1,11 +1,8 @@
 """What is too much: bodies too large or too slow, more searches than can be answered, answers that come too late."""
 
-import http.client
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -15,6 +12,7 @@ from tests.photos import car_photo
 from tests.servers import Server, running_server
 from tests.service.bodies import BOUNDARY, FORM, form, zip_of
 from tests.service.calls import assert_problem, assert_unharmed, at_work, evaluate, eventually, metric
+from tests.service.connections import answer, connect, head
 
 LIMIT = 300_000
 
@@ -34,24 +32,6 @@ def tight(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory) 
         MAX_SYNC_PHOTOS="3",
     ) as server:
         yield server
-
-
-def connect(server: Server) -> socket.socket:
-    address = urlsplit(server.url)
-    return socket.create_connection((address.hostname, address.port), timeout=30)
-
-
-def head(*lines: str) -> bytes:
-    return "\r\n".join(
-        ("POST /search HTTP/1.1", "Host: x", f"Content-Type: {FORM['Content-Type']}", *lines, "", "")
-    ).encode()
-
-
-def answer(connection: socket.socket) -> tuple[int, str]:
-    """Status and body of what comes back on a raw connection."""
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return response.status, response.read().decode()
 
 
 @pytest.mark.parametrize("declared", [LIMIT + 1, 10**12])
