@@ -6,6 +6,7 @@ import socket
 import uvicorn
 
 from model.errors import SettingsInvalid
+from service.allocator import return_large_blocks
 from service.app import create_app
 from service.drain import Drain, DrainingServer
 from service.http_protocol import bounded_protocol
@@ -20,6 +21,7 @@ log = logging.getLogger("carsearch")
 def run(settings: Settings, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first, within GRACE_S seconds."""
     start_log(settings)
+    return_large_blocks()
     with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         server = make_server(settings)
         log.info("listening on %s port %d", *listener.getsockname()[:2])
