@@ -202,6 +202,8 @@ def _zip_members(file: BinaryIO, settings: Settings) -> Iterator[_Member | None]
     lock = threading.Lock()  # ZipFile shares one file position between readers
 
     for entry in entries:
+        if not entry.filename:  # zipfile looks at its last character
+            raise ArchiveInvalid("The zip has a file without a name.")
         if entry.is_dir():
             yield None
             continue

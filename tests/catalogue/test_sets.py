@@ -82,6 +82,13 @@ def damaged_member() -> bytes:
     return bytes(plain)
 
 
+def nameless() -> bytes:
+    plain = bytearray(zip_of({**PHOTOS, "z": b""}))
+    at = plain.rindex(b"PK\x01\x02")
+    plain[at + 28 : at + 32] = b"\0\0\x01\0"  # the name's one character is an extra field now
+    return bytes(plain)
+
+
 def twice() -> bytes:
     return zip_of({**PHOTOS, "0/9.jpg": car_photo(5)}).replace(b"0/9.jpg", b"0/0.jpg")
 
@@ -114,6 +121,7 @@ def sets() -> Iterator[tuple[str, str, Callable[[], bytes], str]]:
     yield "141", "xz itself", partial(lzma.compress, plain), "unsupported_archive"
     yield "141", "rar", lambda: b"Rar!\x1a\x07\x01\x00" + bytes(500), "unsupported_archive"
     yield "141", "7z", lambda: b"7z\xbc\xaf\x27\x1c" + bytes(500), "unsupported_archive"
+    yield "142", "a file without a name", nameless, "archive_invalid"
     yield "142", "a zip cut off", lambda: plain[: len(plain) * 9 // 10], "archive_invalid"
     yield "142", "a tar cut off", lambda: tar_of(PHOTOS)[:8000], "archive_invalid"
     yield "142", "a member with a wrong checksum", damaged_member, "ok"
