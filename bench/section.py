@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from bench.bars import MB, Bar
-from bench.limit import Parts
+from bench.limit import Parts, per_second
 from bench.performance import PLOT_NAME, Performance
 from bench.throughput import Figure
 
@@ -39,9 +39,13 @@ def section_of(performance: Performance) -> str:
         f"{performance.cores} cores of {performance.machine}: `{performance.model}`, "
         f"{performance.items:,} photos in the gallery, the demo's photos as queries. {versions}."
     )
+    capacity = measured.capacity
+    in_one_loop_per_s = per_second(measured.in_one_loop_ms + capacity.http_ms)
     limit = (
         f"The sum of the parts allows {measured.limit_per_s:.1f} photos/s: {performance.cores} cores / "
-        f"{measured.capacity.search_over_http_ms:.2f} ms of a core."
+        f"{capacity.search_over_http_ms:.2f} ms of a core. Decoding, network and search that take turns in a loop "
+        f"on each core take {measured.in_one_loop_ms:.2f} ms, where their sum is {capacity.without_http_ms:.2f}; with "
+        f"the bare round trip that is {in_one_loop_per_s / measured.limit_per_s:.2f} of the limit."
     )
     resident = (
         f"Memory of one process: {memory.ready_bytes / MB:.1f} MB when ready, {memory.rest_bytes / MB:.1f} MB at "
@@ -52,7 +56,7 @@ def section_of(performance: Performance) -> str:
             about,
             _markdown(("figure", "value", "bar", "", "made of"), map(_bar_row, performance.bars)),
             limit,
-            _markdown(("part", "core ms", "ms alone"), _part_rows(measured.capacity, measured.lone)),
+            _markdown(("part", "core ms", "ms alone"), _part_rows(capacity, measured.lone)),
             f"![Throughput against clients, latency against rate]({PLOT_NAME})",
             _markdown(FIGURE_HEADS, map(_figure_row, measured.figures)),
             resident,

@@ -61,10 +61,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Everything over HTTP: core times and latencies of the parts, and what service, peer and bare round trip gave."""
+    """Everything over HTTP: core times and latencies of the parts, and what service, peer and bare round trip gave.
+
+    `in_one_loop_ms` is the core time of the parts, but for HTTP, that take turns without a server.
+    """
 
     capacity: Parts
     lone: Parts
+    in_one_loop_ms: float
     limit_per_s: float
     figures: list[Figure]
 
@@ -100,7 +104,7 @@ def measure(index: IndexDirectory, photos: Sequence[Path], effort: Effort, logs:
                 )
             )
 
-        capacity, lone, loads = _rounds(work, ask, effort, say)
+        capacity, lone, loops, loads = _rounds(work, ask, effort, say)
         figures = [_figure(server, clients, None, several) for (server, clients), several in loads.items()]
         others = [clients for clients in effort.clients if clients not in (LONE, CROWD)]
         for clients in others:
@@ -114,15 +118,17 @@ def measure(index: IndexDirectory, photos: Sequence[Path], effort: Effort, logs:
             several = [ask(SERVICE, CONNECTIONS, fraction * rate) for _ in range(effort.rounds)]
             figures.append(_figure(SERVICE, None, fraction * rate, several))
     parts = median_parts(capacity)
-    return Throughput(parts, median_parts(lone), per_second(parts.search_over_http_ms), figures)
+    limit_per_s = per_second(parts.search_over_http_ms)
+    return Throughput(parts, median_parts(lone), statistics.median(loops), limit_per_s, figures)
 
 
 def _rounds(
     work: Workload, ask: Callable[[str, int], load.Load], effort: Effort, say: Say
-) -> tuple[list[Parts], list[Parts], dict[tuple[str, int], list[load.Load]]]:
-    """The rounds of the comparison: core times, latencies, and the loads by server and clients."""
+) -> tuple[list[Parts], list[Parts], list[float], dict[tuple[str, int], list[load.Load]]]:
+    """The rounds of the comparison: core times, latencies, loops, and the loads by server and clients."""
     capacity: list[Parts] = []
     lone: list[Parts] = []
+    loops: list[float] = []
     loads: dict[tuple[str, int], list[load.Load]] = {
         (server, clients): [] for server in (SERVICE, PEER, BARE) for clients in (LONE, CROWD)
     }
@@ -132,7 +138,8 @@ def _rounds(
             several.append(ask(server, clients))
         capacity.append(work.at_capacity(effort.part_s, loads[BARE, CROWD][-1].core_ms))
         lone.append(work.alone(effort.part_s, loads[BARE, LONE][-1].percentile_ms(50)))
-    return capacity, lone, loads
+        loops.append(work.in_one_loop_ms(effort.part_s))
+    return capacity, lone, loops, loads
 
 
 @contextmanager

@@ -33,6 +33,7 @@ def parts(scale: float = 1.0) -> Parts:
 
 def test_the_limit_is_what_the_cores_allow_for_the_sum() -> None:
     assert parts().search_over_http_ms == 2 + 3 + 4 + 5
+    assert parts().without_http_ms == 2 + 3 + 4
     assert parts().indexing_ms == 1 + 2 + 3
     assert per_second(4.0) == cores() * 250
     assert median_parts([parts(1), parts(5), parts(2)]) == parts(2)
@@ -48,6 +49,7 @@ def test_the_limit_is_below_every_single_part(real_index: IndexDirectory, galler
         single = (measured.read_ms, measured.prepare_ms, measured.forward_ms, measured.search_ms, measured.http_ms)
         assert all(part > 0 for part in single)
         assert per_second(measured.search_over_http_ms) < min(per_second(part) for part in single[1:])
+    assert work.in_one_loop_ms(0.05) > 0
 
 
 def test_the_naive_peer_finds_what_the_service_finds(real_index: IndexDirectory, tmp_path: Path) -> None:
@@ -112,6 +114,7 @@ def test_a_quick_run_answers_every_bar_and_writes_all_of_it(tmp_path: Path) -> N
     assert all(one["errors"] == 0 for one in figures if one["server"] == "service")
     assert all(one["rate_per_s"] > 0 and one["p50_ms"] <= one["p95_ms"] for one in figures if one["server"] != "peer")
     assert told["throughput"]["limit_per_s"] > 0
+    assert told["throughput"]["in_one_loop_ms"] > 0
     assert told["memory"]["requests"] >= 50
     assert told["memory"]["rest_bytes"] > 50_000_000
     assert told["memory"]["swap_peak_bytes"] >= told["memory"]["index_bytes"] > 500 * 512 * 4
