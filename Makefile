@@ -2,16 +2,20 @@
 # make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
 # make test                                 install everything and run the tests
 # make check                                linters and types
+# make fuzz SECONDS=600                     look for input that does harm: decoder, archive reader, the API; so long for each
+# make audit                                ask for known vulnerabilities of the packages of constraints.txt; needs the internet
+# make soak                                 mixed and hostile traffic for a quarter of an hour: docs/reliability.md
 # make bench                                measure the service, a quarter of an hour on an idle machine: docs/performance.md
 # make test-image                           build the CPU image without a container engine and try it (root, on Debian)
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
 PORT ?= 8000
+SECONDS ?= 600
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo train-demo gallery-named test check bench test-image clean
+.PHONY: demo train-demo gallery-named test check bench soak fuzz audit test-image clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/carsearch demo --port $(PORT)
@@ -39,6 +43,17 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/carsearch-bench performance
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.endurance soak
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz decode --seconds $(SECONDS)
+	$(BIN)/python -m tests.fuzz archive --seconds $(SECONDS)
+	$(BIN)/python -m tests.fuzz api --seconds $(SECONDS)
+
+audit: $(VENV)/.dev
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 test-image:
 	docker/test-image.sh

@@ -13,6 +13,9 @@ DRAIN_S = 15.0
 CONNECT_S = 5.0
 CHUNK_BYTES = 1 << 16
 END_OF_HEAD = b"\r\n\r\n"
+REFUSED = 429
+FINE_PER_S = 1000
+"""Below this rate an open loop's requests are far enough apart for their start to be timed to the microsecond."""
 
 
 class AnswerMalformed(ValueError):
@@ -24,6 +27,7 @@ class Counted:
     """What happened in the time that counts; see `bench.load.Load`."""
 
     latencies_ms: list[float] = field(default_factory=list)
+    refused_ms: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     lost: int = 0
     unanswered: int = 0
@@ -32,14 +36,18 @@ class Counted:
 
 
 class Connection:
-    """A kept connection, and the request that is on its way over it: `started` is when it should have started."""
+    """A kept connection, and the request that is on its way over it: `started` is when it should have started.
 
-    __slots__ = ("_port", "_received", "socket", "started", "unsent")
+    A request may be `answered` before it has been sent: who refuses an upload need not wait for its end.
+    """
+
+    __slots__ = ("_port", "_received", "answered", "socket", "started", "unsent")
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._received = bytearray()
         self.started = 0.0
+        self.answered = False
         self.unsent = memoryview(b"")
         self.socket = self._connect()
 
@@ -106,8 +114,10 @@ class Generator:
         self._requests = requests
         self._rate_per_s = rate_per_s
         self._server_pid = server_pid
-        # select() waits to the microsecond, epoll() to the millisecond: too coarse to start requests by.
-        self._selector = selectors.DefaultSelector() if rate_per_s is None else selectors.SelectSelector()
+        # select() waits to the microsecond, epoll() to the millisecond: too coarse to start requests by. But select()
+        # looks at every connection each time, and knows only the first thousand.
+        fine = rate_per_s is not None and rate_per_s < FINE_PER_S
+        self._selector = selectors.SelectSelector() if fine else selectors.DefaultSelector()
         self._turn = 0
         self._busy: set[Connection] = set()
         self._due: deque[float] = deque()
@@ -170,6 +180,7 @@ class Generator:
     def _start(self, intended: float) -> None:
         connection = self._free.pop()
         connection.started = intended
+        connection.answered = False
         connection.unsent = memoryview(self._requests[self._turn % len(self._requests)])
         self._turn += 1
         self._busy.add(connection)
@@ -184,6 +195,8 @@ class Generator:
         events = selectors.EVENT_READ if sent else selectors.EVENT_READ | selectors.EVENT_WRITE
         if self._selector.get_key(connection.socket).events != events:
             self._selector.modify(connection.socket, events, connection)
+        if sent and connection.answered:
+            self._release(connection)
 
     def _listen(self, wait_s: float) -> None:
         for key, events in self._selector.select(wait_s):
@@ -202,15 +215,22 @@ class Generator:
         if status is None:
             return
         finished = time.perf_counter()
+        connection.answered = True
         if self._counts(connection.started, finished):
             self._counted.statuses[status] += 1
+            took_ms = (finished - connection.started) * 1000
             if status == 200:
-                self._counted.latencies_ms.append((finished - connection.started) * 1000)
-        self._release(connection)
+                self._counted.latencies_ms.append(took_ms)
+            elif status == REFUSED:
+                self._counted.refused_ms.append(took_ms)
+        if not connection.unsent:  # else what follows would be taken for the rest of this one
+            self._release(connection)
 
     def _lose(self, connection: Connection) -> None:
         # A server may close a connection that it has no request of: nothing is lost then.
-        if connection in self._busy and self._counts(connection.started, time.perf_counter()):
+        # Nor when it does not want the rest of a request that it has refused.
+        waiting = connection in self._busy and not connection.answered
+        if waiting and self._counts(connection.started, time.perf_counter()):
             self._counted.lost += 1
         self._selector.unregister(connection.socket)
         connection.reconnect()
@@ -232,5 +252,5 @@ class Generator:
         while (self._busy or self._due) and time.perf_counter() < deadline:
             self._start_due()
             self._listen(0.1)
-        left = [connection.started for connection in self._busy] + list(self._due)
+        left = [one.started for one in self._busy if not one.answered] + list(self._due)
         self._counted.unanswered = sum(self._from <= started < self._until for started in left)

@@ -12,10 +12,10 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.generator import Generator
+from bench.generator import REFUSED, Generator
 from model.errors import CarsearchError
 
 BOUNDARY = "carsearch-load"
@@ -51,8 +51,9 @@ class Load:
     """What came of an order, in the time that counts.
 
     `latencies_ms` are of the answers with status 200, sorted; in an open loop of the requests that should have started
-    in that time, however late they were answered. `lost` are connections that ended before an answer, `unanswered`
-    requests that had none when the generator gave up. `cpu_s` is the generator's own CPU time.
+    in that time, however late they were answered. `refused_ms` are the same of the answers with status 429. `lost` are
+    connections that ended before an answer, `unanswered` requests that had none when the generator gave up. `cpu_s` is
+    the generator's own CPU time.
     """
 
     seconds: float
@@ -62,11 +63,17 @@ class Load:
     unanswered: int
     cpu_s: float
     server_cpu_s: float
+    refused_ms: list[float] = field(default_factory=list)
 
     @property
     def answered(self) -> int:
         """Answers with status 200."""
         return len(self.latencies_ms)
+
+    @property
+    def refused(self) -> int:
+        """Answers with status 429."""
+        return self.statuses.get(str(REFUSED), 0)
 
     @property
     def errors(self) -> int:
@@ -84,9 +91,14 @@ class Load:
 
     def percentile_ms(self, percent: float) -> float:
         """The smallest latency that so many percent of the answers do not exceed; NaN when there is none."""
-        if not self.latencies_ms:
-            return math.nan
-        return self.latencies_ms[max(0, math.ceil(percent / 100 * self.answered) - 1)]
+        return percentile(self.latencies_ms, percent)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of some sorted values that so many percent of them do not exceed; NaN when there is none."""
+    if not values:
+        return math.nan
+    return values[max(0, math.ceil(percent / 100 * len(values)) - 1)]
 
 
 def run(order: Order) -> Load:
@@ -138,6 +150,7 @@ def carry_out(order: Order) -> Load:
         unanswered=counted.unanswered,
         cpu_s=counted.cpu_s,
         server_cpu_s=counted.server_cpu_s,
+        refused_ms=sorted(counted.refused_ms),
     )
 
 

@@ -64,10 +64,10 @@ def section_of(performance: Performance) -> str:
     )
 
 
-def replace_section(document: str, section: str) -> str:
+def replace_section(document: str, section: str, begin: str = BEGIN) -> str:
     """A document with the text between the two markers replaced, or added at its end when it has no markers."""
-    marked = f"{BEGIN}\n\n{section}\n\n{END}"
-    before, begun, rest = document.partition(BEGIN)
+    marked = f"{begin}\n\n{section}\n\n{END}"
+    before, begun, rest = document.partition(begin)
     _, ended, after = rest.partition(END)
     if begun and ended:
         return before + marked + after

@@ -40,7 +40,8 @@ PHOTOS_A_SAVE = 32
 class BuildResult:
     """What a build did. `changed` is False when the current version already said all this.
 
-    `recall` is the storage's measured recall@1 against fp32, None for fp32 itself.
+    `copies` are photos with the content of another one. `recall` is the storage's measured recall@1 against fp32, None
+    for fp32 itself.
     """
 
     version: str
@@ -48,6 +49,7 @@ class BuildResult:
     classes: int
     embedded: int
     reused: int
+    copies: int
     skipped: list[Skipped]
     changed: bool
     storage: Storage
@@ -92,6 +94,7 @@ def build_index(
         classes=len({one.photo.label for one in embedded}),
         embedded=count,
         reused=len(embedded) - count,
+        copies=len(embedded) - len({one.sha256 for one in embedded}),
         skipped=skipped,
         changed=changed,
         storage=manifest.storage,

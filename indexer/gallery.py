@@ -4,11 +4,13 @@ import hashlib
 import os
 import sqlite3
 import threading
+import weakref
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,13 @@ CREATE TABLE items (
 );
 CREATE INDEX items_by_class ON items (class);
 """
+# A table that we wrote cannot be otherwise; one that somebody else wrote need not have our rules.
+TYPES = {"row": "integer", "id": "text", "class": "text", "sha256": "text", "path": "blob"}
+ODD = " OR ".join(f"typeof({column}) <> '{type_}'" for column, type_ in TYPES.items())
+COUNTED = f"SELECT count(*), min(row), max(row), total({ODD}) FROM items"  # noqa: S608  # columns from above
+TWICE = (
+    "SELECT 1 FROM items GROUP BY id HAVING count(*) > 1 UNION ALL SELECT 1 FROM items GROUP BY row HAVING count(*) > 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +75,24 @@ class ItemTable:
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         except sqlite3.Error as problem:
             raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
+        # A connection refers to itself, and would keep its file open until the garbage collector comes by.
+        weakref.finalize(self, self._database.close)
         try:
-            (self._count,) = self._database.execute("SELECT count(*) FROM items").fetchone()
-            (last,) = self._database.execute("SELECT coalesce(max(row), -1) FROM items").fetchone()
+            (self._count, first, last, odd), twice = self._row(COUNTED), self._row(TWICE)
         except sqlite3.Error as problem:
             self.close()
             raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
-        if last != self._count - 1:
+        wrong = None
+        if self._count and (first, last) != (0, self._count - 1):
+            wrong = f"lacks rows: {self._count} rows, the last is number {last}"
+        elif odd or twice:
+            wrong = "has rows without a name of their own, or values of another kind"
+        if wrong:
             self.close()
-            raise IndexInvalid(f"{path} lacks rows: {self._count} rows, the last is number {last}.")
+            raise IndexInvalid(f"{path} {wrong}; build the index again.")
+
+    def _row(self, query: str) -> Any:
+        return self._database.execute(query).fetchone()
 
     def __len__(self) -> int:
         return int(self._count)

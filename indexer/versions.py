@@ -26,7 +26,7 @@ from typing import Any, Self, get_origin
 from indexer.stores.storage import Storage, storage_of
 from model.card import CARD_NAME, Card, card_sha256, verify_artifact
 from model.errors import IndexInvalid, IndexLocked, IndexNotFound, ModelInvalid, ModelMismatch, VersionNotFound
-from model.files import FileRecord, fsync_directory, fsync_file, read_json, write_durably
+from model.files import FileRecord, fsync_directory, fsync_file, make_directory, read_json, write_durably
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -101,6 +101,8 @@ class Manifest:
             raise IndexInvalid(f"{directory / MANIFEST_NAME} does not say what its storage costs.")
         if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}:
             raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
+        if self.dim < 1 or not 0 <= self.storage.bytes_a_value * self.dim * self.count <= self.files[INDEX_NAME].bytes:
+            raise IndexInvalid(f"{directory / INDEX_NAME} cannot hold {self.count} vectors of {self.dim} dimensions.")
         if self.metric != "inner_product":
             raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")
 
@@ -173,7 +175,7 @@ class IndexDirectory:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the directory for one writer; raises IndexLocked when another process has it."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_directory(self.root)
         with (self.root / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,8 +214,7 @@ class IndexDirectory:
 
         def write_all(directory: Path) -> None:
             manifest = write(directory)
-            names = sorted(path.name for path in directory.iterdir())
-            files = {name: asdict(FileRecord.of(directory / name)) for name in names}
+            files = {path.name: asdict(FileRecord.of(path)) for path in sorted(directory.iterdir())}
             # The gallery's path may hold bytes that are not UTF-8; ASCII escapes carry them.
             text = json.dumps({**manifest.to_json(), "files": files}, indent=1)
             write_durably(directory / MANIFEST_NAME, text.encode())

@@ -15,6 +15,7 @@ import numpy as np
 from model.card import BF16, FP32, GOLDEN_NAME, INT8, NVJPEG, Card, card_sha256, load_card, verify_artifact
 from model.data import read_file
 from model.errors import (
+    BackendUnavailable,
     EmbeddingInvalid,
     FileUnreadable,
     ImageRejected,
@@ -132,8 +133,11 @@ class Embedder:
         return self.preparation.prepare(data)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
-        """uint8 (B, S, S, 3) -> float32 (B, D), unit rows; raises EmbeddingInvalid for anything else."""
-        return self._checked(self.runtime.embed(crops), len(crops))
+        """uint8 (B, S, S, 3) -> float32 (B, D), unit rows.
+
+        Raises EmbeddingInvalid for anything else, BackendUnavailable when the runtime fails.
+        """
+        return self._checked(lambda: self.runtime.embed(crops), len(crops))
 
     def submit_crops(self, crops: "Pixels | Tensor", *, lone: bool = False) -> Pending:
         """Starts on what `embed_crops` takes; waiting gives what that gives, and raises what that raises.
@@ -142,18 +146,26 @@ class Embedder:
         """
         runtime = self.runtime
         if not isinstance(runtime, AsynchronousRuntime):
-            return Pending(lambda: self._checked(runtime.embed(np.asarray(crops)), len(crops)))
+            return Pending(lambda: self._checked(lambda: runtime.embed(np.asarray(crops)), len(crops)))
         if self.in_flight == 1:
-            return Pending(lambda: self._checked(runtime.submit(crops).wait(), len(crops)))
-        pending = runtime.submit(crops, lone=lone)
-        return Pending(lambda: self._checked(pending.wait(), len(crops)), pending.done)
+            return Pending(lambda: self._checked(lambda: runtime.submit(crops).wait(), len(crops)))
+        pending = self._run(lambda: runtime.submit(crops, lone=lone))
+        return Pending(lambda: self._checked(pending.wait, len(crops)), pending.done)
 
     def submit(self, staged: Sequence[Any]) -> Submitted:
         """Starts on photos that `preparation` has staged, as `submit_crops` does."""
         crops, rejected = self.preparation.crops(staged)
         return Submitted(self.submit_crops(crops).wait, rejected)
 
-    def _checked(self, embeddings: Embeddings, count: int) -> Embeddings:
+    def _run(self, work: Callable[[], Result]) -> Result:
+        """What the runtime does; raises BackendUnavailable for what torch and OpenVINO raise when a device fails."""
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as problem:
+            raise BackendUnavailable(f"The runtime {self.runtime.name} failed ({type(problem).__name__}).") from problem
+
+    def _checked(self, work: Callable[[], Embeddings], count: int) -> Embeddings:
+        embeddings = self._run(work)
         squares = np.einsum("ij,ij->i", embeddings, embeddings)  # in a search every call into numpy counts
         if embeddings.shape != (count, self.dim) or not (abs(squares - 1) <= 2 * LENGTH_TOLERANCE).all():  # nor NaN
             raise EmbeddingInvalid("The network gave something that is not a vector of length 1.")

@@ -21,11 +21,13 @@ CarsearchError
     PrecisionMissing            precision_missing
     ParityFailed                parity_failed
     EmbeddingInvalid            embedding_invalid
+  BackendUnavailable            backend_unavailable
   IndexInvalid                  index_invalid
     IndexNotFound               index_not_found
     VersionNotFound             version_not_found
     IndexLocked                 index_locked
     DimMismatch                 dim_mismatch
+    IndexTooLarge               index_too_large
   QueryInvalid                  (never raised itself)
     InvalidK                    invalid_k
     UnknownClass                unknown_class
@@ -178,6 +180,12 @@ class EmbeddingInvalid(ModelInvalid):
     code = "embedding_invalid"
 
 
+class BackendUnavailable(CarsearchError):
+    """What runs the network has failed, as a GPU does that is out of memory; the next time it may work."""
+
+    code = "backend_unavailable"
+
+
 class IndexInvalid(CarsearchError):
     """An index version that is incomplete, damaged or foreign."""
 
@@ -200,6 +208,12 @@ class IndexLocked(IndexInvalid):
 
 class DimMismatch(IndexInvalid):
     code = "dim_mismatch"
+
+
+class IndexTooLarge(IndexInvalid):
+    """There is not enough memory for an index version beside the one that is served."""
+
+    code = "index_too_large"
 
 
 class QueryInvalid(CarsearchError):

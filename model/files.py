@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,11 @@ class FileRecord:
 
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Raises TypeError: a manifest is somebody's JSON."""
+        if type(self.bytes) is not int or self.bytes < 0 or not isinstance(self.sha256, str):
+            raise TypeError("a file has a number of bytes and a sha256")
 
     @classmethod
     def of(cls, path: Path) -> "FileRecord":
@@ -61,7 +68,7 @@ def write_durably(path: Path, data: bytes) -> None:
     """Replaces a file by new content so that a crash at any moment leaves the old content or the new, whole."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -72,11 +79,30 @@ def write_durably(path: Path, data: bytes) -> None:
     fsync_directory(path.parent)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError the path: those of writing and syncing know only a number of their process."""
+    try:
+        yield
+    except OSError as problem:
+        problem.filename = problem.filename or str(path)
+        raise
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory and those above it that are missing, durably."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        fsync_directory(folder.parent)
+
+
 def fsync_file(path: Path) -> None:
     """Makes a file's content durable, whoever wrote it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

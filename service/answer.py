@@ -2,8 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterable
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
 from service.drain import Drain
@@ -16,26 +16,33 @@ CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
 POLLED = ("/livez", "/readyz", "/metrics")
 """Asked for by machines every few seconds: no traces, and a log line only for an answer that is an error."""
 
+Header = tuple[bytes, bytes]
+NOSNIFF, CLOSE = (b"x-content-type-options", b"nosniff"), (b"connection", b"close")
 log = logging.getLogger("carsearch")
 
 
 class Answer:
     """The sending side of one request."""
 
-    def __init__(self, scope: Scope, send: Send, metrics: Metrics, drain: Drain) -> None:
+    def __init__(self, scope: Scope, metrics: Metrics, drain: Drain, send: Send | None = None) -> None:
+        """Without `send` there is only a beginning."""
         self._scope, self._send, self._metrics, self._drain = scope, send, metrics, drain
         self._started = time.monotonic()
 
     async def send(self, message: Message) -> None:
         """Passes a message on; the first one of an answer is counted and gets its headers."""
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._scope["request_id"]
-            headers["X-Content-Type-Options"] = "nosniff"
-            if self._ends_connection():
-                headers["Connection"] = "close"
-            self._count(message["status"])
+            message = {**message, "headers": self.begin(message["status"], message.get("headers", ()))}
+        assert self._send is not None  # noqa: S101  # whoever sends has given it
         await self._send(message)
+
+    def begin(self, status: int, headers: Iterable[Header]) -> list[Header]:
+        """Counts an answer and tells of it; its headers with those that every answer has."""
+        whole = [*headers, (b"x-request-id", self._scope["request_id"].encode()), NOSNIFF]
+        if self._ends_connection():
+            whole.append(CLOSE)
+        self._count(status)
+        return whole
 
     def _ends_connection(self) -> bool:
         unread = self._scope.get("closes_unread", False) and not self._scope.get("received_all", False)
@@ -47,13 +54,15 @@ class Answer:
         self._scope["answer_status"] = status
         self._metrics.answers.labels(route, str(status), code).inc()
         self._metrics.request_seconds.labels(route).observe(took_s)
-        quiet = route in POLLED and code == "ok"
-        log.log(
-            logging.DEBUG if quiet else logging.INFO,
-            "%s %s %d %s %.1f ms",
-            self._scope["request_id"], route, status, code, took_s * 1000,
-            extra={"fields": self._fields(route, status, code, took_s * 1000)},
-        )  # fmt: skip
+        level = logging.DEBUG if route in POLLED and code == "ok" else logging.INFO
+        if not log.isEnabledFor(level):
+            return
+        cause = self._scope.get("problem_cause")
+        told = self._scope["request_id"], route, status, f"{code} ({cause})" if cause else code, took_s * 1000
+        # Made here and not by the logger, which would look for the line of code that every answer comes from.
+        record = logging.LogRecord(log.name, level, "", 0, "%s %s %d %s %.1f ms", told, None)
+        vars(record)["fields"] = self._fields(route, status, code, took_s * 1000)
+        log.handle(record)
 
     def _fields(self, route: str, status: int, code: str, took_ms: float) -> dict[str, object]:
         """What a line of JSON tells: numbers and words of ours, nothing of what was sent."""
@@ -68,6 +77,8 @@ class Answer:
         for name in ("received_bytes", "index", "trace_id"):
             if name in self._scope:
                 fields[name] = self._scope[name]
+        if "problem_cause" in self._scope:
+            fields["cause"] = self._scope["problem_cause"]
         if "stages_ms" in self._scope:
             fields["stages_ms"] = {stage: round(value, 3) for stage, value in self._scope["stages_ms"].items()}
         return fields

@@ -1,7 +1,9 @@
 """The HTTP application: parts, routes, error handlers, and the intake around them."""
 
 import asyncio
+import logging
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +27,11 @@ from service.settings import PREFIX, Settings
 from service.shares import Shares
 from service.state import State
 from service.tracing import Tracing
+
+END_S = 5
+"""Everything has been answered by then, and an evaluation stops within a batch."""
+
+log = logging.getLogger("carsearch")
 
 DESCRIPTION = """\
 A photo of a car goes in; the nearest car of a gallery and its class come out.
@@ -66,8 +73,7 @@ def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Trac
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         state.serving.start()
         yield
-        state.evaluations.close()
-        state.pool.close()
+        _end_threads(state)
         state.serving.stop()
         await asyncio.to_thread(tracing.close)
 
@@ -76,15 +82,30 @@ def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Trac
         title="carsearch", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
     )
     app.state.parts = state
-    problems.install(app)
-    for routes in (search, evaluate, gallery, health):
-        app.include_router(routes.router)
+    routers = [routes.router for routes in (search, evaluate, gallery, health)]
+    problems.install(app, routers)
+    for router in routers:
+        app.include_router(router)
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
     return app
+
+
+def _end_threads(state: State) -> None:
+    """Waits for the threads that work, but not for one that hangs in a decoder: nobody waits for what it does."""
+
+    def end() -> None:
+        state.evaluations.close()
+        state.pool.close()
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(END_S)
+    if ending.is_alive():
+        log.warning("a thread is still at work after %d s; the process ends without it", END_S)
 
 
 def _assert_writable(name: str, directory: Path, make: bool) -> None:

@@ -98,8 +98,9 @@ def index(
         result = build_index(gallery, directory, embedder, strict=strict, keep=keep, storage=storage, progress=progress)
     list_skipped(result.skipped)
     state = "published" if result.changed else "unchanged"
+    copies = f", {result.copies} copies of others" if result.copies else ""
     say(
-        f"{state}: version {result.version}, {result.photos} photos of {result.classes} classes "
+        f"{state}: version {result.version}, {result.photos} photos of {result.classes} classes{copies} "
         f"({result.embedded} embedded, {result.reused} reused, {len(result.skipped)} skipped)",
     )
     if result.recall is not None:

@@ -1,12 +1,16 @@
 """SIGTERM: not ready at once, requests answered for a while still, then uvicorn's own way of stopping."""
 
+import asyncio
 import logging
 import signal
+import socket
 import time
 from types import FrameType
 
 import uvicorn
 
+LOOKS = 5
+LOOK_S = 0.02
 log = logging.getLogger("carsearch")
 
 
@@ -47,3 +51,13 @@ class DrainingServer(uvicorn.Server):
             self._told = True
             self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes what has arrived before the sockets are closed.
+
+        uvicorn closes them with what it has not read: connections that wait to be accepted, and requests on kept ones.
+        Each turn of the event loop reads what has come until then, and a new connection needs two.
+        """
+        for _ in range(LOOKS):
+            await asyncio.sleep(LOOK_S)
+        await super().shutdown(sockets)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -12,11 +13,12 @@ import numpy as np
 from indexer.evaluate import Served
 from indexer.gallery import GalleryItem, ItemNames, ItemTable
 from indexer.stores.faiss import FaissStore
-from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory, Manifest
+from indexer.trial import Trials, read_contents
+from indexer.versions import IndexDirectory, Manifest
 from model.card import INT8, card_sha256
 from model.data import normalise_label
 from model.embedder import Embedder, find_model
-from model.errors import DimMismatch, IndexInvalid, InvalidK, ModelMismatch
+from model.errors import DimMismatch, InvalidK, ModelMismatch
 from model.metrics import Embeddings, Rows
 from model.preprocess import Pixels
 from model.runtimes.base import Pending
@@ -68,30 +70,22 @@ class Engine:
         cache_dir: Path | None = None,
         gallery_dir: Path | None = None,
         previous: "Engine | None" = None,
+        trials: Trials | None = None,
     ) -> "Engine":
         """Verifies and loads a version (by default the one CURRENT names) and its model.
 
         The model runs in the precision that the index was built in. `model` asserts which model it must be. `previous`
-        lends its model when that is the same. Raises IndexInvalid, ModelInvalid and their kinds; ModelMismatch when
-        index, model and runtime do not belong together.
+        lends its model when that is the same. With `trials` a child process reads the version first. Raises
+        IndexInvalid, ModelInvalid and their kinds; ModelMismatch when index, model and runtime do not belong together.
         """
         manifest = index.verify(version or index.current())
         _assert_model(model, manifest)
-        if previous is not None and _gives(previous.embedder, manifest):
-            embedder = previous.embedder
-        else:
-            path = index.model_path(manifest.model_sha256)
-            embedder = Embedder.load_like(path, manifest.embedding_id, runtime, cache_dir)
-        if not _gives(embedder, manifest):
-            raise ModelMismatch(_other_precision(index, manifest, embedder))
-        if manifest.dim != embedder.dim:
-            raise DimMismatch(f"The index has {manifest.dim} dimensions, the model {embedder.dim}.")
-        directory = index.path_of(manifest.id)
-        store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count, manifest.storage)
-        items = ItemTable(directory / ITEMS_NAME)
-        if len(items) != manifest.count:
-            raise IndexInvalid(f"{directory} has {len(items)} items for {manifest.count} vectors.")
-        return cls(manifest, embedder, store, items, items.names(), gallery_dir or Path(manifest.gallery["root"]))
+        with trials.begin(index, manifest) if trials else nullcontext() as tried:
+            embedder = _embedder_of(index, manifest, runtime, cache_dir, previous)
+            if tried:
+                tried()
+        contents = read_contents(index.path_of(manifest.id), manifest)
+        return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]))
 
     @property
     def versions(self) -> Versions:
@@ -179,6 +173,25 @@ def _gives(embedder: Embedder, manifest: Manifest) -> bool:
     """Whether an embedder's queries may be searched in an index."""
     same = embedder.model_sha256 == manifest.model_sha256
     return same and embedder.card.interchangeable(manifest.embedding_id, embedder.embedding_id)
+
+
+def _embedder_of(
+    index: IndexDirectory, manifest: Manifest, runtime: str, cache_dir: Path | None, previous: Engine | None
+) -> Embedder:
+    """The model of a version, `previous`'s if that is the same; raises DimMismatch, ModelMismatch or ModelInvalid."""
+    if previous is not None and _gives(previous.embedder, manifest):
+        embedder = previous.embedder
+    else:
+        path = index.model_path(manifest.model_sha256)
+        embedder = Embedder.load_like(path, manifest.embedding_id, runtime, cache_dir)
+    if not _gives(embedder, manifest):
+        raise ModelMismatch(_other_precision(index, manifest, embedder))
+    if manifest.dim != embedder.dim:
+        raise DimMismatch(
+            f"{index.path_of(manifest.id)} has {manifest.dim} dimensions, and its model gives {embedder.dim}; "
+            f"build the index again: carsearch index GALLERY --index {index.root}"
+        )
+    return embedder
 
 
 def _other_precision(index: IndexDirectory, manifest: Manifest, embedder: Embedder) -> str:

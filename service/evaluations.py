@@ -7,8 +7,6 @@ import fcntl
 import logging
 import os
 import re
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,8 @@ from model.data import Photo, Skipped
 from model.errors import CarsearchError, EvaluationCancelled
 from service.engine import Engine
 from service.metrics import Metrics
+from service.priority import stand_back
+from service.private_directory import STALE_S, PrivateDirectory
 from service.problems import Overloaded, UnknownEvaluation
 from service.schemas import EvaluationRecord
 from service.settings import Settings
@@ -45,10 +45,11 @@ class Evaluations:
 
     def __init__(self, settings: Settings, metrics: Metrics, searching: Callable[[], bool] = lambda: False) -> None:
         self._searching = searching
-        self._private = tempfile.mkdtemp(prefix="carsearch-") if settings.state_dir is None else None
-        self._directory = Path(self._private or settings.state_dir or ".") / "evaluations"
+        self._private = PrivateDirectory() if settings.state_dir is None else None
+        self._directory = (self._private.path if self._private else settings.state_dir or Path()) / "evaluations"
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluate")
+        self._remove_leftovers()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluate", initializer=stand_back)
         self._metrics = metrics
         self._stopping = False
         self._busy = False  # touched on the event loop only
@@ -167,7 +168,7 @@ class Evaluations:
         self._stopping = True
         self._thread.shutdown()
         if self._private:
-            shutil.rmtree(self._private, ignore_errors=True)
+            self._private.close()
 
     def _record(self, identity: str) -> Path:
         return self._directory / f"{identity}.json"
@@ -214,6 +215,14 @@ class Evaluations:
         for path in records[:-KEPT_RECORDS]:
             for suffix in (".json", ".cancel", ".lock"):
                 path.with_suffix(suffix).unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """What killed processes left between two steps: half a record, or a lock without one."""
+        for path in self._directory.iterdir():
+            of_a_record = path.suffix != ".tmp" and path.with_suffix(".json").exists()
+            with contextlib.suppress(OSError):  # another replica is doing the same
+                if not of_a_record and time.time() - path.stat().st_mtime > STALE_S:
+                    path.unlink()
 
 
 def new_record(mode: str, total: int) -> EvaluationRecord:

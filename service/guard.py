@@ -3,10 +3,12 @@
 Pure ASGI: nothing is buffered. What can be refused from its headers is, before its body is read.
 """
 
+import asyncio
 import random
 import re
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.errors import CarsearchError
@@ -16,7 +18,7 @@ from service.drain import Drain
 from service.intake import Intake, body_limit, too_large
 from service.logs import request_id
 from service.metrics import WORK_ROUTES, Metrics
-from service.problems import FULL, Overloaded, PayloadTooLarge, problem_response
+from service.problems import FULL, Draining, Overloaded, PayloadTooLarge, problem_response
 from service.settings import Settings
 from service.shares import Shares
 from service.tracing import Tracing
@@ -44,19 +46,36 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        refused = None if "asker" in scope else self._admit(scope)
+        request_id.set(scope["request_id"])  # a request has a task of its own, and with it the variable
+        answer = Answer(scope, self.metrics, self.drain, send)
+        if scope["path"] in POLLED:
+            await self._answer(scope, receive, answer, refused)
+            return
+        with self.tracing.request(scope, Headers(scope=scope)):
+            await self._answer(scope, receive, answer, refused)
+
+    def refuse(self, scope: Scope) -> Response | None:
+        """The whole answer to a search that is refused from its headers, counted and told; None for all others.
+
+        A protocol that asks this first saves those a task: they are thousands a second when there are too many.
+        """
+        if scope["path"] != "/search" or scope["method"] != "POST":
+            return None
+        refused = self._admit(scope)
+        if refused is not None:
+            with self.tracing.request(scope, Headers(scope=scope)):
+                answer = Answer(scope, self.metrics, self.drain)
+                refused.raw_headers = answer.begin(refused.status_code, refused.raw_headers)
+        return refused
+
+    def _admit(self, scope: Scope) -> Response | None:
+        """Gives a request its id, and notes who asks; the refusal when its headers are enough for one."""
         headers = Headers(scope=scope)
         offered = headers.get("x-request-id", "")
         scope["request_id"] = offered if REQUEST_ID.fullmatch(offered) else _new_id()
-        request_id.set(scope["request_id"])  # a request has a task of its own, and with it the variable
-        answer = Answer(scope, send, self.metrics, self.drain)
-        if scope["path"] in POLLED:
-            await self._admit(scope, headers, receive, answer)
-            return
-        with self.tracing.request(scope, headers):
-            await self._admit(scope, headers, receive, answer)
-
-    async def _admit(self, scope: Scope, headers: Headers, receive: Receive, answer: Answer) -> None:
-        archive = scope["path"] == "/evaluate" and headers.get("content-type", "").lower().startswith("multipart/")
+        kind = headers.get("content-type", "").lower() if scope["path"] == "/evaluate" else ""
+        archive = scope["archive"] = kind.startswith("multipart/")
         length = headers.get("content-length", "")
         declared = int(length) if length.isdecimal() else 0
         # A body that nobody reads is thrown away by uvicorn, up to this; beyond, the connection ends with the answer.
@@ -72,12 +91,22 @@ class Guard:
         except CarsearchError as problem:
             scope["problem_code"] = problem.code
             scope["refused_route"] = scope["path"] if scope["path"] in WORK_ROUTES else "none"
-            refused = problem_response(scope["request_id"], problem.code, str(problem), problem)
+            return problem_response(scope["request_id"], problem.code, str(problem), problem)
+        return None
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: Answer, refused: Response | None) -> None:
+        if refused is not None:
             await refused(scope, receive, answer.send)
             return
-        intake = Intake(scope, receive, self.settings, client, self.uploads, archive=archive)
+        intake = Intake(scope, receive, self.settings, scope["asker"], self.uploads, archive=scope["archive"])
         try:
             await self.app(scope, intake.receive, answer.send)
+        except asyncio.CancelledError:  # uvicorn's, when a server that is to stop has waited for long enough
+            if "answer_status" in scope:
+                raise
+            scope["problem_code"] = Draining.code
+            stopped = problem_response(scope["request_id"], Draining.code, "The server stopped; ask another one.")
+            await stopped(scope, receive, answer.send)
         finally:
             intake.close()
 

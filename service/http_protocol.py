@@ -10,12 +10,18 @@ uvicorn also waits for the head of a request, and for a client to read its answe
 import asyncio
 from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.answer import CLOSE
 from service.settings import Settings
 
 MAX_HEAD_BYTES = 32 << 10
 """Of a request line and its headers, for which the parser itself has no limit."""
+
+LOOK_S = 0.05
+"""How long a connection that is to be closed for its silence is listened to once more. After this process was halted
+the event loop runs its timers first, and only then reads what has come meanwhile."""
 
 LINGER_S = 2.0
 LINGER_BYTES = 256 << 10
@@ -74,6 +80,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._complete(in_head=True)
         super().on_message_complete()
+        if self.cycle.response_complete:  # uvicorn waits for the next head before it has read the rest of this body
+            self._await_head()
 
     def _complete(self, in_head: bool) -> None:
         self._in_head, self._head_bytes = in_head, 0
@@ -81,6 +89,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Asks the guard first; not where a proxy is believed, for then uvicorn's middleware stands before it."""
+        if self.transport.is_closing():
+            return  # a request behind one that was refused and ended the connection
+        refused: Response | None = app.refuse(cycle.scope) if hasattr(app, "refuse") else None
+        if refused is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.response_started = cycle.response_complete = True
+        ends = not cycle.keep_alive or CLOSE in refused.raw_headers
+        headers = [*self.server_state.default_headers, *refused.raw_headers]
+        if ends and CLOSE not in headers:
+            headers.append(CLOSE)
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        whole = b"".join([STATUS_LINE[refused.status_code], *lines, b"\r\n", refused.body])
+        cast(_Gathering, self.transport).write_now(whole)
+        if ends:
+            self.transport.close()
+        cycle.on_response()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -91,7 +119,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_deadline_s, self._head_is_late)
 
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(LOOK_S, super().timeout_keep_alive_handler)
+
     def _head_is_late(self) -> None:
+        self._head_timer = self.loop.call_later(LOOK_S, self._head_is_too_late)
+
+    def _head_is_too_late(self) -> None:
         self._head_timer = None
         before: RequestResponseCycle | None = self.cycle
         if before is not None and not before.response_complete:
@@ -138,6 +172,11 @@ class _Gathering:
         if not self._pending:
             self._protocol.loop.call_soon(self._flush)
         self._pending.append(data)
+
+    def write_now(self, data: bytes) -> None:
+        """For an answer that is whole: waiting for the end of the turn would cost another turn."""
+        self._pending.append(data)
+        self._flush()
 
     def is_closing(self) -> bool:
         return self._lingers or self._transport.is_closing()

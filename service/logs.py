@@ -4,8 +4,11 @@ Every request is one line, with its id and never with anything that was sent. A 
 keeps apart; what is logged while a request is handled carries the request's id.
 """
 
+import asyncio
 import json
 import logging
+import sys
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -19,10 +22,41 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 def start_log(settings: Settings) -> None:
     """Sets the process's log up as the settings say."""
-    handler = logging.StreamHandler()
+    # What no line tells costs time in every one of them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = GatheringHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class GatheringHandler(logging.Handler):
+    """Writes the lines of one turn of the event loop to standard error together.
+
+    Every write lets another thread have the interpreter, and then the loop waits for it. Warnings, and what other
+    threads tell, are written at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + "\n")
+            if record.levelno >= logging.WARNING or (loop := asyncio._get_running_loop()) is None:
+                self.flush()
+            elif len(self._lines) == 1:
+                loop.call_soon(self.flush)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        with self.lock or nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                sys.stderr.write("".join(lines))
+                sys.stderr.flush()
 
 
 class JsonFormatter(logging.Formatter):

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from model.errors import CarsearchError
 from service.metrics import Metrics
-from service.problems import FULL, DeadlineExceeded, Overloaded
+from service.priority import stand_back
+from service.problems import FULL, STATUS_OF, DeadlineExceeded, Overloaded
 from service.settings import Settings
 from service.shares import Shares
 
@@ -22,7 +24,7 @@ class WorkPool:
 
     def __init__(self, settings: Settings, metrics: Metrics, places: Shares | None = None) -> None:
         """`places` are those that work has in threads and queue; the guard looks at them too."""
-        self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="search")
+        self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="search", initializer=stand_back)
         self._places = places or places_of(settings)  # touched on the event loop only
         self._deadline_s = settings.request_deadline_s
         self._waiting, self._running = metrics.queue_waiting, metrics.queue_running
@@ -79,6 +81,7 @@ class WorkPool:
             try:
                 work(reply)
             except BaseException as problem:
+                _let_go(problem)
                 if not reply.done():
                     reply.set_exception(problem)
 
@@ -111,6 +114,20 @@ class WorkPool:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+def _let_go(problem: BaseException) -> None:
+    """Takes from an error that a client caused, and from its causes, the frames that it has come through.
+
+    They hold the photo and what was made of it, and one of them holds the reply, which holds the error: that would end
+    when the garbage collector comes, and the memory of damaged photos of 50 million pixels would add up until then.
+    """
+    if not isinstance(problem, CarsearchError) or STATUS_OF.get(problem.code, 500) >= 500:
+        return  # the log tells where it was
+    error: BaseException | None = problem
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def places_of(settings: Settings) -> Shares:

@@ -1,12 +1,15 @@
 """Errors over HTTP: domain errors become statuses here and nowhere else, all in one shape (RFC 9457)."""
 
+import errno
+import json
 import logging
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -17,6 +20,9 @@ from service.schemas import Problem
 MEDIA_TYPE = "application/problem+json"
 MAX_DETAIL = 300
 FULL = "The server has more searches than it can answer; try again in a moment."
+USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+"""What the system says when the machine is out of files, disk or memory, which passes."""
+
 log = logging.getLogger("carsearch")
 
 
@@ -136,29 +142,43 @@ STATUS_OF = {
     "not_ready": 503,
     "draining": 503,
     "deadline_exceeded": 503,
+    "backend_unavailable": 503,
 }
 """Code -> status. A code that is not here is a failure of the server and answers 500 `internal`."""
 
-RETRY_AFTER_S = {"overloaded": 1, "rate_limited": 1, "not_ready": 2, "draining": 2, "deadline_exceeded": 2}
+RETRY_AFTER_S = {
+    "overloaded": 1,
+    "rate_limited": 1,
+    "not_ready": 2,
+    "draining": 2,
+    "deadline_exceeded": 2,
+    "backend_unavailable": 2,
+}
+FAILURES = ("embedding_invalid", "backend_unavailable")
+"""Codes of their own that users cannot have caused all the same: the log says more."""
+
+TITLES = {status: HTTPStatus(status).phrase for status in STATUS_OF.values()}
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def problem_response(request_id: str, code: str, detail: str, error: Exception | None = None) -> JSONResponse:
+def problem_response(request_id: str, code: str, detail: str, error: Exception | None = None) -> Response:
     """The one error shape, with Retry-After where trying again may help; the `error` may know after how long."""
     status = STATUS_OF[code]
-    body = Problem(
-        type=f"urn:carsearch:error:{code}",
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=detail[:MAX_DETAIL],
-        code=code,
-        request_id=request_id,
-    )
+    # As `Problem` has it, which is not asked: thousands a second are refused when there are too many.
+    body = {
+        "type": f"urn:carsearch:error:{code}",
+        "title": TITLES[status],
+        "status": status,
+        "detail": detail[:MAX_DETAIL],
+        "code": code,
+        "request_id": request_id,
+    }
     headers = {}
     if code in RETRY_AFTER_S:
         headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S[code]))
     if code == Unauthorized.code:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+    return Response(to_json(body), status, headers, MEDIA_TYPE)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -168,12 +188,14 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "See `code`.", "content": content} for status in all_statuses}
 
 
-def problem_of(request: Request, error: CarsearchError) -> JSONResponse:
-    """Answers a domain error; one that users cannot have caused is logged and told as `internal`."""
-    if error.code not in STATUS_OF or STATUS_OF[error.code] == HTTPStatus.INTERNAL_SERVER_ERROR:
+def problem_of(request: Request, error: CarsearchError) -> Response:
+    """Answers a domain error; one that users cannot have caused is logged, and told as `internal` or by its code."""
+    if error.code not in STATUS_OF or error.code in FAILURES:
         log.error("request %s failed: %s: %s", request_id_of(request), error.code, error, exc_info=error)
     if error.code not in STATUS_OF:
         return _answer(request, "internal", "The server failed; the request id finds the reason in its log.")
+    if error.__cause__ is not None:  # for the log line: a decoder that ran out of memory is no ordinary damaged photo
+        request.scope["problem_cause"] = type(error.__cause__).__name__
     return _answer(request, error.code, str(error))
 
 
@@ -182,7 +204,7 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("request_id", "-"))
 
 
-def _answer(request: Request, code: str, detail: str) -> JSONResponse:
+def _answer(request: Request, code: str, detail: str) -> Response:
     request.scope["problem_code"] = code  # for the metrics and the log line, which see only the scope
     return problem_response(request_id_of(request), code, detail)
 
@@ -212,6 +234,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     detail = "There is nothing at this address." if code == "not_found" else "This address does not take that method."
     response = _answer(request, code, detail)
     response.headers.update(error.headers or {})
+    # Starlette tells the methods of the first route at an address, and another may take others.
+    methods = request.app.state.methods.get(getattr(request.scope.get("route"), "path", None))
+    if code == "method_not_allowed" and methods:
+        response.headers["Allow"] = ", ".join(sorted(methods))
     return response
 
 
@@ -219,15 +245,28 @@ async def _on_disconnect(request: Request, _error: Exception) -> Response:
     return _answer(request, "client_disconnected", "The client went away.")  # nobody reads it; it is counted
 
 
+async def _on_system_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)  # noqa: S101
+    if error.errno not in USED_UP:
+        raise error  # a bug
+    log.error("request %s cannot be worked on: %s", request_id_of(request), error)
+    return _answer(request, "overloaded", "The server has no room for this request now; try again later.")
+
+
 async def _on_bug(request: Request, error: Exception) -> Response:
     log.error("request %s failed", request_id_of(request), exc_info=error)
     return _answer(request, "internal", "The server failed; the request id finds the reason in its log.")
 
 
-def install(app: FastAPI) -> None:
-    """Registers the handlers; the last one catches bugs."""
+def install(app: FastAPI, routers: Iterable[APIRouter]) -> None:
+    """Registers the handlers for an app of these routers; the last one catches bugs."""
+    methods: dict[str, set[str]] = {}
+    for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
+        methods.setdefault(route.path, set()).update(route.methods or ())
+    app.state.methods = methods
     app.add_exception_handler(CarsearchError, _on_domain_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(OSError, _on_system_error)
     app.add_exception_handler(Exception, _on_bug)

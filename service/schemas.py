@@ -1,8 +1,8 @@
 """What goes over HTTP, as types: requests, responses and the one error shape."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 
 class Schema(BaseModel):
@@ -68,6 +68,14 @@ class DatasetRequest(BaseModel):
     dataset: str
 
 
+# The schema of a tuple has a keyword ("prefixItems") that many readers of such documents do not know.
+IdPair = Annotated[
+    tuple[str, str],
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}),
+]
+"""Of a query, and of its nearest photo."""
+
+
 class EvaluationRecord(Schema):
     """An evaluation that runs in the background, or ran."""
 
@@ -77,7 +85,7 @@ class EvaluationRecord(Schema):
     done: int = Field(0, description="Photos embedded so far.")
     total: int = Field(0, description="Photos in the set.")
     report: dict[str, Any] | None = None
-    predictions: list[tuple[str, str]] | None = None
+    predictions: list[IdPair] | None = None
     problem: dict[str, Any] | None = None
 
 

@@ -1,12 +1,13 @@
 """The server process: one event loop, one worker; several are several processes."""
 
+import faulthandler
 import logging
 import socket
 
 import uvicorn
 
 from model.errors import SettingsInvalid
-from service.allocator import return_large_blocks
+from service.allocator import give_memory_back
 from service.app import create_app
 from service.drain import Drain, DrainingServer
 from service.http_protocol import bounded_protocol
@@ -21,7 +22,8 @@ log = logging.getLogger("carsearch")
 def run(settings: Settings, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first, within GRACE_S seconds."""
     start_log(settings)
-    return_large_blocks()
+    faulthandler.enable()  # a crash below Python says where it was, in the log
+    give_memory_back()
     with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         server = make_server(settings)
         log.info("listening on %s port %d", *listener.getsockname()[:2])

@@ -5,14 +5,23 @@ import threading
 import time
 from datetime import datetime
 
-from indexer.versions import CURRENT_NAME, IndexDirectory
-from model.errors import CarsearchError, IndexInvalid, IndexNotFound
+from indexer.trial import Trials
+from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, IndexDirectory
+from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
 from service.engine import Engine
+from service.memory import available_bytes
 from service.metrics import Metrics, ServedIndex
+from service.priority import stand_back
 from service.problems import NotReady
 from service.settings import Settings
 
 RETRY_S = 60
+STOP_S = 5
+"""How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
+
+BESIDE_BYTES = 100 << 20
+"""What loading takes beside the index itself: the process that reads it first, and blocks of rows that are checked."""
+
 NO_INDEX = "There is no index to serve yet."
 log = logging.getLogger("carsearch")
 
@@ -29,6 +38,7 @@ class Serving:
         self._why_not = "The server is loading its index."
         self._seen: tuple[str, int] | None = None
         self._retry_at = 0.0
+        self._trials = Trials()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="index-watch", daemon=True)
 
@@ -37,7 +47,8 @@ class Serving:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join()
+        self._trials.close()
+        self._thread.join(STOP_S)
 
     @property
     def engine(self) -> Engine:
@@ -52,6 +63,7 @@ class Serving:
         return self._engine
 
     def _watch(self) -> None:
+        stand_back()  # and with this thread those of the network, which it starts
         while not self._stop.is_set():
             try:
                 self.look()
@@ -84,12 +96,14 @@ class Serving:
         try:
             engine = self._load(version, previous)
             created_s = _created_s(engine)
-        except (CarsearchError, OSError) as problem:
-            self._refuse(version, problem)
+        except Exception as problem:  # a crafted version may raise anything, and is refused like a damaged one
+            if not self._stop.is_set():  # else it is the end of this server that ended its child
+                self._refuse(version, problem)
             return
         self._swap(engine, created_s)
 
     def _load(self, version: str, previous: Engine | None) -> Engine:
+        self._refuse_too_large(version)
         return Engine.load(
             self.index,
             version,
@@ -98,7 +112,19 @@ class Serving:
             cache_dir=self.settings.cache_dir,
             gallery_dir=self.settings.gallery_dir,
             previous=previous,
+            trials=self._trials,
         )
+
+    def _refuse_too_large(self, version: str) -> None:
+        """Raises IndexTooLarge before a byte is read of what has no room beside the version that serves meanwhile."""
+        files = self.index.manifest(version).files
+        needed = files[INDEX_NAME].bytes + files[ITEMS_NAME].bytes + BESIDE_BYTES
+        available = available_bytes()
+        if needed > available:
+            raise IndexTooLarge(
+                f"{self.index.path_of(version)} takes {needed >> 20} MiB of memory while it is loaded, and "
+                f"{int(available) >> 20} MiB are free; give the server more, or index fewer photos."
+            )
 
     def _swap(self, engine: Engine, created_s: float) -> None:
         self._engine = engine  # one assignment: a request sees the old pair or the new one
@@ -129,7 +155,10 @@ class Serving:
         self._why_not = "The index cannot be served; the server's log says why."
         self.metrics.refusals.inc()
         self.metrics.refused.set(1)
-        log.error("refused index version %s: %s", version, problem)
+        known = isinstance(problem, CarsearchError | OSError)
+        code = getattr(problem, "code", type(problem).__name__)
+        way_out = f"To mend {self.index.root}, run carsearch index again, or with --rollback."
+        log.error("refused index version %s: %s: %s %s", version, code, problem, way_out, exc_info=not known)
 
 
 def _created_s(engine: Engine) -> float:

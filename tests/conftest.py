@@ -60,20 +60,24 @@ def fake_embedder(fake_model: Path) -> Embedder:
     return Embedder.load(fake_model, "fake")
 
 
-@pytest.fixture(scope="session")
-def real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real ResNet-18 with random weights and crops of 64 pixels, exported to OpenVINO."""
+def write_real_model(directory: Path, parity: Path, backbone: str = "resnet18") -> Path:
+    """A real network with random weights and crops of 64 pixels, exported to OpenVINO; `parity` is for its photos."""
     import torch
 
     from model.artifact import create_artifact
     from model.export import export
     from model.network import EmbeddingNetwork
 
-    directory = tmp_path_factory.mktemp("real-model")
     torch.manual_seed(0)
-    create_artifact(EmbeddingNetwork("resnet18", InputSpec(resize=72, crop=64)), directory, "tiny", {})
-    export(directory, write_gallery(tmp_path_factory.mktemp("parity"), classes=4, photos=4))
+    create_artifact(EmbeddingNetwork(backbone, InputSpec(resize=72, crop=64)), directory, "tiny", {})
+    export(directory, write_gallery(parity, classes=4, photos=4))
     return directory
+
+
+@pytest.fixture(scope="session")
+def real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real ResNet-18 with random weights and crops of 64 pixels, exported to OpenVINO."""
+    return write_real_model(tmp_path_factory.mktemp("real-model"), tmp_path_factory.mktemp("parity"))
 
 
 @pytest.fixture(scope="session")

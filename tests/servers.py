@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 
 START_S = 60
+PATIENCE_S = float(os.environ.get("PATIENCE_S", "60"))
+"""How long a test waits for what must happen; less in negative controls, which wait in vain."""
 
 
 @dataclass
@@ -23,6 +25,10 @@ class Server:
     process: "subprocess.Popen[bytes]"
     log_path: Path
     client: httpx.Client = field(repr=False)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
     @property
     def log(self) -> str:
@@ -43,11 +49,18 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_server(index: Path, log_path: Path, wait_ready: bool = True, **settings: str) -> Iterator[Server]:
-    """Starts `carsearch serve --index ...`, waits until it is ready (or only live), and ends it with SIGTERM."""
+def running_server(
+    index: Path, log_path: Path, wait_ready: bool = True, module: str = "service.cli", **settings: str
+) -> Iterator[Server]:
+    """Starts `carsearch serve --index ...`, waits until it is ready (or only live), and ends it with SIGTERM.
+
+    `module` is one that does what `service.cli` does after it has made something worse.
+    """
     port = free_port()
     settings = {"WATCH_INTERVAL_S": "0.1", **settings}
-    command = [sys.executable, "-m", "service.cli", "serve", "--index", str(index), "--port", str(port)]
+    # In a negative control a server that lacks some of its guards: see `tests.without`.
+    module = "tests.without" if "WITHOUT_GUARDS" in os.environ else module
+    command = [sys.executable, "-m", module, "serve", "--index", str(index), "--port", str(port)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, env=clean_environment(**settings), stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"

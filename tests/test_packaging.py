@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from bench.rendered.catalogue import cars
 from bench.shipping import MAX_BYTES
@@ -27,6 +29,16 @@ PRETRAINED = ROOT / "model" / "pretrained"
 MAX_PRETRAINED_BYTES = 60_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
+FLOORS = {
+    "pillow": "12.3.0",
+    "starlette": "1.3.1",
+    "python-multipart": "0.0.31",
+    "uvicorn": "0.51.0",
+    "faiss-cpu": "1.15.0",
+    "faiss-gpu-cuvs": "1.15.0",
+}
+"""Before these there are known ways in: through a decoder, the forms, the files of an index; or lost requests."""
+
 
 def name_of(requirement: str) -> str:
     """The package that a requirement names, normalised."""
@@ -43,6 +55,31 @@ def test_everything_the_project_asks_for_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"].values()
     asked = {name_of(requirement) for group in (PROJECT["dependencies"], *extras) for requirement in group}
     assert asked <= constraints().keys()
+
+
+@pytest.mark.parametrize(("package", "floor"), FLOORS.items())
+def test_versions_with_known_vulnerabilities_are_neither_allowed_nor_pinned_nor_installed(
+    package: str, floor: str
+) -> None:
+    extras = PROJECT["optional-dependencies"].values()
+    asked = [one for group in (PROJECT["dependencies"], *extras) for one in group if name_of(one) == package]
+    assert asked
+    assert all(Version(one.rpartition(">=")[2]) >= Version(floor) for one in asked)
+    assert Version(constraints()[package]) >= Version(floor)
+    if package != "faiss-gpu-cuvs":  # where there is a GPU, instead of faiss-cpu
+        assert Version(version(package)) >= Version(floor)
+
+
+def test_the_audit_reads_every_pinned_version(tmp_path: Path) -> None:
+    """As `make audit` calls it, but without asking anybody."""
+    told = subprocess.run(["make", "-n", "audit", f"VENV={sys.prefix}"], cwd=ROOT, check=True, capture_output=True)
+    command = next(line for line in told.stdout.decode().splitlines() if "pip-audit" in line).split()
+    collected = subprocess.run(
+        [sys.executable, "-m", "pip_audit", *command[1:], "--dry-run", "--verbose", f"--cache-dir={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert collected.returncode == 0, collected.stderr
+    assert f"would have audited {len(constraints())} packages" in collected.stderr
 
 
 def test_constraints_are_names_and_versions_and_nothing_else() -> None:

@@ -35,6 +35,8 @@ SLACK = 8
 RESCORED_BYTES = 64 << 20
 GPU_MAX_K = 2048
 HEADER_BYTES = 1 << 16
+LETTERS = {Storage.fp32: b"IxFI", Storage.fp16: b"IxSQ", Storage.sq8: b"IxSQ"}
+"""What a file begins with, by which FAISS chooses among its readers."""
 
 
 @functools.cache
@@ -81,6 +83,7 @@ class FaissStore:
     @classmethod
     def read(cls, path: Path, dim: int, count: int, storage: Storage = Storage.fp32) -> "FaissStore":
         """Reads an index whose file has been verified; raises IndexInvalid when it is not what its manifest says."""
+        _refuse_other_kinds(path, storage)
         # Memory for what the manifest says and no more, whatever a forged header claims.
         faiss.set_deserialization_vector_byte_limit(storage.bytes_a_value * dim * count + HEADER_BYTES)
         try:
@@ -183,6 +186,17 @@ class FaissStore:
         else:
             selector = faiss.IDSelectorArray(np.ascontiguousarray(among, np.int64))
         return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # SWIG takes what the stubs do not
+
+
+def _refuse_other_kinds(path: Path, storage: Storage) -> None:
+    """Raises IndexInvalid for a file that begins otherwise: FAISS's readers of all its other kinds never run."""
+    try:
+        with path.open("rb") as file:
+            letters = file.read(len(LETTERS[storage]))
+    except OSError as problem:
+        raise IndexInvalid(f"{path} cannot be read: {problem.strerror}.") from problem
+    if letters != LETTERS[storage]:
+        raise IndexInvalid(f"{path} begins with {letters!r}; it is not an {storage.recipe['kind']}.")
 
 
 def gpus() -> int:

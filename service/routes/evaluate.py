@@ -5,7 +5,7 @@ import contextlib
 import tempfile
 from typing import Annotated, Any, BinaryIO, Literal, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -43,7 +43,8 @@ BODY: dict[str, Any] = {
                     "properties": {
                         "archive": {"type": "string", "format": "binary", "description": "zip or tar of class folders"}
                     },
-                }
+                },
+                "encoding": {"archive": {"contentType": "application/zip, application/x-tar"}},
             },
             "application/json": {"schema": DatasetRequest.model_json_schema()},
         },
@@ -51,20 +52,32 @@ BODY: dict[str, Any] = {
 }
 
 
+def _link(method: str) -> dict[str, Any]:
+    """What the document says of going on from the answer to an evaluation in the background."""
+    return {
+        "operationRef": f"#/paths/~1evaluations~1{{identity}}/{method}",
+        "parameters": {"identity": "$response.body#/id"},
+    }
+
+
 @router.post(
     "/evaluate",
     openapi_extra=BODY,
-    responses={202: {"model": EvaluationRecord}, **problems(400, 404, 408, 413, 415, 422, 429, 503)},
+    responses={
+        202: {"model": EvaluationRecord, "links": {"progress": _link("get"), "cancel": _link("delete")}},
+        **problems(400, 404, 408, 413, 415, 422, 429, 503),
+    },
 )
 async def evaluate(
     request: Request,
     state: ServerState,
     mode: Annotated[Mode, Query(description="The benchmark, or against the served gallery.")] = "leave-one-out",
     predictions: Annotated[bool, Query(description="Add (query id, nearest id) pairs.")] = False,
+    prefer: Annotated[str, Header(description="How to be answered.", examples=["respond-async"])] = "",
 ) -> Response:
     """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location."""
     engine = state.serving.engine
-    background = "respond-async" in request.headers.get("prefer", "").lower()
+    background = "respond-async" in prefer.lower()
     with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
         data = await _read_set(request, state)
         if not background and len(data.photos) > state.settings.max_sync_photos:

@@ -1,8 +1,9 @@
 """The gallery's own photos and classes."""
 
 import io
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from PIL import Image
 
 from indexer.gallery import sha256_bytes
@@ -29,12 +30,21 @@ async def classes(request: Request, state: ServerState) -> dict[str, int]:
 @router.get(
     "/gallery/{identity:path}/image",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **problems(404, 429, 503)},
+    responses={
+        200: {"content": {"image/jpeg": {}}},
+        304: {"description": "It is the one that the client has."},
+        **problems(404, 429, 503),
+    },
 )
-async def image(request: Request, identity: str, state: ServerState) -> Response:
+async def image(
+    request: Request,
+    identity: str,
+    state: ServerState,
+    if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
+) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
     engine = state.serving.engine
-    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
+    known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity, known), request)
     headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped
     if data is None:

@@ -11,7 +11,7 @@ from service.state import ServerState
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/livez")
+@router.get("/livez", responses=problems())
 async def livez() -> Health:
     """200 as long as the event loop answers."""
     return Health()
@@ -29,13 +29,17 @@ async def readyz(state: ServerState) -> Health:
     return Health()
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
+)
 async def metrics(state: ServerState) -> Response:
     """Prometheus metrics of this process."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/info")
+@router.get("/info", responses=problems())
 async def info(state: ServerState) -> Info:
     """Versions of everything that is served."""
     engine = state.serving.loaded

@@ -24,14 +24,25 @@ FILE_BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {"file": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}},
-                }
+                },
+                "encoding": {"file": {"contentType": "image/jpeg, image/png, image/webp"}},
             }
         },
     }
 }
 
+# What the document says of going on from an answer.
+IMAGE_LINK = {
+    "operationRef": "#/paths/~1gallery~1{identity}~1image/get",
+    "parameters": {"identity": "$response.body#/nearest/id"},
+}
 
-@router.post("/search", openapi_extra=FILE_BODY, responses=problems(400, 408, 413, 415, 422, 429, 503))
+
+@router.post(
+    "/search",
+    openapi_extra=FILE_BODY,
+    responses={200: {"links": {"image": IMAGE_LINK}}, **problems(400, 408, 413, 415, 422, 429, 503)},
+)
 async def search(
     request: Request,
     state: ServerState,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
+EARLY_S = 0.02
 Answer = Callable[[int], bytes | None]
 """Told the number of the request, from 0; gives the bytes to send, or None to hang up."""
 
@@ -27,10 +28,13 @@ def _head(stream: BinaryIO) -> bytes:
 
 
 class TinyServer:
-    """Answers requests on kept connections; all connections share one turn, as one busy worker would."""
+    """Answers requests on kept connections; all connections share one turn, as one busy worker would.
 
-    def __init__(self, reply: Answer) -> None:
-        self._reply = reply
+    `early` answers come before the body has been read.
+    """
+
+    def __init__(self, reply: Answer, early: bool = False) -> None:
+        self._reply, self._early = reply, early
         self._turn = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = int(self._listener.getsockname()[1])
@@ -53,13 +57,17 @@ class TinyServer:
         with connection, connection.makefile("rb") as stream, suppress(ConnectionError):
             while head := _head(stream):
                 lengths = [line for line in head.lower().splitlines() if line.startswith(b"content-length:")]
-                body = stream.read(int(lengths[0].split(b":")[1])) if lengths else b""
+                length = int(lengths[0].split(b":")[1]) if lengths else 0
+                body = b"" if self._early else stream.read(length)
                 with self._turn:
                     self.requests.append(head + b"\r\n" + body)
                     reply = self._reply(len(self.requests) - 1)
                 if reply is None:
                     return
                 connection.sendall(reply)
+                if self._early:
+                    time.sleep(EARLY_S)
+                    stream.read(length)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -69,9 +77,9 @@ class TinyServer:
 
 
 @contextmanager
-def tiny_server(reply: Answer) -> Iterator[TinyServer]:
+def tiny_server(reply: Answer, early: bool = False) -> Iterator[TinyServer]:
     """Runs a server until the block ends."""
-    server = TinyServer(reply)
+    server = TinyServer(reply, early)
     try:
         yield server
     finally:

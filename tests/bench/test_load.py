@@ -1,22 +1,23 @@
 """The load generator counts what it was asked to count, against a real server on the loopback address."""
 
 import math
+import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from bench.generator import AnswerMalformed, whole_answer
-from bench.load import Load, LoadFailed, Order, carry_out, requests_of, run
+from bench.load import Load, LoadFailed, Order, carry_out, percentile, requests_of, run
 from tests.bench.slow_server import after, answer, tiny_server
 from tests.servers import free_port
 
 
-def load_of(latencies_ms: list[float], **others: int) -> Load:
-    counts = {"lost": 0, "unanswered": 0} | others
-    return Load(2.0, latencies_ms, {"200": len(latencies_ms)}, cpu_s=0.5, server_cpu_s=1.5, **counts)
+def load_of(latencies_ms: list[float]) -> Load:
+    return Load(2.0, latencies_ms, {"200": len(latencies_ms)}, lost=0, unanswered=0, cpu_s=0.5, server_cpu_s=1.5)
 
 
 def test_percentiles_are_answers_that_were_given() -> None:
@@ -25,6 +26,7 @@ def test_percentiles_are_answers_that_were_given() -> None:
     assert load_of([3.0, 5.0, 9.0]).percentile_ms(50) == 5.0
     assert load_of([3.0, 5.0, 9.0]).percentile_ms(99) == 9.0
     assert math.isnan(load_of([]).percentile_ms(50))
+    assert percentile([3.0, 5.0, 9.0], 50) == 5.0
 
 
 def test_rates_core_time_and_errors_are_counted_by_hand() -> None:
@@ -72,6 +74,17 @@ def test_photos_are_uploaded_in_turn_and_whole(tmp_path: Path) -> None:
     assert requests_of("/search", photos)[0] == bodies[0]
 
 
+def test_an_upload_that_is_refused_before_its_end_is_sent_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "large.jpg").write_bytes(bytes(20_000_000))  # more than lies between two sockets
+    photos = (str(tmp_path / "large.jpg"),)
+    with tiny_server(lambda _number: answer(429), early=True) as server:
+        load = carry_out(Order(server.port, clients=2, seconds=0.5, photos=photos, warm_up_s=0))
+        heads = server.requests
+    assert load.refused > 2
+    assert (load.errors, load.lost) == (load.refused, 0)
+    assert {head.partition(b"\r\n")[0] for head in heads} == {b"POST /search HTTP/1.1"}
+
+
 def test_other_statuses_and_connections_that_end_are_errors_and_the_rest_goes_on() -> None:
     def reply(number: int) -> bytes | None:
         time.sleep(0.002)
@@ -81,6 +94,8 @@ def test_other_statuses_and_connections_that_end_are_errors_and_the_rest_goes_on
         load = carry_out(Order(server.port, clients=2, seconds=0.5, path="/", warm_up_s=0))
     assert load.answered > 2
     assert load.statuses["429"] > 2
+    assert len(load.refused_ms) == load.refused == load.statuses["429"]
+    assert load.refused_ms[0] >= 2.0
     assert load.lost > 2
     assert load.errors == load.statuses["429"] + load.lost
 
@@ -108,6 +123,15 @@ def test_a_stall_is_in_the_latency_of_every_request_that_should_have_started_mea
     late = [latency for latency in load.latencies_ms if latency > 10]
     assert len(late) >= 38  # a loop that waited for the answer would have seen one
     assert load.latencies_ms[-1] >= stall_s * 1000
+
+
+def test_a_fast_open_loop_may_have_more_connections_than_select_knows() -> None:
+    with ExitStack() as open_ones, tiny_server(after(0.0001, answer(429))) as server:
+        for _ in range(1024):  # what is opened now has a number that select() does not take
+            open_ones.enter_context(Path(os.devnull).open())
+        load = carry_out(Order(server.port, 20, 0.05, path="/", rate_per_s=10_000, warm_up_s=0))
+    assert (load.refused, load.answered, load.lost, load.unanswered) == (500, 0, 0, 0)
+    assert load.refused_ms == sorted(load.refused_ms)
 
 
 def test_a_server_that_is_not_there_is_told_in_a_sentence() -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,10 @@ class Standing:
         for warm in (QUERY.read_bytes(), encoded(PHOTO, "PNG", exif=exif(1)[6:]), encoded(PHOTO, "WEBP")):
             for _ in range(20):
                 self.server.client.post("/search", files={"file": warm})
-        # Pools of threads grow with their first uses, up to their sizes.
+        # Pools of threads grow with their first uses, up to their sizes; that of searches when several come at once.
+        with httpx.Client(base_url=self.server.url) as others, ThreadPoolExecutor(4) as clients:
+            photo = QUERY.read_bytes()
+            list(clients.map(lambda _: others.post("/search", files={"file": photo}), range(40)))
         photos = zip_of({f"{kind}/{shot}.jpg": car_photo(kind, shot) for kind in range(2) for shot in range(2)})
         for _ in range(8):
             assert self.server.client.post("/evaluate", files={"archive": photos}).status_code == 200

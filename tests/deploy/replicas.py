@@ -42,12 +42,21 @@ class Replica:
     log_path: Path
     port: int = field(default_factory=lasting_port)
     process: "subprocess.Popen[bytes] | None" = None
+    environment: Mapping[str, str] = field(default_factory=lambda: clean_environment(**SETTINGS))
 
     def start(self) -> None:
         """Starts it and waits until it is ready."""
+        self.begin()
+        self.wait_until_ready()
+
+    def begin(self) -> None:
+        """Starts it."""
         command = [sys.executable, "-m", "service.cli", "serve", "--index", str(self.index), "--port", str(self.port)]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, env=clean_environment(**SETTINGS), stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    def wait_until_ready(self) -> None:
+        assert self.process is not None
         url = f"http://127.0.0.1:{self.port}"
         with httpx.Client(base_url=url, timeout=30) as client:
             wait_for(Server(url, self.process, self.log_path, client), "/readyz")

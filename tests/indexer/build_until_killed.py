@@ -1,8 +1,8 @@
-"""Runs index builds that end by SIGKILL at a chosen step; started by `test_kill` as a process of its own.
+"""Runs index builds that end by SIGKILL at a chosen step, or meet an error there; started as a process of its own.
 
 Reads one order a line, forks a child that builds, and answers one line of JSON: the names of the steps that were
-reached, how many photos the network embedded, and the signal that ended the child. The server itself never computes
-anything, so that no thread of a library is lost in the fork.
+reached, how many photos the network embedded, the signal that ended the child, and the error that it told. The server
+itself never computes anything, so that no thread of a library is lost in the fork.
 """
 
 import json
@@ -17,7 +17,9 @@ from typing import Any
 from indexer.build import build_index
 from indexer.progress import BuildProgress
 from indexer.versions import IndexDirectory
+from model import files
 from model.embedder import Embedder
+from model.errors import CarsearchError
 from model.runtimes.fake import FakeRuntime
 
 CALLS = (
@@ -31,20 +33,28 @@ CALLS = (
     (BuildProgress, "add"),
     (FakeRuntime, "embed"),
 )
+READS = ((files, "sha256_file"),)
+"""Steps only for errors: a kill before reading is one before whatever comes next."""
 
 
 class Steps:
-    """Counts the durable steps of this process and ends it just before number `last`; 0 never does."""
+    """Counts the durable steps of this process and ends it just before number `last`; 0 never does.
 
-    def __init__(self, last: int, log: int) -> None:
+    With an error's number in `fails` that step raises the error instead, and the process goes on.
+    """
+
+    def __init__(self, last: int, fails: int, log: int) -> None:
         self._last = last
+        self._fails = fails
         self._log = log
         self._count = 0
 
-    def reached(self, name: str) -> None:
+    def reached(self, name: str, path: object = None) -> None:
         self._count += 1
         os.write(self._log, f"{name}\n".encode())
         if self._count == self._last:
+            if self._fails:  # as the system tells it: where a step has only a descriptor, without a path
+                raise OSError(self._fails, os.strerror(self._fails), None if isinstance(path, int) else path)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def wrap(self, owner: object, name: str) -> None:
@@ -52,7 +62,7 @@ class Steps:
         original: Callable[..., Any] = getattr(owner, name)
 
         def stepping(*arguments: Any, **options: Any) -> Any:
-            self.reached(name)
+            self.reached(name, arguments[0])
             result = original(*arguments, **options)
             if name == "embed":
                 os.write(self._log, f"photos {len(arguments[1])}\n".encode())
@@ -65,10 +75,16 @@ class Steps:
 
 def build(order: dict[str, Any], embedder: Embedder, log: int) -> None:
     """What a child does."""
-    steps = Steps(order["last"], log)
-    for owner, name in CALLS:
+    fails = order.get("fails", 0)
+    steps = Steps(order["last"], fails, log)
+    # Unfinished work is SQLite's, which knows no errors of Python's.
+    for owner, name in [*CALLS[:-2], *READS] if fails else CALLS:
         steps.wrap(owner, name)
-    build_index(Path(order["photos"]), IndexDirectory(Path(order["index"])), embedder, keep=order["keep"])
+    try:
+        build_index(Path(order["photos"]), IndexDirectory(Path(order["index"])), embedder, keep=order["keep"])
+    except (CarsearchError, OSError) as problem:
+        os.write(log, f"error {problem}\n".encode())
+        return
     steps.reached("end")
 
 
@@ -90,9 +106,11 @@ def serve(model: str) -> None:
             lines = log.read().splitlines()
         _, status = os.waitpid(child, 0)
         photos = [int(line.split()[1]) for line in lines if line.startswith("photos ")]
+        errors = [line.removeprefix("error ") for line in lines if line.startswith("error ")]
         answer = {
-            "steps": [line for line in lines if not line.startswith("photos ")],
+            "steps": [line for line in lines if not line.startswith(("photos ", "error "))],
             "embedded": sum(photos),
+            "error": "\n".join(errors),
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
         }
         print(json.dumps(answer), flush=True)  # noqa: T201

@@ -51,7 +51,7 @@ def test_every_query_finds_its_nearest_photo_of_the_gallery(served: Served, fake
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["identical_in_gallery"] == 2
 
 
-def test_a_query_may_be_its_own_file_in_the_gallery(served: Served, fake_embedder: Embedder, gallery: Path) -> None:
+def test_147_a_query_may_be_its_own_file_in_the_gallery(served: Served, fake_embedder: Embedder, gallery: Path) -> None:
     items = read_items(gallery).items
     evaluation = evaluate(items, fake_embedder, gallery=served)
     assert evaluation.predictions == [(item.id, item.id) for item in items]

@@ -9,9 +9,7 @@ import httpx
 from service.problems import MAX_DETAIL, MEDIA_TYPE, STATUS_OF
 from service.schemas import Problem
 from tests.photos import car_photo
-from tests.servers import Server
-
-LONGEST_WAIT_S = 60
+from tests.servers import PATIENCE_S, Server
 
 
 def search(server: Server, photo: bytes, **query: Any) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def at_work(server: Server) -> float:
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
     """Waits until something is so; fails saying what never was."""
-    deadline = time.monotonic() + LONGEST_WAIT_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if condition():
             return

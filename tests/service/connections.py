@@ -4,14 +4,14 @@ import http.client
 import socket
 from urllib.parse import urlsplit
 
-from tests.servers import Server
+from tests.servers import PATIENCE_S, Server
 from tests.service.bodies import FORM
 
 
 def connect(server: Server) -> socket.socket:
     """An open connection; whoever waits on it waits for 30 s at most."""
     address = urlsplit(server.url)
-    return socket.create_connection((address.hostname, address.port), timeout=30)
+    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S / 2)
 
 
 def head(*lines: str) -> bytes:

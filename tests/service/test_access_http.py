@@ -31,7 +31,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory
         yield server
 
 
-def test_without_a_key_that_is_known_nothing_is_answered_but_probes(guarded: Server) -> None:
+def test_068_without_a_key_that_is_known_nothing_is_answered_but_probes(guarded: Server) -> None:
     wrong = "not-a-key-of-this-server"
     for headers in ({}, {"X-API-Key": wrong}, {"Authorization": f"Bearer {wrong}"}):
         for method, path in (("POST", "/search"), ("POST", "/evaluate"), ("GET", "/info"), ("GET", "/none")):
@@ -44,14 +44,14 @@ def test_without_a_key_that_is_known_nothing_is_answered_but_probes(guarded: Ser
 
 
 @pytest.mark.parametrize("key", ["caf\xe9", "\x01", "x" * 20_000])
-def test_a_key_of_any_bytes_is_unknown_and_no_failure(guarded: Server, key: str) -> None:
+def test_068_a_key_of_any_bytes_is_unknown_and_no_failure(guarded: Server, key: str) -> None:
     with connect(guarded) as connection:
         connection.sendall(head(f"X-API-Key: {key}", "Content-Length: 0"))
         status, _ = answer(connection)
     assert status in (400, 401)  # a control character is no header to the parser
 
 
-def test_an_upload_without_a_key_is_refused_before_it_is_sent(guarded: Server) -> None:
+def test_067_an_upload_without_a_key_is_refused_before_it_is_sent(guarded: Server) -> None:
     with connect(guarded) as connection:
         connection.sendall(head("Content-Length: 100000000"))
         status, body = answer(connection)
@@ -96,7 +96,7 @@ def test_a_proxy_that_is_named_says_who_asks(tmp_path: Path, real_index: IndexDi
             assert statuses == [200, 200, 429]
 
 
-def test_a_client_that_asks_for_all_does_not_shut_out_another(tmp_path: Path, real_index: IndexDirectory) -> None:
+def test_085_a_client_that_asks_for_all_does_not_shut_out_another(tmp_path: Path, real_index: IndexDirectory) -> None:
     log = tmp_path / "log"
     body, stop, greedy = form(car_photo(1, 0, (1200, 900))), threading.Event(), Counter[int]()
 

@@ -77,6 +77,7 @@ def test_an_image_path_that_a_client_resolves_upwards_leads_nowhere(target: Serv
 
 def test_a_method_that_is_not_allowed_is_told_which_are(target: Server) -> None:
     assert target.client.get("/search").headers["allow"] == "POST"
+    assert target.client.post("/evaluations/0").headers["allow"] == "DELETE, GET"  # from two routes
 
 
 def test_headers_that_mean_nothing_to_us_change_nothing(target: Server) -> None:

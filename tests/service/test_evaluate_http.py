@@ -187,7 +187,7 @@ def test_while_one_evaluation_runs_searches_are_answered_and_another_evaluation_
     assert first.client.get(location).json()["report"] is None
 
 
-def test_a_client_that_does_not_wait_for_its_report_stops_the_evaluation(first: Server) -> None:
+def test_153_a_client_that_does_not_wait_for_its_report_stops_the_evaluation(first: Server) -> None:
     report_when_free(first)
     cancelled = metric(first, CANCELLED)
     with pytest.raises(httpx.ReadTimeout):
@@ -216,7 +216,7 @@ def test_an_evaluation_whose_server_ends_is_not_running_for_ever(
     assert status_of(second, location) == status
 
 
-def test_an_index_swapped_meanwhile_does_not_mix_into_a_report(
+def test_152_an_index_swapped_meanwhile_does_not_mix_into_a_report(
     real_index: IndexDirectory, sets: dict[str, str], real_embedder: Embedder, tmp_path: Path
 ) -> None:
     shutil.copytree(real_index.root, tmp_path / "index")

@@ -72,7 +72,7 @@ def test_an_archive_may_be_larger_than_a_photo_but_json_may_not(tight: Server) -
     assert (status, '"payload_too_large"' in body) == (413, True)
 
 
-def test_an_upload_that_stalls_is_told_so_and_cut_off(tight: Server) -> None:
+def test_060_an_upload_that_stalls_is_told_so_and_cut_off(tight: Server) -> None:
     with connect(tight) as connection:
         connection.sendall(head(f"Content-Length: {LIMIT}") + f"--{BOUNDARY}\r\n".encode())
         status, body = answer(connection)
@@ -83,7 +83,7 @@ def test_an_upload_that_stalls_is_told_so_and_cut_off(tight: Server) -> None:
     assert_unharmed(tight, tight.process.pid)
 
 
-def test_a_client_that_goes_away_in_the_middle_harms_nobody(tight: Server) -> None:
+def test_065_a_client_that_goes_away_in_the_middle_harms_nobody(tight: Server) -> None:
     series = 'carsearch_answers_total{code="client_disconnected",route="/search",status="400"}'
     before = metric(tight, series)
     for _ in range(5):
@@ -125,7 +125,7 @@ def test_a_set_too_large_to_wait_for_is_evaluated_in_the_background(tight: Serve
     eventually(lambda: tight.client.get(begun.headers["location"]).json()["status"] == "done", "the evaluation is done")
 
 
-def test_a_search_whose_client_has_gone_is_never_begun(
+def test_065_a_search_whose_client_has_gone_is_never_begun(
     tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory
 ) -> None:
     log = tmp_path_factory.mktemp("gone") / "log"

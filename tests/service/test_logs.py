@@ -31,6 +31,7 @@ def test_each_request_is_one_line_of_json_and_holds_nothing_that_was_sent(
         found = httpx.post(f"{server.url}/search", files={"file": (SENT, photo)}, headers={"X-Request-Id": "mine-1"})
         server.client.post("/search", params={"class": SENT}, files={"file": photo})
         server.client.post("/search", files={"file": SENT.encode()})
+        server.client.post("/search", files={"file": photo[:600]})
         server.client.get("/" + quote(SENT))
         for _ in range(3):
             server.client.get("/livez")
@@ -47,9 +48,11 @@ def test_each_request_is_one_line_of_json_and_holds_nothing_that_was_sent(
         ("POST", "/search", 200, "ok"),
         ("POST", "/search", 422, "unknown_class"),
         ("POST", "/search", 415, "unsupported_image_format"),
+        ("POST", "/search", 422, "image_undecodable"),
         ("GET", "none", 404, "not_found"),
         ("_OTHER", "/readyz", 405, "method_not_allowed"),
     ]
+    assert [line["cause"] for line in requests if "cause" in line] == ["OSError"]  # what the decoder raised
     first = next(line for line in requests if line["route"] == "/search")
     assert first["request_id"] == found.headers["x-request-id"] == "mine-1"
     assert first["index"] == real_index.current()

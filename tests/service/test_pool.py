@@ -1,13 +1,16 @@
 """The threads for searches: work that nobody waits for any more still counts until its thread is free."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from model.errors import ImageUndecodable
 from service.metrics import Metrics
 from service.pool import WorkPool
 from service.problems import DeadlineExceeded, Overloaded
@@ -77,3 +80,31 @@ def test_work_that_is_given_up_while_it_waits_leaves_the_queue_and_is_never_done
         free.set()
         pool.close()
     assert done == []
+
+
+class Picture:
+    """Stands for a hundred megabytes."""
+
+
+def test_what_a_damaged_photo_took_is_free_when_it_is_refused_and_not_when_the_garbage_collector_comes() -> None:
+    pool, taken = WorkPool(load_settings(search_threads=1, max_queue=1), Metrics()), list[weakref.ref[Picture]]()
+
+    def decode() -> None:
+        picture = Picture()
+        taken.append(weakref.ref(picture))
+        try:
+            raise ValueError("broken")
+        except ValueError as problem:
+            raise ImageUndecodable("damaged") from problem
+
+    async def scenario() -> None:
+        with pytest.raises(ImageUndecodable, match="damaged"):
+            await pool.run(decode, request_of(60))
+
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+        assert [picture() for picture in taken] == [None]
+    finally:
+        gc.enable()
+        pool.close()

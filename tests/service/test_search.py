@@ -140,7 +140,7 @@ def test_the_command_line_prints_a_table_for_people(real_index: IndexDirectory, 
     assert f"{KOREAN}/0.jpg" in printed.stdout
 
 
-def test_answers_are_never_crossed_between_concurrent_clients(wide: tuple[Server, Path]) -> None:
+def test_087_answers_are_never_crossed_between_concurrent_clients(wide: tuple[Server, Path]) -> None:
     server, gallery = wide
     photos = sorted(path for path in gallery.rglob("*.jpg"))
 

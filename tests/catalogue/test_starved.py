@@ -1,0 +1,73 @@
+"""A server that has too few files or too full a disk refuses what it has no room for (092), and goes on."""
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from indexer.versions import IndexDirectory
+from tests.catalogue.processes import changed_server
+from tests.photos import car_photo
+from tests.servers import running_server
+from tests.service.bodies import form, zip_of
+from tests.service.calls import assert_problem, assert_unharmed, evaluate, eventually
+from tests.service.connections import answer, connect, head
+
+FEW_FILES = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
+SET_OF_96 = {f"{kind}/{shot}.jpg": car_photo(kind, shot) for kind in range(8) for shot in range(12)}
+
+
+def test_092_a_server_out_of_files_refuses_or_answers_and_recovers(tmp_path: Path, real_index: IndexDirectory) -> None:
+    statuses: Counter[int] = Counter()
+    body = form(car_photo(1, 0))
+    with changed_server(FEW_FILES, real_index.root, tmp_path / "log", SPOOL_DIR=str(tmp_path)) as server:
+        with ExitStack() as stack:
+            connections = [stack.enter_context(connect(server)) for _ in range(100)]
+            for number, connection in enumerate(connections):
+                try:
+                    if number % 4 == 3:
+                        archive = form(zip_of(SET_OF_96), "archive")
+                        begun = head(f"Content-Length: {len(archive)}").replace(b"/search", b"/evaluate")
+                        connection.sendall(begun + archive)
+                    else:
+                        connection.sendall(head(f"Content-Length: {len(body)}") + body)
+                    statuses[answer(connection)[0]] += 1
+                except (ConnectionError, BrokenPipeError):
+                    statuses[0] += 1  # no byte of an answer
+        assert statuses[0] > 0
+        assert statuses.keys() <= {0, 200, 429, 503}
+        eventually(lambda: server.client.get("/readyz").status_code == 200, "there are files again")
+        assert_unharmed(server, server.process.pid)
+        assert evaluate(server, zip_of(SET_OF_96)).status_code == 200
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_092_an_archive_for_which_the_disk_has_no_room_is_refused(
+    full_disk: Path, tmp_path: Path, real_index: IndexDirectory
+) -> None:
+    archive = zip_of({**SET_OF_96, "a/large.jpg": os.urandom(1 << 20)})
+    with running_server(real_index.root, tmp_path / "log", SPOOL_DIR=str(full_disk)) as server:
+        for _ in range(3):
+            assert_problem(evaluate(server, archive), "overloaded", str(full_disk))
+        assert_unharmed(server, server.process.pid)
+        assert evaluate(server, zip_of({name: SET_OF_96[name] for name in list(SET_OF_96)[:24]})).status_code == 200
+        assert list(full_disk.iterdir()) == []

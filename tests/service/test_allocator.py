@@ -1,0 +1,31 @@
+"""Memory that is free is given back to the system when a server has nothing else to do."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, time
+from bench.procfs import resident_bytes
+from service import allocator
+
+allocator.LOOK_S = 0.1
+if {giving}:
+    allocator.give_memory_back()
+blocks = [bytearray(3000) for _ in range(40_000)]
+full = resident_bytes(os.getpid())
+kept = blocks[::50]
+del blocks
+deadline = time.monotonic() + {patience_s}
+while resident_bytes(os.getpid()) > full - 60_000_000 and time.monotonic() < deadline:
+    time.sleep(0.1)
+print((full - resident_bytes(os.getpid())) // 1_000_000)
+"""
+
+
+@pytest.mark.parametrize(("giving", "patience_s"), [(True, 30), (False, 2)], ids=["with it", "without it"])
+def test_holes_between_blocks_are_given_back_in_a_quiet_moment(giving: bool, patience_s: int) -> None:
+    program = PROGRAM.format(giving=giving, patience_s=patience_s)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert (int(told.stdout) >= 60) == giving

@@ -1,0 +1,66 @@
+"""What memory is left, as a container and the machine say it."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from service.memory import available_bytes
+
+MEMINFO = "MemTotal:       2048 kB\nMemFree:          10 kB\nMemAvailable:   1000 kB\nHugePages_Total:       0\n"
+OF_THE_MACHINE = 1000 * 1024
+
+
+@pytest.fixture
+def meminfo(tmp_path: Path) -> Path:
+    path = tmp_path / "meminfo"
+    path.write_text(MEMINFO)
+    return path
+
+
+def cgroup(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, OF_THE_MACHINE),
+        ({"memory.max": "max\n", "memory.current": "9000000\n"}, OF_THE_MACHINE),
+        ({"memory.max": "9000000\n", "memory.current": "1000\n", "memory.stat": "anon 5\n"}, OF_THE_MACHINE),
+        ({"memory.max": "500000\n"}, 500_000),
+        (
+            {
+                "memory.max": "500000\n",
+                "memory.current": "400000\n",
+                "memory.stat": "anon 100000\nfile 300000\ninactive_file 200000\nactive_file 50000\n",
+            },
+            350_000,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "500000\n",
+                "memory/memory.usage_in_bytes": "400000\n",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 200000\ntotal_active_file 50000\n",
+            },
+            350_000,
+        ),
+        ({"memory.max": "500000\n", "memory.current": "600000\n"}, 0),
+    ],
+    ids=["no cgroup", "no limit", "a large limit", "nothing in use", "version 2", "version 1", "more than the limit"],
+)
+def test_pages_of_files_count_as_free_and_the_smaller_rest_is_what_is_left(
+    tmp_path: Path, meminfo: Path, files: dict[str, str], left: int
+) -> None:
+    assert available_bytes(cgroup(tmp_path / "cgroup", files), meminfo) == left
+
+
+def test_where_nobody_says_there_is_no_end_of_it(tmp_path: Path) -> None:
+    assert available_bytes(tmp_path, tmp_path / "absent") == math.inf
+
+
+def test_this_machine_says_something() -> None:
+    assert 0 < available_bytes() < math.inf
