@@ -23,6 +23,10 @@ LOOK_S = 0.05
 """How long a connection that is to be closed for its silence is listened to once more. After this process was halted
 the event loop runs its timers first, and only then reads what has come meanwhile."""
 
+MAX_PIPELINED = 64
+"""Requests of one connection that may wait for the answers before theirs. uvicorn stops reading when one waits, but has
+taken whatever came by then, and reads on after each answer: who asks and asks would fill the memory."""
+
 LINGER_S = 2.0
 LINGER_BYTES = 256 << 10
 """How long, and how much of a body that nobody wants, is still read after an answer that ends the connection: closed
@@ -33,6 +37,10 @@ def bounded_protocol(settings: Settings) -> type["BoundedHttpProtocol"]:
     """The protocol with the deadlines of the settings; uvicorn makes one instance a connection."""
     deadlines = {"head_deadline_s": settings.head_deadline_s, "write_deadline_s": settings.write_deadline_s}
     return type("BoundedHttpProtocol", (BoundedHttpProtocol,), deadlines)
+
+
+class TooManyPipelined(Exception):
+    """Ends the parsing of a connection."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -74,6 +82,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.send_400_response("The request's headers are too large.")
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.abort()
+            raise TooManyPipelined  # parsing what else has come would hold up all others
         self._complete(in_head=False)
         super().on_headers_complete()
 
@@ -109,6 +120,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if ends:
             self.transport.close()
         cycle.on_response()
+
+    def send_400_response(self, msg: str) -> None:
+        """Nothing where the connection is at its end: uvicorn comes here from whatever ends the parsing."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

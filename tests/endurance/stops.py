@@ -25,7 +25,7 @@ NAME = "SIGTERM with requests in flight"
 BEHIND_PROXY = {"small": 2, "large": 100}
 ALONE = {"small": 2, "large": 100}
 IN_FLIGHT = 50
-PAUSE_S = 0.6
+PAUSE_S = 2.0
 """Between two requests of a client while a replica starts, which would take long beside 50 that never pause."""
 
 DRAINS_S = ("0", "0.3")

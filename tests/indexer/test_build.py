@@ -136,7 +136,7 @@ def spoil(photos: Path) -> dict[str, str]:
     }
 
 
-def test_what_cannot_be_used_is_skipped_and_listed(
+def test_119_what_cannot_be_used_is_skipped_and_listed(
     photos: Path, index: IndexDirectory, fake_embedder: Embedder
 ) -> None:
     expected = spoil(photos)

@@ -10,7 +10,7 @@ import pytest
 
 from indexer.embed import EmbeddedBatch, embed_photos
 from model.embedder import Embedder
-from model.errors import FileUnreadable, ImageRejected, ImageUndecodable
+from model.errors import BackendUnavailable, FileUnreadable, ImageRejected, ImageUndecodable
 from model.preprocess import Pixels
 from model.runtimes.base import Pending
 from tests.photos import car_photo
@@ -159,8 +159,9 @@ def test_an_error_of_the_device_is_raised_where_its_batch_is_waited_for(fake_emb
     runtime = Ahead(fake_embedder, fails=1)
     stream = embed_photos(photos_of(range(20)), embedder_with(runtime, fake_embedder))
     assert next(stream).photos == 4
-    with pytest.raises(RuntimeError, match="CUDA error"):
+    with pytest.raises(BackendUnavailable, match="failed") as failed:
         next(stream)
+    assert "CUDA error" in str(failed.value.__cause__)
 
 
 def test_an_error_of_ours_while_decoding_is_raised_and_not_waited_for(fake_embedder: Embedder) -> None:

@@ -200,7 +200,9 @@ def test_a_second_writer_is_refused_and_changes_nothing(
     assert build_index(photos, index, fake_embedder).embedded == 1
 
 
-def test_a_second_indexer_on_the_command_line_is_told_so(photos: Path, index: IndexDirectory, real_model: Path) -> None:
+def test_117_a_second_indexer_on_the_command_line_is_told_so(
+    photos: Path, index: IndexDirectory, real_model: Path
+) -> None:
     with other_writer(index):
         answer = run_cli("index", photos, "--index", index.root, "--model", real_model)
     assert (answer.returncode, answer.stdout) == (1, "")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
 
@@ -13,6 +14,7 @@ from starlette.types import Message
 from model.errors import ImageUndecodable
 from service.metrics import Metrics
 from service.pool import WorkPool
+from service.priority import WORK_NICENESS
 from service.problems import DeadlineExceeded, Overloaded
 from service.settings import load_settings
 
@@ -108,3 +110,15 @@ def test_what_a_damaged_photo_took_is_free_when_it_is_refused_and_not_when_the_g
     finally:
         gc.enable()
         pool.close()
+
+
+def test_threads_that_work_stand_back_behind_the_event_loop() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)  # on Linux of the calling thread
+
+    pool, own = WorkPool(load_settings(search_threads=1), Metrics()), niceness()
+    try:
+        found, _ = asyncio.run(pool.run(niceness, request_of(60)))
+    finally:
+        pool.close()
+    assert (found, niceness()) == (min(19, own + WORK_NICENESS), own)

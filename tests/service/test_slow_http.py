@@ -7,7 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from bench.procfs import resident_bytes
 from indexer.versions import IndexDirectory
+from service.http_protocol import MAX_PIPELINED
 from tests.photos import car_photo
 from tests.servers import PATIENCE_S, Server, running_server
 from tests.service.bodies import form
@@ -95,15 +97,15 @@ def test_064_who_does_not_read_is_broken_off(impatient: Server) -> None:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect((address[0], int(address[1])))
         deaf.settimeout(0.2)
-        asking = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+        asking = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 32  # 45 MB of answers
+        deaf.sendall(asking)
         deadline = time.monotonic() + PATIENCE_S / 2
         while time.monotonic() < deadline:
             try:
-                deaf.sendall(asking)
-            except TimeoutError:
-                continue
+                deaf.sendall(b"\r\n")
             except ConnectionError:
                 break
+            time.sleep(0.1)
         else:
             raise AssertionError("the server went on answering somebody who does not read")
     assert_unharmed(impatient, impatient.process.pid)
@@ -125,3 +127,25 @@ def test_a_body_that_nobody_reads_is_not_taken_for_the_next_request(impatient: S
         connection.sendall(get + body + head(f"Content-Length: {len(body)}") + body)
         assert answer(connection)[0] == 404
         assert answer(connection)[0] == 200
+
+
+def test_064_who_asks_and_asks_without_reading_is_broken_off_before_it_fills_the_memory(impatient: Server) -> None:
+    before, cut_off = resident_bytes(impatient.process.pid), False
+    with connect(impatient) as greedy:
+        try:
+            for _ in range(1000):
+                greedy.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        except ConnectionError:
+            cut_off = True
+    assert cut_off
+    assert resident_bytes(impatient.process.pid) < before + 20_000_000
+    assert_unharmed(impatient, impatient.process.pid)
+
+
+def test_064_as_many_requests_in_one_go_as_may_wait_are_answered(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * MAX_PIPELINED)
+        answered = b""
+        while more := connection.recv(65536):  # until the deadline for the next head
+            answered += more
+    assert answered.count(b"HTTP/1.1 200 OK\r\n") == MAX_PIPELINED
