@@ -25,7 +25,7 @@ from tests.servers import Server, running_server
 NAME = "mutated uploads"
 
 UPLOADS = {"small": 300, "large": 50_000}
-WARM = {"small": 100, "large": 1_000}
+WARM = {"small": 100, "large": 5_000}
 """So many of them come before the memory at rest is taken: every decoder has been used then, by every thread."""
 
 CLIENTS = 4
