@@ -4,6 +4,7 @@
 # make check                                linters and types
 # make fuzz SECONDS=600                     look for input that does harm: decoder, archive reader, the API; so long for each
 # make audit                                ask for known vulnerabilities of the packages of constraints.txt; needs the internet
+# make endure                               kills, swaps, overload, damaged uploads, the soak: over an hour: docs/reliability.md
 # make soak                                 mixed and hostile traffic for a quarter of an hour: docs/reliability.md
 # make bench                                measure the service, a quarter of an hour on an idle machine: docs/performance.md
 # make test-image                           build the CPU image without a container engine and try it (root, on Debian)
@@ -15,7 +16,7 @@ SECONDS ?= 600
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo train-demo gallery-named test check bench soak fuzz audit test-image clean
+.PHONY: demo train-demo gallery-named test check bench endure soak fuzz audit test-image clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/carsearch demo --port $(PORT)
@@ -34,7 +35,7 @@ gallery-named:
 	@test -d "$(GALLERY)" || { echo 'Name your photos: make train-demo GALLERY=<one folder a class>'; exit 2; }
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -43,6 +44,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/carsearch-bench performance
+
+endure: $(VENV)/.dev
+	$(BIN)/python -m tests.endurance
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.endurance soak

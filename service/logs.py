@@ -31,10 +31,10 @@ def start_log(settings: Settings) -> None:
 
 
 class GatheringHandler(logging.Handler):
-    """Writes the lines of one turn of the event loop to standard error together.
+    """Writes the lines about requests of one turn of the event loop to standard error together.
 
-    Every write lets another thread have the interpreter, and then the loop waits for it. Warnings, and what other
-    threads tell, are written at once.
+    Every write lets another thread have the interpreter, and then the loop waits for it. Everything else is written at
+    once: a signal may end the process before the next turn.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class GatheringHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._lines.append(self.format(record) + "\n")
-            if record.levelno >= logging.WARNING or (loop := asyncio._get_running_loop()) is None:
+            if not hasattr(record, "fields") or (loop := asyncio._get_running_loop()) is None:
                 self.flush()
             elif len(self._lines) == 1:
                 loop.call_soon(self.flush)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from model.embedder import Embedder
 from model.files import FileRecord
 from tests.photos import car_photo, write_gallery
 from tests.servers import Server, running_server
+
+# Whoever started this may have told its children to ignore these, and so the servers and builds of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.environ.pop("COLUMNS", None)  # Rich would keep it for good, whatever a test says later
 
 CARS = Path(__file__).resolve().parent.parent.parent / "shared" / "cars"
 

@@ -1,4 +1,4 @@
-"""Many more searches than can be answered, and what else goes on meanwhile: cases 081 to 085 and 091."""
+"""Many more searches than can be answered, and what else goes on meanwhile: cases 081, 082, 083, 084, 085, 091."""
 
 import json
 import math

@@ -10,6 +10,7 @@ What is found lies in `fuzz-findings`, with the command that shows it again.
 
 import argparse
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -47,8 +48,10 @@ def fuzz(target: str, seconds: int, corpus: Path | None = None, findings: Path =
         for folder in (seeds, kept):
             folder.mkdir(parents=True, exist_ok=True)
         _write_seeds(target, seeds)
+        # A child is told to have had the peak of who started it.
+        limit_mb = RSS_LIMIT_MB + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         options = (
-            f"-max_total_time={seconds}", f"-timeout={TIMEOUT_S}", f"-rss_limit_mb={RSS_LIMIT_MB}",
+            f"-max_total_time={seconds}", f"-timeout={TIMEOUT_S}", f"-rss_limit_mb={limit_mb}",
             f"-artifact_prefix={findings}/{target}-", "-print_final_stats=1",
         )  # fmt: skip
         command = [sys.executable, "-m", "tests.fuzz.child", target, *options, str(kept), str(seeds)]
