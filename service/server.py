@@ -12,6 +12,7 @@ from service.app import create_app
 from service.drain import Drain, DrainingServer
 from service.http_protocol import bounded_protocol
 from service.logs import start_log
+from service.priority import loop_waits_shortly
 from service.settings import Settings
 
 GRACE_S = 30
@@ -24,6 +25,7 @@ def run(settings: Settings, host: str, port: int) -> None:
     start_log(settings)
     faulthandler.enable()  # a crash below Python says where it was, in the log
     give_memory_back()
+    loop_waits_shortly()
     with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         server = make_server(settings)
         log.info("listening on %s port %d", *listener.getsockname()[:2])

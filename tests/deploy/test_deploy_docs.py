@@ -13,6 +13,7 @@ import pytest
 from tests.deploy.nginx import ROOT, needs_nginx, port_of, running_nginx
 from tests.photos import write_gallery
 from tests.servers import clean_environment, running_server
+from tests.service.calls import eventually
 from tests.test_readme import commands
 
 DOCUMENT = ROOT / "docs" / "deploy.md"
@@ -90,7 +91,8 @@ def test_whoever_follows_the_document_from_the_top_gets_there(tmp_path: Path) ->
         }
         status, printed = run(script, checkout(tmp_path / "checkout"), environment)
         assert status == 0, printed
-        assert server.client.get("/info").json()["photos"] == 18
+        # A server follows CURRENT a moment later.
+        eventually(lambda: server.client.get("/info").json()["photos"] == 18, f"the photos are served:\n{server.log}")
     assert len(steps) >= 25
     assert "264 rendered photos" in printed
     assert printed.count("CURRENT is now") == 2
