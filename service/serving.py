@@ -153,12 +153,12 @@ class Serving:
         self.refused_version = version
         self._retry_at = time.monotonic() + RETRY_S  # the disk may have had a bad moment
         self._why_not = "The index cannot be served; the server's log says why."
-        self.metrics.refusals.inc()
-        self.metrics.refused.set(1)
         known = isinstance(problem, CarsearchError | OSError)
         code = getattr(problem, "code", type(problem).__name__)
         way_out = f"To mend {self.index.root}, run carsearch index again, or with --rollback."
         log.error("refused index version %s: %s: %s %s", version, code, problem, way_out, exc_info=not known)
+        self.metrics.refusals.inc()  # last: whoever sees the count finds the reason in the log
+        self.metrics.refused.set(1)
 
 
 def _created_s(engine: Engine) -> float:

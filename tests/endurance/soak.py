@@ -26,6 +26,9 @@ LOAD, HOSTILE = 0.5, 0.2
 """Of what the server can answer, and of what it is sent."""
 
 CLIENTS, CONNECTIONS = 32, 64
+LEAST_PER_S = 20
+"""Taken for the capacity where a short measurement beside other work saw next to nothing."""
+
 ABOVE_MEAN_BYTES = 50_000_000
 POOLED = 4
 """Threads and files that pools may still grow by, up to their sizes."""
@@ -126,7 +129,7 @@ def _mixed(
     capacity = load.run(load.Order(server.port, CLIENTS, plan.capacity_s, photos, warm_up_s=plan.capacity_s / 2))
     if warm:
         _fill_pools(server)
-    per_s = LOAD * capacity.rate_per_s
+    per_s = LOAD * max(capacity.rate_per_s, LEAST_PER_S)
     pause_s = (plan.swap_s, plan.evaluate_s, plan.sample_s)
     with besides(server, index, hostile, HOSTILE * per_s, *pause_s) as met:
         searches = load.run(
