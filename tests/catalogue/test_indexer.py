@@ -31,7 +31,7 @@ from model.errors import CarsearchError, EmbeddingInvalid
 from model.preprocess import Pixels
 from tests.hostile import write_hostile_reader
 from tests.indexer.power_loss import Disk
-from tests.indexer.sets import TINY, assert_clean, content_of, items_of, write_photos
+from tests.indexer.sets import TINY, assert_clean, content_of, items_of, ordered_builds, write_photos
 from tests.photos import KOREAN, car_photo
 from tests.servers import clean_environment, run_cli
 
@@ -125,20 +125,11 @@ def test_113_without_syncs_the_power_would_leave_nothing(
 @pytest.fixture(scope="module")
 def builder(fake_model: Path) -> Iterator[Build]:
     """Builds an index in a child process whose step `last` fails with the error `fails`."""
-    command = [sys.executable, "-m", "tests.indexer.build_until_killed", str(fake_model)]
-    environment = {**clean_environment(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parent.parent.parent
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        orders, answers = process.stdin, process.stdout
+    with ordered_builds(fake_model) as order:
 
         def build(photos: Path, index: IndexDirectory, last: int, fails: int) -> dict[str, Any]:
             names = {"photos": str(photos), "index": str(index.root), "model": str(fake_model)}
-            print(json.dumps({**names, "keep": 1, "last": last, "fails": fails}), file=orders, flush=True)
-            answer: dict[str, Any] = json.loads(answers.readline())
+            answer = order({**names, "keep": 1, "last": last, "fails": fails})
             assert answer["signal"] == 0
             return answer
 

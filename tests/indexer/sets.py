@@ -1,8 +1,13 @@
 """Labelled sets and index directories as the tests of this folder need them."""
 
-from collections.abc import Iterable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -11,6 +16,8 @@ from indexer.gallery import ItemTable
 from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory
 from model.metrics import Embeddings
 from tests.photos import car_photo
+from tests.servers import clean_environment
+from tests.test_layout import ROOT
 
 TINY = (32, 32)
 
@@ -68,3 +75,24 @@ class MemoryPhoto:
 
     def read(self) -> bytes:
         return self.data
+
+
+@contextmanager
+def ordered_builds(model: Path) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """A process that builds indexes as it is ordered (`build_until_killed`): an order in, its answer out."""
+    command = [sys.executable, "-m", "tests.indexer.build_until_killed", str(model)]
+    environment = {**clean_environment(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        orders, answers = process.stdin, process.stdout
+
+        def order(build: dict[str, Any]) -> dict[str, Any]:
+            orders.write(json.dumps(build) + "\n")
+            orders.flush()
+            answer: dict[str, Any] = json.loads(answers.readline())
+            return answer
+
+        yield order

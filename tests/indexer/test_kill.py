@@ -1,6 +1,5 @@
 """kill -9 of an index build at any moment: CURRENT stays on a whole version, and the next run finishes the work."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from indexer.build import build_index
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import BATCH, Embedder
 from tests.conftest import write_fake_model
-from tests.indexer.sets import assert_clean, content_of, write_photos
+from tests.indexer.sets import assert_clean, content_of, ordered_builds, write_photos
 from tests.servers import clean_environment, run_cli
 
 OLD = ["a/0.jpg", "a/1.jpg", "b/0.jpg"]
@@ -31,20 +30,11 @@ Killed = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def killed(fake_model: Path) -> Iterator[Killed]:
     """Builds an index in a child process that dies just before step `last`; 0 lets it finish."""
-    command = [sys.executable, "-m", "tests.indexer.build_until_killed", str(fake_model)]
-    environment = {**clean_environment(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parent.parent.parent
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        orders, answers = process.stdin, process.stdout
+    with ordered_builds(fake_model) as order:
 
         def build(photos: Path, index: IndexDirectory, model: Path, keep: int = 1, last: int = 0) -> dict[str, Any]:
-            order = {"photos": str(photos), "index": str(index.root), "model": str(model), "keep": keep, "last": last}
-            print(json.dumps(order), file=orders, flush=True)
-            answer: dict[str, Any] = json.loads(answers.readline())
+            names = {"photos": str(photos), "index": str(index.root), "model": str(model)}
+            answer = order({**names, "keep": keep, "last": last})
             assert answer["signal"] == (signal.SIGKILL if last else 0)
             return answer
 
