@@ -35,7 +35,7 @@ gallery-named:
 	@test -d "$(GALLERY)" || { echo 'Name your photos: make train-demo GALLERY=<one folder a class>'; exit 2; }
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -53,7 +53,7 @@ class Access:
         self._rates = _rates(settings.rate_limit) if settings.rate_limit else []
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage()) if self._rates else None
 
-    def admit(self, scope: Scope, headers: Headers) -> str:
+    def admit(self, scope: Scope) -> str:
         """Who asks, as a name that is the same for all of its requests.
 
         Raises Unauthorized without a key that is known, Forbidden when its scope is another, RateLimited.
@@ -61,7 +61,7 @@ class Access:
         path = scope["path"]
         if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
             return address_of(scope)
-        client = self._holder(path, headers) if self._keys else address_of(scope)
+        client = self._holder(path, Headers(scope=scope)) if self._keys else address_of(scope)
         if self._limiter is not None:
             self._count(self._limiter, client)
         return client

@@ -9,6 +9,7 @@ add up to a tenth of the process; they are returned when there is nothing else t
 """
 
 import ctypes
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +19,21 @@ LARGE_BYTES = 4 << 20
 """Well above a usual photo's pixels, for which mapping would cost more than decoding."""
 
 LOOK_S = 2.0
+COLLECT_EVERY = 10_000
+"""Objects that may be made before the garbage collector looks for cycles among them; 700 by default."""
+
 QUIET = 0.05
 """Of one core: a process that takes less has nothing to do but to answer probes."""
+
+
+def collect_seldom() -> None:
+    """Spares requests the search for cycles, of which they leave none: it took a tenth of a busy event loop.
+
+    Whatever there is by now stays until the process ends, and is not looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY)
 
 
 def give_memory_back() -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
+from functools import partial
 
 from starlette.types import Message, Scope, Send
 
@@ -52,8 +53,8 @@ class Answer:
         route, code = route_of(self._scope), self._scope.get("problem_code", "ok")
         took_s = time.monotonic() - self._started
         self._scope["answer_status"] = status
-        self._metrics.answers.labels(route, str(status), code).inc()
-        self._metrics.request_seconds.labels(route).observe(took_s)
+        self._metrics.answers_of(route, status, code).inc()
+        self._metrics.request_seconds_of(route).observe(took_s)
         level = logging.DEBUG if route in POLLED and code == "ok" else logging.INFO
         if not log.isEnabledFor(level):
             return
@@ -61,7 +62,7 @@ class Answer:
         told = self._scope["request_id"], route, status, f"{code} ({cause})" if cause else code, took_s * 1000
         # Made here and not by the logger, which would look for the line of code that every answer comes from.
         record = logging.LogRecord(log.name, level, "", 0, "%s %s %d %s %.1f ms", told, None)
-        vars(record)["fields"] = self._fields(route, status, code, took_s * 1000)
+        vars(record)["fields"] = partial(self._fields, route, status, code, took_s * 1000)
         log.handle(record)
 
     def _fields(self, route: str, status: int, code: str, took_ms: float) -> dict[str, object]:

@@ -7,7 +7,6 @@ import asyncio
 import random
 import re
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -52,7 +51,7 @@ class Guard:
         if scope["path"] in POLLED:
             await self._answer(scope, receive, answer, refused)
             return
-        with self.tracing.request(scope, Headers(scope=scope)):
+        with self.tracing.request(scope):
             await self._answer(scope, receive, answer, refused)
 
     def refuse(self, scope: Scope) -> Response | None:
@@ -64,26 +63,26 @@ class Guard:
             return None
         refused = self._admit(scope)
         if refused is not None:
-            with self.tracing.request(scope, Headers(scope=scope)):
+            with self.tracing.request(scope):
                 answer = Answer(scope, self.metrics, self.drain)
                 refused.raw_headers = answer.begin(refused.status_code, refused.raw_headers)
         return refused
 
     def _admit(self, scope: Scope) -> Response | None:
         """Gives a request its id, and notes who asks; the refusal when its headers are enough for one."""
-        headers = Headers(scope=scope)
-        offered = headers.get("x-request-id", "")
+        headers = dict(reversed(scope["headers"]))  # the first of each name, as all who read them later have it
+        offered = headers.get(b"x-request-id", b"").decode("latin-1")
         scope["request_id"] = offered if REQUEST_ID.fullmatch(offered) else _new_id()
-        kind = headers.get("content-type", "").lower() if scope["path"] == "/evaluate" else ""
-        archive = scope["archive"] = kind.startswith("multipart/")
-        length = headers.get("content-length", "")
-        declared = int(length) if length.isdecimal() else 0
+        kind = headers.get(b"content-type", b"").lower() if scope["path"] == "/evaluate" else b""
+        archive = scope["archive"] = kind.startswith(b"multipart/")
+        length = headers.get(b"content-length", b"")
+        declared = int(length) if length.isdigit() else 0
         # A body that nobody reads is thrown away by uvicorn, up to this; beyond, the connection ends with the answer.
         # One that is announced by "Expect" may never come, and the next request would be taken for it.
-        unbounded = "transfer-encoding" in headers or "expect" in headers
+        unbounded = b"transfer-encoding" in headers or b"expect" in headers
         scope["closes_unread"] = unbounded or declared > self.settings.max_body_bytes
         try:
-            client = scope["asker"] = self.access.admit(scope, headers)
+            client = scope["asker"] = self.access.admit(scope)
             if scope["path"] == "/search" and not self.searches.room(client):
                 raise Overloaded(FULL)
             if declared > (limit := body_limit(self.settings, archive=archive)):

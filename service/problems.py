@@ -4,6 +4,8 @@ import errno
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -161,24 +163,49 @@ TITLES = {status: HTTPStatus(status).phrase for status in STATUS_OF.values()}
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+class ProblemResponse(Response):
+    """An error's answer, made of what all answers of its kind have in common and the id of the request."""
+
+    def __init__(self, kind: "_Kind", request_id: str) -> None:
+        # Not Response's own, which encodes every header anew: thousands a second are refused when there are too many.
+        self.status_code, self.background = kind.status, None
+        self.body = kind.before_id + request_id.encode() + kind.after_id
+        self.raw_headers = [*kind.headers, (b"content-length", b"%d" % len(self.body))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    before_id: bytes
+    after_id: bytes
+
+
 def problem_response(request_id: str, code: str, detail: str, error: Exception | None = None) -> Response:
     """The one error shape, with Retry-After where trying again may help; the `error` may know after how long."""
+    again_s = getattr(error, "retry_after_s", RETRY_AFTER_S[code]) if code in RETRY_AFTER_S else None
+    return ProblemResponse(_kind_of(code, detail, again_s), request_id)
+
+
+@lru_cache(maxsize=64)
+def _kind_of(code: str, detail: str, again_s: int | None) -> _Kind:
     status = STATUS_OF[code]
-    # As `Problem` has it, which is not asked: thousands a second are refused when there are too many.
-    body = {
+    body = {  # as `Problem` has it
         "type": f"urn:carsearch:error:{code}",
         "title": TITLES[status],
         "status": status,
         "detail": detail[:MAX_DETAIL],
         "code": code,
-        "request_id": request_id,
+        "request_id": "",
     }
-    headers = {}
-    if code in RETRY_AFTER_S:
-        headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S[code]))
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    if again_s is not None:
+        headers.append((b"retry-after", b"%d" % again_s))
     if code == Unauthorized.code:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(to_json(body), status, headers, MEDIA_TYPE)
+        headers.append((b"www-authenticate", b"Bearer"))
+    whole = to_json(body).encode()
+    end = len(b'"}')  # the id comes last, and has no character that JSON would write differently
+    return _Kind(status, tuple(headers), whole[:-end], whole[-end:])
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import socket
 import uvicorn
 
 from model.errors import SettingsInvalid
-from service.allocator import give_memory_back
+from service.allocator import collect_seldom, give_memory_back
 from service.app import create_app
 from service.drain import Drain, DrainingServer
 from service.http_protocol import bounded_protocol
@@ -28,6 +28,7 @@ def run(settings: Settings, host: str, port: int) -> None:
     loop_waits_shortly()
     with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         server = make_server(settings)
+        collect_seldom()
         log.info("listening on %s port %d", *listener.getsockname()[:2])
         server.run(sockets=[listener])
 

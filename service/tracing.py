@@ -6,10 +6,11 @@ with `carsearch[otel]`; without an endpoint they are not imported.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from model.errors import SettingsInvalid
@@ -17,7 +18,7 @@ from service import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, Tracer
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
@@ -55,17 +56,17 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    @contextmanager
-    def request(self, scope: Scope, headers: Mapping[str, str]) -> Iterator[None]:
+    def request(self, scope: Scope) -> AbstractContextManager[None]:
         """A span around a request; `scope` gets `trace_id`, and at the end says what there is to tell."""
-        if self._tracer is None:
-            yield
-            return
+        return nullcontext() if self._tracer is None else self._traced(scope, self._tracer)
+
+    @contextmanager
+    def _traced(self, scope: Scope, tracer: "Tracer") -> Iterator[None]:
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        caller = TraceContextTextMapPropagator().extract({"traceparent": headers.get("traceparent", "")})
-        span = self._tracer.start_span(method_of(scope), caller, SpanKind.SERVER)
+        caller = TraceContextTextMapPropagator().extract({"traceparent": Headers(scope=scope).get("traceparent", "")})
+        span = tracer.start_span(method_of(scope), caller, SpanKind.SERVER)
         scope["trace_id"] = f"{span.get_span_context().trace_id:032x}"
         try:
             yield

@@ -24,6 +24,15 @@ os.environ.pop("COLUMNS", None)  # Rich would keep it for good, whatever a test 
 CARS = Path(__file__).resolve().parent.parent.parent / "shared" / "cars"
 
 
+LONG = ("test_benchmark_commands.py", "test_readme.py", "test_guards.py", "test_small.py", "test_performance.py")
+"""The files that take longest. Of two processes neither shall be left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, everything else in its order."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("CARSEARCH_")]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.datastructures import Headers
 
 from model.errors import CarsearchError, SettingsInvalid
 from service.access import Access, address_of, read_keys
@@ -28,7 +27,7 @@ def scope_of(path: str = "/search", host: str = "10.1.2.3") -> dict[str, object]
 
 def ask(access: Access, path: str, **headers: str) -> str:
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return access.admit(scope_of(path), Headers(raw=raw))
+    return access.admit({**scope_of(path), "headers": raw})
 
 
 def test_a_key_names_its_holder_in_either_header(keys: Path) -> None:
@@ -116,17 +115,17 @@ def test_a_rate_is_counted_for_each_client_by_itself() -> None:
     access = Access(load_settings(rate_limit="3/hour"))
     for host in ("10.0.0.1", "10.0.0.2"):
         for _ in range(3):
-            access.admit(scope_of(host=host), Headers(raw=[]))
+            access.admit(scope_of(host=host))
         with pytest.raises(RateLimited, match=r"^More than 3 per 1 hour were sent; wait \d+ s\.$") as refused:
-            access.admit(scope_of(host=host), Headers(raw=[]))
+            access.admit(scope_of(host=host))
         assert 1 <= refused.value.retry_after_s <= 3600
 
 
 def test_probes_are_not_counted() -> None:
     access = Access(load_settings(rate_limit="1/hour"))
     for _ in range(5):
-        access.admit(scope_of("/readyz"), Headers(raw=[]))
-    access.admit(scope_of(), Headers(raw=[]))
+        access.admit(scope_of("/readyz"))
+    access.admit(scope_of())
 
 
 @pytest.mark.parametrize("rate", ["many", "20", "20/fortnight", ""])

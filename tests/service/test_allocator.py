@@ -29,3 +29,29 @@ def test_holes_between_blocks_are_given_back_in_a_quiet_moment(giving: bool, pat
     program = PROGRAM.format(giving=giving, patience_s=patience_s)
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert (int(told.stdout) >= 60) == giving
+
+
+COUNTING = """
+import gc
+from service.allocator import COLLECT_EVERY, collect_seldom
+
+looked = []
+gc.callbacks.append(lambda phase, _about: looked.append(phase))
+kept = [[] for _ in range(5_000)]
+before = len(looked)
+collect_seldom()
+looked.clear()
+more = [[] for _ in range(5_000)]
+print(before > 0, gc.get_freeze_count() > 5_000, len(looked))
+cycles = 0
+while not looked:
+    one = []
+    one.append(one)
+    cycles += 1
+print(cycles < COLLECT_EVERY)
+"""
+
+
+def test_cycles_are_looked_for_seldom_and_not_among_what_the_start_has_made() -> None:
+    told = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=True, timeout=120)
+    assert told.stdout.split() == ["True", "True", "0", "True"]

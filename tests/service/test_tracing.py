@@ -119,7 +119,7 @@ def test_without_an_endpoint_nothing_is_traced_nor_imported(monkeypatch: pytest.
         monkeypatch.delenv(name, raising=False)
     tracing = Tracing.from_environment()
     scope = {"type": "http"}
-    with tracing.request(scope, {}):
+    with tracing.request(scope):
         assert "trace_id" not in scope
     tracing.close()
 
