@@ -6,6 +6,7 @@ Pure ASGI: nothing is buffered. What can be refused from its headers is, before 
 import asyncio
 import random
 import re
+import time
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +22,10 @@ from service.problems import FULL, Draining, Overloaded, PayloadTooLarge, proble
 from service.settings import Settings
 from service.shares import Shares
 from service.tracing import Tracing
+
+REST_S = 0.02
+"""How long the event loop lets requests come after it had no room for one: those refused together cost less, and
+whoever works is interrupted fifty times a second instead of thousands of times."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -40,6 +45,7 @@ class Guard:
         self.searches = searches
         self.uploads = Shares(settings.max_uploads_bytes)
         self.access = Access(settings)
+        self._rests = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,15 +60,21 @@ class Guard:
         with self.tracing.request(scope):
             await self._answer(scope, receive, answer, refused)
 
-    def refuse(self, scope: Scope) -> Response | None:
+    def refuse(self, scope: Scope, arrived_bytes: int = 0) -> Response | None:
         """The whole answer to a search that is refused from its headers, counted and told; None for all others.
 
-        A protocol that asks this first saves those a task: they are thousands a second when there are too many.
+        A protocol that asks this first saves those a task: they are thousands a second when there are too many. It says
+        how much has `arrived` with the headers: a search that is all there is promised a place.
         """
         if scope["path"] != "/search" or scope["method"] != "POST":
             return None
         refused = self._admit(scope)
-        if refused is not None:
+        if refused is None:
+            if 0 < scope["declared_bytes"] <= arrived_bytes:
+                self._promise(scope)
+        else:
+            if scope["problem_code"] == Overloaded.code:
+                self._rest()
             with self.tracing.request(scope):
                 answer = Answer(scope, self.metrics, self.drain)
                 refused.raw_headers = answer.begin(refused.status_code, refused.raw_headers)
@@ -76,7 +88,7 @@ class Guard:
         kind = headers.get(b"content-type", b"").lower() if scope["path"] == "/evaluate" else b""
         archive = scope["archive"] = kind.startswith(b"multipart/")
         length = headers.get(b"content-length", b"")
-        declared = int(length) if length.isdigit() else 0
+        declared = scope["declared_bytes"] = int(length) if length.isdigit() else 0
         # A body that nobody reads is thrown away by uvicorn, up to this; beyond, the connection ends with the answer.
         # One that is announced by "Expect" may never come, and the next request would be taken for it.
         unbounded = b"transfer-encoding" in headers or b"expect" in headers
@@ -92,6 +104,26 @@ class Guard:
             scope["refused_route"] = scope["path"] if scope["path"] in WORK_ROUTES else "none"
             return problem_response(scope["request_id"], problem.code, str(problem), problem)
         return None
+
+    def _rest(self) -> None:
+        """Lets the loop rest at the end of this turn, once for all that are refused in it."""
+        if not self._rests:
+            self._rests = True
+            asyncio.get_running_loop().call_soon(self._sleep)
+
+    def _sleep(self) -> None:
+        self._rests = False
+        time.sleep(REST_S)
+
+    def _promise(self, scope: Scope) -> None:
+        """Keeps a place free for a search until it takes it, which it does in the next turn.
+
+        Else whatever the loop finds in one turn would be let in for one free place, and refused much later.
+        """
+        scope["promised"] = True
+        self.searches.promised += 1
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self.searches.redeem, scope)  # its task comes in between
 
     async def _answer(self, scope: Scope, receive: Receive, answer: Answer, refused: Response | None) -> None:
         if refused is not None:

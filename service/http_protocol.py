@@ -8,6 +8,7 @@ uvicorn also waits for the head of a request, and for a client to read its answe
 """
 
 import asyncio
+import select
 from typing import Any, ClassVar, cast
 
 from starlette.responses import Response
@@ -20,8 +21,8 @@ MAX_HEAD_BYTES = 32 << 10
 """Of a request line and its headers, for which the parser itself has no limit."""
 
 LOOK_S = 0.05
-"""How long a connection that is to be closed for its silence is listened to once more. After this process was halted
-the event loop runs its timers first, and only then reads what has come meanwhile."""
+"""How long a connection that is to be closed for its silence is listened to once more when something has come of late:
+the event loop runs its timers first, and only then reads what came while it was busy or this process halted."""
 
 MAX_PIPELINED = 64
 """Requests of one connection that may wait for the answers before theirs. uvicorn stops reading when one waits, but has
@@ -52,6 +53,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _completed = 0
     """Heads and bodies completed: a chunk in which nothing was is part of one."""
+    _chunk_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
@@ -73,7 +75,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._lingered_bytes > LINGER_BYTES:
                 self.transport.close()
             return
-        completed = self._completed
+        completed, self._chunk_bytes = self._completed, len(data)
         super().data_received(data)
         if self._in_head and self._completed == completed:
             self._head_bytes += len(data)
@@ -105,7 +107,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Asks the guard first; not where a proxy is believed, for then uvicorn's middleware stands before it."""
         if self.transport.is_closing():
             return  # a request behind one that was refused and ended the connection
-        refused: Response | None = app.refuse(cycle.scope) if hasattr(app, "refuse") else None
+        refused: Response | None = app.refuse(cycle.scope, self._chunk_bytes) if hasattr(app, "refuse") else None
         if refused is None:
             super()._start_asgi_task(cycle, app)
             return
@@ -136,7 +138,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.head_deadline_s, self._head_is_late)
 
     def timeout_keep_alive_handler(self) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(LOOK_S, super().timeout_keep_alive_handler)
+        if self._has_come():
+            self.timeout_keep_alive_task = self.loop.call_later(LOOK_S, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def _head_is_late(self) -> None:
         self._head_timer = self.loop.call_later(LOOK_S, self._head_is_too_late)
@@ -146,8 +151,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         before: RequestResponseCycle | None = self.cycle
         if before is not None and not before.response_complete:
             self._await_head()  # the request before is still being answered
+        elif self._head_bytes == 0 and self._has_come():
+            self._head_is_late()
         else:
             self.transport.close()
+
+    def _has_come(self) -> bool:
+        """Whether there is something to be read: closed now, the connection would lose a request."""
+        looking = select.poll()
+        looking.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(looking.poll(0))
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""

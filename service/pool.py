@@ -50,6 +50,7 @@ class WorkPool:
         nobody waits for it any more; then the future is cancelled, unless somebody has marked it as running.
         """
         client = str(request.scope.get("asker", ""))
+        self._places.redeem(request.scope)
         if not self._places.room(client):
             raise Overloaded(FULL)
         accepted = time.perf_counter()

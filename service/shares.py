@@ -7,6 +7,8 @@ parts, and something is always free for the next.
 
 from collections import Counter
 
+from starlette.types import Scope
+
 ALPHA = 8
 
 
@@ -16,12 +18,19 @@ class Shares:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self.promised = 0
+        """Of what is free: somebody is about to take it."""
         self._of: Counter[str] = Counter()
 
     def room(self, client: str, amount: int = 1) -> bool:
         """Whether a client may take so much more."""
-        free = self.limit - self.taken
+        free = self.limit - self.taken - self.promised
         return amount <= free and self._of.get(client, 0) < ALPHA * free
+
+    def redeem(self, scope: Scope) -> None:
+        """Ends the promise that a request has been given, if it has one."""
+        if scope.pop("promised", False):
+            self.promised -= 1
 
     def take(self, client: str, amount: int = 1) -> None:
         self.taken += amount

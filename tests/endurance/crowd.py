@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import load
 from tests.endurance.outcome import Figure, at_least, at_most, none_of
@@ -17,8 +18,20 @@ WARM_UP_S = 2.0
 REFUSAL_S = 0.1
 """How long a refusal may take; an open loop has as many connections as it needs when each takes so long."""
 
+UPLOAD_BYTES_PER_S = 8e6
+"""How fast the rest of a photo is at least received that was refused at its beginning: until then its connection is
+not free for another one."""
+
 PROBE_S, PROBE_PATIENCE_S = 0.1, 1.0
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What is promised of any crowd."""
+
+    of_share: float
+    refused_p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +44,9 @@ class Plan:
     large_s: float
     evaluation_s: float
     burst: int
-    of_share: float
+    bars: Bars
+    large_bars: Bars
     of_capacity: float
-    refused_p99_ms: float
     recovered_s: float
     evaluation_times: float
 
@@ -65,29 +78,30 @@ def ask(
     )
 
 
-def connections_of(server: Server, rate_per_s: float) -> int:
+def connections_of(server: Server, photos: Sequence[str], rate_per_s: float) -> int:
     """What an open loop needs when every place is taken and every refusal takes as long as it may."""
     places = int(metric(server, "carsearch_queue_limit")) + len(os.sched_getaffinity(0))
-    return places + math.ceil(rate_per_s * REFUSAL_S)
+    upload_s = max(Path(photo).stat().st_size for photo in photos) / UPLOAD_BYTES_PER_S
+    return places + math.ceil(rate_per_s * (REFUSAL_S + upload_s))
 
 
 def capacity_of(server: Server, full: Server, photos: Sequence[str], seconds: float) -> Capacity:
     """Measures both, one after the other; `full` refuses everything."""
     closed = ask(server, photos, CLIENTS, seconds)
     rate_per_s = TIMES * closed.rate_per_s
-    refused = ask(full, photos, connections_of(full, rate_per_s), seconds / 2, rate_per_s)
+    refused = ask(full, photos, connections_of(full, photos, rate_per_s), seconds / 2, rate_per_s)
     return Capacity(closed, refused.server_cpu_s / max(1, refused.refused))
 
 
 def crowd(server: Server, photos: Sequence[str], capacity: Capacity, seconds: float, say: Say) -> load.Load:
     """TIMES as many searches as a server can answer."""
     rate_per_s = TIMES * capacity.closed.rate_per_s
-    connections = connections_of(server, rate_per_s)
+    connections = connections_of(server, photos, rate_per_s)
     say(f"{CLIENTS} clients get {capacity.closed.rate_per_s:.0f}/s; {rate_per_s:.0f}/s over {connections} connections")
     return ask(server, photos, connections, seconds, rate_per_s)
 
 
-def crowd_figures(what: str, capacity: Capacity, over: load.Load, plan: Plan) -> list[Figure]:
+def crowd_figures(what: str, capacity: Capacity, over: load.Load, bars: Bars) -> list[Figure]:
     """What is promised of any crowd; `what` says of which."""
     share = capacity.share_left(over)
     how = (
@@ -99,8 +113,8 @@ def crowd_figures(what: str, capacity: Capacity, over: load.Load, plan: Plan) ->
     whole = over.answered + over.errors
     return [
         at_least(f"goodput{what} of capacity x CPU left",
-                 over.rate_per_s / max(1e-9, capacity.closed.rate_per_s * share), plan.of_share, "", how),
-        at_most(f"p99 of the 429s{what}", load.percentile(over.refused_ms, 99), plan.refused_p99_ms, "ms",
+                 over.rate_per_s / max(1e-9, capacity.closed.rate_per_s * share), bars.of_share, "", how),
+        at_most(f"p99 of the 429s{what}", load.percentile(over.refused_ms, 99), bars.refused_p99_ms, "ms",
                 f"p50 {load.percentile(over.refused_ms, 50):.0f} ms, p99 of the 200s {over.percentile_ms(99):.0f} ms"),
         none_of(f"requests{what} with another answer than 200 and 429, or none",
                 over.errors - over.refused, whole, "requests"),

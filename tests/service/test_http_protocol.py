@@ -1,8 +1,11 @@
 """An answer leaves the process in one piece: what is killed between its header and its body cannot be asked again."""
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import uvicorn
 
 from service.http_protocol import BoundedHttpProtocol
@@ -11,8 +14,8 @@ from service.http_protocol import BoundedHttpProtocol
 class Recorder(asyncio.Transport):
     """A transport that notes each write."""
 
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+    def __init__(self, connection: socket.socket | None = None) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2), "socket": connection})
         self.writes: list[bytes] = []
         self.closed = False
 
@@ -88,3 +91,31 @@ def test_bodies_and_many_requests_do_not_count_as_a_head() -> None:
     recorder = asyncio.run(answer(*upload, *[b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] * 40, *upload))
     assert not recorder.closed
     assert b"".join(recorder.writes).count(b"HTTP/1.1 200") == 42
+
+
+async def silent(wait: Callable[[BoundedHttpProtocol], None], came: bytes) -> bool:
+    """Whether a connection is closed at the end of its time when this has come and has not been read yet."""
+    config = uvicorn.Config(app, http=BoundedHttpProtocol, log_config=None)
+    config.load()
+    client, server = socket.socketpair()
+    with client, server:
+        recorder = Recorder(server)
+        protocol = BoundedHttpProtocol(config, uvicorn.server.ServerState(), {})
+        protocol.connection_made(recorder)
+        client.sendall(came)
+        wait(protocol)
+        closed = recorder.closed
+        protocol.connection_lost(None)
+    return closed
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [BoundedHttpProtocol.timeout_keep_alive_handler, BoundedHttpProtocol._head_is_too_late],
+    ids=["between requests", "before the first"],
+)
+def test_a_connection_is_not_closed_over_a_request_that_has_just_come(
+    wait: Callable[[BoundedHttpProtocol], None],
+) -> None:
+    assert not asyncio.run(silent(wait, b"GET / HTTP/1.1\r\n"))
+    assert asyncio.run(silent(wait, b""))

@@ -1,14 +1,22 @@
 """Searches that are refused from their headers: answered without a task, and in all else as any other request."""
 
+import asyncio
 import itertools
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from indexer.versions import IndexDirectory
+from service.drain import Drain
+from service.guard import Guard
+from service.metrics import Metrics
 from service.problems import RETRY_AFTER_S
+from service.settings import load_settings
+from service.shares import Shares
+from service.tracing import Tracing
 from tests.photos import car_photo
 from tests.servers import Server, running_server
 from tests.service.bodies import FORM, form
@@ -105,3 +113,28 @@ def test_many_refusals_at_once_are_as_many_lines(full: Server) -> None:
     assert metric(full, REFUSED) == before + 40
     eventually(lambda: sum(" many-" in line for line in full.log.splitlines()) == 40, "each has its line")
     assert httpx.get(f"{full.url}/readyz").status_code == 200
+
+
+async def _never(_scope: Any, _receive: Any, _send: Any) -> None:
+    raise AssertionError
+
+
+async def _refusals(places: Shares, arrived_bytes: int) -> tuple[list[bool], int]:
+    """Of five searches that come in one turn, which are refused; and the promises that are left two turns later."""
+    guard = Guard(_never, load_settings(), Metrics(), Drain(), Tracing(), places)
+    refused = []
+    for number in range(5):
+        headers = [(b"content-length", b"100")]
+        scope = {"path": "/search", "method": "POST", "headers": headers, "client": (f"10.0.0.{number}", 1)}
+        refused.append(guard.refuse(scope, arrived_bytes) is not None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return refused, places.promised
+
+
+def test_searches_that_come_together_are_promised_no_more_places_than_there_are() -> None:
+    assert asyncio.run(_refusals(Shares(3), 100)) == ([False, False, False, True, True], 0)
+
+
+def test_a_search_whose_body_is_still_to_come_is_promised_nothing() -> None:
+    assert asyncio.run(_refusals(Shares(3), 99)) == ([False] * 5, 0)
