@@ -10,9 +10,10 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
 
 from indexer.evaluate import evaluate
 from indexer.report import Evaluation
@@ -20,7 +21,7 @@ from model.data import Photo, Skipped
 from model.errors import CarsearchError, EvaluationCancelled
 from service.engine import Engine
 from service.metrics import Metrics
-from service.priority import stand_back
+from service.pool import started_threads
 from service.private_directory import STALE_S, PrivateDirectory
 from service.problems import Overloaded, UnknownEvaluation
 from service.schemas import EvaluationRecord
@@ -49,7 +50,7 @@ class Evaluations:
         self._directory = (self._private.path if self._private else settings.state_dir or Path()) / "evaluations"
         self._directory.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluate", initializer=stand_back)
+        self._thread = started_threads("evaluate", 1)
         self._metrics = metrics
         self._stopping = False
         self._busy = False  # touched on the event loop only
@@ -77,7 +78,7 @@ class Evaluations:
         It is called inside `reserved`; the place is free again when the future is done. A failure closes `data`.
         """
         try:
-            await asyncio.to_thread(self._begin, record, data)
+            await run_in_threadpool(self._begin, record, data)
         except BaseException:
             data.close.close()
             raise

@@ -1,6 +1,7 @@
 """Threads for the work that must not run on the event loop, with a bounded queue and a deadline."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ class WorkPool:
 
     def __init__(self, settings: Settings, metrics: Metrics, places: Shares | None = None) -> None:
         """`places` are those that work has in threads and queue; the guard looks at them too."""
-        self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="search", initializer=stand_back)
+        self._threads = started_threads("search", settings.search_threads)
         self._places = places or places_of(settings)  # touched on the event loop only
         self._deadline_s = settings.request_deadline_s
         self._waiting, self._running = metrics.queue_waiting, metrics.queue_running
@@ -129,6 +130,16 @@ def _let_go(problem: BaseException) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+def started_threads(name: str, count: int) -> ThreadPoolExecutor:
+    """A pool of threads that stand back, all of them started: later the machine might have none to give."""
+    threads = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=stand_back)
+    all_started = threading.Barrier(count + 1)
+    for _ in range(count):
+        threads.submit(all_started.wait)
+    all_started.wait()
+    return threads
 
 
 def places_of(settings: Settings) -> Shares:

@@ -11,7 +11,7 @@ from model.data import read_file
 from model.errors import CarsearchError, UnknownItem
 from model.preprocess import decode
 from service.engine import Engine
-from service.problems import problems
+from service.problems import USED_UP, problems
 from service.state import ServerState
 
 router = APIRouter(tags=["gallery"])
@@ -59,6 +59,8 @@ def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes
     try:
         original = read_file(engine.photo_path(item))
     except CarsearchError as problem:
+        if isinstance(problem.__cause__, OSError) and problem.__cause__.errno in USED_UP:
+            raise problem.__cause__ from None  # it may well be there
         raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
     if sha256_bytes(original) != item.sha256:
         raise UnknownItem("The photo has changed since the gallery was indexed.")

@@ -1,11 +1,13 @@
 """A server that has too few files or too full a disk refuses what it has no room for (092), and goes on."""
 
+import http.client
 import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -43,6 +45,52 @@ def test_092_a_server_out_of_files_refuses_or_answers_and_recovers(tmp_path: Pat
         eventually(lambda: server.client.get("/readyz").status_code == 200, "there are files again")
         assert_unharmed(server, server.process.pid)
         assert evaluate(server, zip_of(SET_OF_96)).status_code == 200
+
+
+def test_092_a_photo_of_the_gallery_is_not_taken_for_gone_when_there_are_no_files(
+    tmp_path: Path, real_index: IndexDirectory
+) -> None:
+    with changed_server(FEW_FILES, real_index.root, tmp_path / "log") as server, ExitStack() as stack:
+        found = server.client.post("/search", files={"file": car_photo(1, 0)}).json()["nearest"]["id"]
+        asking = f"GET /gallery/{quote(found)}/image HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        kept = stack.enter_context(connect(server))  # a new connection would find no file either
+
+        def status() -> int:
+            kept.sendall(asking)
+            reply = http.client.HTTPResponse(kept)
+            reply.begin()
+            reply.read()
+            return reply.status
+
+        assert status() == 200
+        for _ in range(100):
+            stack.enter_context(connect(server))
+        eventually(lambda: status() != 200, "there are no files left")
+        assert {status() for _ in range(10)} == {429}
+
+
+NO_THREADS = """
+import os, threading
+start = threading.Thread.start
+def start_unless_told(self):
+    if os.path.exists({flag!r}):
+        raise RuntimeError("can't start new thread")
+    start(self)
+threading.Thread.start = start_unless_told
+"""
+
+
+def test_092_a_server_without_a_thread_to_start_goes_on_searching(tmp_path: Path, real_index: IndexDirectory) -> None:
+    flag = tmp_path / "no threads"
+    with changed_server(NO_THREADS.format(flag=str(flag)), real_index.root, tmp_path / "log") as server:
+        flag.touch()
+        for _ in range(2):
+            assert_unharmed(server, server.process.pid)
+            assert_problem(evaluate(server, zip_of(SET_OF_96)), "overloaded")
+        flag.unlink()
+        assert evaluate(server, zip_of(SET_OF_96)).status_code == 200
+        assert_unharmed(server, server.process.pid)
+    assert server.log.count("can't start new thread") == 2
 
 
 @pytest.fixture
