@@ -5,7 +5,7 @@ one that it frees, up to 32 MB. Pillow's blocks of 16 MB then come from the heap
 two photos of 50 million pixels left 250 MB behind.
 
 Of smaller blocks it returns only those at the end of a heap. Tens of thousands of photos of all sizes leave holes that
-add up to a tenth of the process; they are returned when there is nothing else to do.
+add up to a tenth of the process; they are returned when there is nothing else to do, or at last once a minute.
 """
 
 import ctypes
@@ -19,6 +19,10 @@ LARGE_BYTES = 4 << 20
 """Well above a usual photo's pixels, for which mapping would cost more than decoding."""
 
 LOOK_S = 2.0
+LATEST_S = 60.0
+"""A server that always has something to do gives back after so long. It takes 10 to 50 ms, in which others may wait for
+memory: seldom enough for nobody to notice."""
+
 COLLECT_EVERY = 10_000
 """Objects that may be made before the garbage collector looks for cycles among them; 700 by default."""
 
@@ -48,13 +52,13 @@ def give_memory_back() -> None:
 
 
 def _trim_when_quiet(malloc_trim: Callable[[int], int]) -> None:
-    """Returns the holes in the first quiet moment after work, which takes milliseconds; then waits for more work."""
-    worked, used_s = False, time.process_time()
+    """Returns the holes in the first quiet moment after work, or LATEST_S after the last time; then waits for work."""
+    worked, used_s, trimmed = False, time.process_time(), time.monotonic()
     while True:
         time.sleep(LOOK_S)
         before_s, used_s = used_s, time.process_time()
-        if used_s - before_s > QUIET * LOOK_S:
-            worked = True
-        elif worked:
+        busy = used_s - before_s > QUIET * LOOK_S
+        worked = worked or busy
+        if worked and (not busy or time.monotonic() - trimmed > LATEST_S):
             malloc_trim(0)  # without the interpreter's lock
-            worked, used_s = False, time.process_time()
+            worked, used_s, trimmed = False, time.process_time(), time.monotonic()

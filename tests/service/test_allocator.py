@@ -11,6 +11,7 @@ from bench.procfs import resident_bytes
 from service import allocator
 
 allocator.LOOK_S = 0.1
+allocator.LATEST_S = {latest_s}
 if {giving}:
     allocator.give_memory_back()
 blocks = [bytearray(3000) for _ in range(40_000)]
@@ -19,16 +20,28 @@ kept = blocks[::50]
 del blocks
 deadline = time.monotonic() + {patience_s}
 while resident_bytes(os.getpid()) > full - 60_000_000 and time.monotonic() < deadline:
-    time.sleep(0.1)
+    until = time.monotonic() + 0.1
+    while {busy} and time.monotonic() < until:
+        pass
+    time.sleep(max(0, until - time.monotonic()))
 print((full - resident_bytes(os.getpid())) // 1_000_000)
 """
 
 
+def given_back_mb(giving: bool, patience_s: float, latest_s: float = 60, busy: bool = False) -> int:
+    program = PROGRAM.format(giving=giving, patience_s=patience_s, latest_s=latest_s, busy=busy)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    return int(told.stdout)
+
+
 @pytest.mark.parametrize(("giving", "patience_s"), [(True, 30), (False, 2)], ids=["with it", "without it"])
 def test_holes_between_blocks_are_given_back_in_a_quiet_moment(giving: bool, patience_s: int) -> None:
-    program = PROGRAM.format(giving=giving, patience_s=patience_s)
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert (int(told.stdout) >= 60) == giving
+    assert (given_back_mb(giving, patience_s) >= 60) == giving
+
+
+@pytest.mark.parametrize(("latest_s", "patience_s"), [(0.5, 30), (60, 2)], ids=["in time", "not yet"])
+def test_who_is_always_busy_gives_back_all_the_same_after_a_while(latest_s: float, patience_s: float) -> None:
+    assert (given_back_mb(True, patience_s, latest_s, busy=True) >= 60) == (latest_s < patience_s)
 
 
 COUNTING = """
