@@ -25,8 +25,7 @@ FULL = "The server has more searches than it can answer; try again in a moment."
 USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 """What the system says when the machine is out of files, disk or memory, which passes."""
 
-NO_THREAD = "can't start new thread"
-"""What Python says when the machine has no thread left, as a RuntimeError without a number."""
+NO_THREAD = "can't start new thread"  # what Python says then, as a RuntimeError without a number
 
 log = logging.getLogger("carsearch")
 
@@ -276,15 +275,7 @@ async def _on_disconnect(request: Request, _error: Exception) -> Response:
 
 
 async def _on_system_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, OSError)  # noqa: S101
-    if error.errno not in USED_UP:
-        raise error  # a bug
-    log.error("request %s cannot be worked on: %s", request_id_of(request), error)
-    return _answer(request, "overloaded", "The server has no room for this request now; try again later.")
-
-
-async def _on_runtime_error(request: Request, error: Exception) -> Response:
-    if str(error) != NO_THREAD:
+    if getattr(error, "errno", None) not in USED_UP and str(error) != NO_THREAD:
         raise error  # a bug
     log.error("request %s cannot be worked on: %s", request_id_of(request), error)
     return _answer(request, "overloaded", "The server has no room for this request now; try again later.")
@@ -306,5 +297,5 @@ def install(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(OSError, _on_system_error)
-    app.add_exception_handler(RuntimeError, _on_runtime_error)
+    app.add_exception_handler(RuntimeError, _on_system_error)
     app.add_exception_handler(Exception, _on_bug)

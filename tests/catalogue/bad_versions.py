@@ -168,6 +168,7 @@ def manifest(**changes: object) -> Change:
 
 
 def rows_of(directory: Path) -> Embeddings:
+    faiss.set_deserialization_vector_byte_limit(1 << 40)  # whatever was loaded before in this process has set it lower
     index = faiss.read_index(str(directory / INDEX_NAME))
     return index.reconstruct_n(0, index.ntotal)  # type: ignore[no-any-return]  # FAISS has no types
 

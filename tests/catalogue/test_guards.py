@@ -59,6 +59,10 @@ UNTOUCHED = (
 """What no guard has to do with passes all the same: a server that answers nothing would prove nothing."""
 
 
+RUN_S = 600
+pytestmark = pytest.mark.timeout(RUN_S + 60)
+
+
 def begun(guards: dict[str, str], report: Path) -> "subprocess.Popen[str]":
     """Runs the tests of some guards against servers that lack them."""
     # Module by module, each with one server; what a module's server holds at its end is told at its last test.
@@ -91,7 +95,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bo
     folder = tmp_path_factory.mktemp("without")
     reports = {run: folder / f"{number}.xml" for number, run in enumerate(RUNS)}
     processes = {run: begun(RUNS[run], report) for run, report in reports.items()}
-    told = {run: process.communicate(timeout=240)[0] for run, process in processes.items()}
+    told = {run: process.communicate(timeout=RUN_S)[0] for run, process in processes.items()}
     for run, process in processes.items():
         assert process.returncode == 1, told[run]  # some tests failed, and nothing worse
     return {run: passed(report) for run, report in reports.items()}
