@@ -205,9 +205,8 @@ def _kind_of(code: str, detail: str, again_s: int | None) -> _Kind:
         headers.append((b"retry-after", b"%d" % again_s))
     if code == Unauthorized.code:
         headers.append((b"www-authenticate", b"Bearer"))
-    whole = to_json(body).encode()
-    end = len(b'"}')  # the id comes last, and has no character that JSON would write differently
-    return _Kind(status, tuple(headers), whole[:-end], whole[-end:])
+    whole = to_json(body).encode()  # the id comes last, and has no character that JSON would write differently
+    return _Kind(status, tuple(headers), whole.removesuffix(b'"}'), b'"}')
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
