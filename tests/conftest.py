@@ -24,8 +24,9 @@ os.environ.pop("COLUMNS", None)  # Rich would keep it for good, whatever a test 
 CARS = Path(__file__).resolve().parent.parent.parent / "shared" / "cars"
 
 
-LONG = ("test_benchmark_commands.py", "test_readme.py", "test_guards.py", "test_small.py", "test_performance.py")
-"""The files that take longest. Of two processes neither shall be left with one of them at the end."""
+LONG = ("test_benchmark_commands.py", "test_readme.py", "test_small.py", "test_performance.py")
+"""Files that take long and all the cores. Of two processes neither shall be left with one of them at the end, and
+test_guards.py, which waits for what must not happen, shall not run beside them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
