@@ -46,7 +46,7 @@ GUARDS: dict[str, tuple[Any, str, Any]] = {
     "upload rate": (intake.Intake, "_deadline_s", lambda _self: 3600.0),
     "head deadline": (http_protocol.BoundedHttpProtocol, "_await_head", nothing),
     "write deadline": (http_protocol.BoundedHttpProtocol, "await_write", nothing),
-    "keys": (access.Access, "admit", lambda _self, scope, _headers: access.address_of(scope)),
+    "keys": (access.Access, "admit", lambda _self, scope: access.address_of(scope)),
     "shares": (shares.Shares, "room", lambda *_: True),
     "gone clients": (pool, "done_while_connected", until_done),
     "pixel limit": (preprocess, "MAX_PIXELS", 1 << 40),
