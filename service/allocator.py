@@ -48,10 +48,10 @@ def give_memory_back() -> None:
     except (AttributeError, OSError):
         return
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-    threading.Thread(target=_trim_when_quiet, args=(malloc_trim,), name="memory", daemon=True).start()
+    threading.Thread(target=_trim_now_and_then, args=(malloc_trim,), name="memory", daemon=True).start()
 
 
-def _trim_when_quiet(malloc_trim: Callable[[int], int]) -> None:
+def _trim_now_and_then(malloc_trim: Callable[[int], int]) -> None:
     """Returns the holes in the first quiet moment after work, or LATEST_S after the last time; then waits for work."""
     worked, used_s, trimmed = False, time.process_time(), time.monotonic()
     while True:
