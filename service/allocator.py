@@ -21,7 +21,7 @@ LARGE_BYTES = 4 << 20
 LOOK_S = 2.0
 LATEST_S = 60.0
 """A server that always has something to do gives back after so long. It takes 10 to 50 ms, in which others may wait for
-memory: seldom enough for nobody to notice."""
+memory: seldom enough for nobody to notice. A burst after a quiet time is spared it."""
 
 COLLECT_EVERY = 10_000
 """Objects that may be made before the garbage collector looks for cycles among them; 700 by default."""
@@ -52,13 +52,14 @@ def give_memory_back() -> None:
 
 
 def _trim_now_and_then(malloc_trim: Callable[[int], int]) -> None:
-    """Returns the holes in the first quiet moment after work, or LATEST_S after the last time; then waits for work."""
-    worked, used_s, trimmed = False, time.process_time(), time.monotonic()
+    """Returns the holes in the first quiet moment after work, or LATEST_S after work began; then waits for work."""
+    worked, used_s, began = False, time.process_time(), 0.0
     while True:
         time.sleep(LOOK_S)
         before_s, used_s = used_s, time.process_time()
         busy = used_s - before_s > QUIET * LOOK_S
-        worked = worked or busy
-        if worked and (not busy or time.monotonic() - trimmed > LATEST_S):
+        if busy and not worked:
+            worked, began = True, time.monotonic()
+        if worked and (not busy or time.monotonic() - began > LATEST_S):
             malloc_trim(0)  # without the interpreter's lock
-            worked, used_s, trimmed = False, time.process_time(), time.monotonic()
+            worked, used_s = False, time.process_time()
