@@ -22,7 +22,7 @@ ACCESS = "tests/service/test_access_http.py::test_"
 PATIENCE_S = 16
 """What is waited for in vain is not waited for long."""
 
-# Two runs at once: guards of one run do not get in the way of each other's tests.
+# Several runs at once: guards of one run do not get in the way of each other's tests, and most of the time is waiting.
 RUNS = {
     "pictures, requests, sets": {
         "orientation": f"{PICTURES}[016 orientation 6]",
@@ -36,14 +36,16 @@ RUNS = {
         "archive links": f"{SETS}140_a_link_in_a_zip_is_named_and_never_followed[a photo]",
         "archive names": f"{SETS}a_korean_class_is_one_class_however_it_is_spelled[143 CP949]",
     },
-    "formats, clients": {
+    "formats, slow clients": {
         "formats": f"{PICTURES}[013 GIF of 2 frames]",
         "fixed labels": f"{REQUESTS}073_any_number_of_unknown_addresses_makes_no_new_series",
-        "keys": f"{ACCESS}067_an_upload_without_a_key_is_refused_before_it_is_sent",
-        "shares": f"{ACCESS}085_a_client_that_asks_for_all_does_not_shut_out_another",
         "upload rate": f"{SLOW}063_an_upload_below_the_lowest_rate_is_cut_off_before_its_deadline",
         "head deadline": f"{SLOW}062_a_head_that_does_not_come_ends_the_connection[P]",
         "write deadline": f"{SLOW}064_who_does_not_read_is_broken_off",
+    },
+    "access, indexes": {
+        "keys": f"{ACCESS}067_an_upload_without_a_key_is_refused_before_it_is_sent",
+        "shares": f"{ACCESS}085_a_client_that_asks_for_all_does_not_shut_out_another",
         "gone clients": "tests/service/test_limits_http.py::test_065_a_search_whose_client_has_gone_is_never_begun",
         "room for an index": f"{INDEX}110_a_version_that_does_not_fit_into_memory_is_refused_before_it_is_read",
         "checksums": f"{BAD_INDEX}[095 a flipped bit]",
