@@ -55,17 +55,26 @@ class Plan:
 class Capacity:
     """What a closed loop gets of a server, and what one refusal costs, in seconds of a core.
 
-    The second is the whole CPU time of a server that refuses everything, when it is asked as often as the crowd asks.
+    The latter is the whole CPU time of a server that refuses everything, when it is asked as often as the crowd asks.
     """
 
-    closed: load.Load
+    rate_per_s: float
+    generator_cores: float
     refusal_s: float
 
     def share_left(self, over: load.Load) -> float:
         """Of the CPU time that the closed loop's searches had, what generator and refusals of an overload leave."""
         cores = len(os.sched_getaffinity(0))
         taken = (over.cpu_s + over.refused * self.refusal_s) / over.seconds
-        return (cores - taken) / (cores - self.closed.cpu_s / self.closed.seconds)
+        return (cores - taken) / (cores - self.generator_cores)
+
+    def and_again(self, later: "Capacity") -> "Capacity":
+        """The mean of before and after a crowd: others use the machine too, now more and now less."""
+        return Capacity(
+            (self.rate_per_s + later.rate_per_s) / 2,
+            (self.generator_cores + later.generator_cores) / 2,
+            (self.refusal_s + later.refusal_s) / 2,
+        )
 
 
 def ask(
@@ -90,14 +99,14 @@ def capacity_of(server: Server, full: Server, photos: Sequence[str], seconds: fl
     closed = ask(server, photos, CLIENTS, seconds)
     rate_per_s = TIMES * closed.rate_per_s
     refused = ask(full, photos, connections_of(full, photos, rate_per_s), seconds / 2, rate_per_s)
-    return Capacity(closed, refused.server_cpu_s / max(1, refused.refused))
+    return Capacity(closed.rate_per_s, closed.cpu_s / closed.seconds, refused.server_cpu_s / max(1, refused.refused))
 
 
 def crowd(server: Server, photos: Sequence[str], capacity: Capacity, seconds: float, say: Say) -> load.Load:
     """TIMES as many searches as a server can answer."""
-    rate_per_s = TIMES * capacity.closed.rate_per_s
+    rate_per_s = TIMES * capacity.rate_per_s
     connections = connections_of(server, photos, rate_per_s)
-    say(f"{CLIENTS} clients get {capacity.closed.rate_per_s:.0f}/s; {rate_per_s:.0f}/s over {connections} connections")
+    say(f"{CLIENTS} clients get {capacity.rate_per_s:.0f}/s; {rate_per_s:.0f}/s over {connections} connections")
     return ask(server, photos, connections, seconds, rate_per_s)
 
 
@@ -105,7 +114,7 @@ def crowd_figures(what: str, capacity: Capacity, over: load.Load, bars: Bars) ->
     """What is promised of any crowd; `what` says of which."""
     share = capacity.share_left(over)
     how = (
-        f"{over.rate_per_s:.0f} of {capacity.closed.rate_per_s:.0f} searches/s; the generator took "
+        f"{over.rate_per_s:.0f} of {capacity.rate_per_s:.0f} searches/s; the generator took "
         f"{over.cpu_s / over.seconds:.2f} cores and {over.refused / over.seconds:.0f} refusals/s "
         f"{1000 * capacity.refusal_s:.3f} ms each, so {share:.2f} was left; the server took "
         f"{over.server_cpu_s / over.seconds:.2f} cores"
@@ -113,7 +122,7 @@ def crowd_figures(what: str, capacity: Capacity, over: load.Load, bars: Bars) ->
     whole = over.answered + over.errors
     return [
         at_least(f"goodput{what} of capacity x CPU left",
-                 over.rate_per_s / max(1e-9, capacity.closed.rate_per_s * share), bars.of_share, "", how),
+                 over.rate_per_s / max(1e-9, capacity.rate_per_s * share), bars.of_share, "", how),
         at_most(f"p99 of the 429s{what}", load.percentile(over.refused_ms, 99), bars.refused_p99_ms, "ms",
                 f"p50 {load.percentile(over.refused_ms, 50):.0f} ms, p99 of the 200s {over.percentile_ms(99):.0f} ms"),
         none_of(f"requests{what} with another answer than 200 and 429, or none",

@@ -91,8 +91,9 @@ def _overload(server: Server, full: Server, photos: Sequence[str], plan: Plan, s
     with asking([*probes, *modest]):
         over = crowd(server, photos, capacity, plan.overload_s, say)
     recovered_s = _recovered_s(lone, 2 * before_ms)
+    capacity = capacity.and_again(capacity_of(server, full, photos, plan.capacity_s))
     asked, failed = sum(len(one.statuses) for one in modest), sum(one.failures for one in modest)
-    of_capacity = over.rate_per_s / capacity.closed.rate_per_s
+    of_capacity = over.rate_per_s / capacity.rate_per_s
     return [
         at_least("goodput of capacity", of_capacity, plan.of_capacity, "", f"{TIMES} times it for {over.seconds:g} s"),
         *crowd_figures("", capacity, over, plan.bars),
@@ -195,9 +196,10 @@ def _large(server: Server, full: Server, photos: Sequence[str], plan: Plan, say:
     sees_peak = reset_peak(pid)
     with asking([probe]):
         over = crowd(server, photos, capacity, plan.large_s, say)
+    peak = peak_bytes(pid) if sees_peak else resident_bytes(pid)
+    capacity = capacity.and_again(capacity_of(server, full, photos, plan.large_s))
     settings = load_settings()
     bound = settings.max_uploads_bytes + settings.search_threads * DECODED_BYTES
-    peak = peak_bytes(pid) if sees_peak else resident_bytes(pid)
     how = "resident; uploads may take CARSEARCH_MAX_UPLOADS_BYTES, and each thread its photo"
     return [
         *crowd_figures(" of photos of 5 MB", capacity, over, plan.large_bars),
