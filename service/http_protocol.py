@@ -8,7 +8,10 @@ uvicorn also waits for the head of a request, and for a client to read its answe
 """
 
 import asyncio
+import os
 import select
+import socket
+from contextlib import suppress
 from typing import Any, ClassVar, cast
 
 from starlette.responses import Response
@@ -141,6 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._has_come():
             self.timeout_keep_alive_task = self.loop.call_later(LOOK_S, self.timeout_keep_alive_handler)
         else:
+            self._hang_up()
             super().timeout_keep_alive_handler()
 
     def _head_is_late(self) -> None:
@@ -154,6 +158,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._head_bytes == 0 and self._has_come():
             self._head_is_late()
         else:
+            self._hang_up()
             self.transport.close()
 
     def _has_come(self) -> bool:
@@ -161,6 +166,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         looking = select.poll()
         looking.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(looking.poll(0))
+
+    def _hang_up(self) -> None:
+        """Lets the client know at once: a transport closes in a later turn, and what is sent until then is lost."""
+        if self.transport.get_write_buffer_size():
+            return
+        with suppress(OSError), socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as same:
+            same.shutdown(socket.SHUT_WR)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""

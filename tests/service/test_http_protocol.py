@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 
 from service.http_protocol import BoundedHttpProtocol
 
@@ -119,3 +120,31 @@ def test_a_connection_is_not_closed_over_a_request_that_has_just_come(
 ) -> None:
     assert not asyncio.run(silent(wait, b"GET / HTTP/1.1\r\n"))
     assert asyncio.run(silent(wait, b""))
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "wait",
+    [BoundedHttpProtocol.timeout_keep_alive_handler, BoundedHttpProtocol._head_is_too_late],
+    ids=["between requests", "before the first"],
+)
+def test_a_client_knows_at_once_that_its_silent_connection_is_closed(
+    wait: Callable[[BoundedHttpProtocol], None], kind: str
+) -> None:
+    async def told() -> bytes:
+        config = uvicorn.Config(app, http=BoundedHttpProtocol, log_config=None)
+        config.load()
+        client, server = socket.socketpair()
+        client.setblocking(False)
+        with client:
+            protocol = BoundedHttpProtocol(config, uvicorn.server.ServerState(), {})
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, server)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+            wait(protocol)
+            end = client.recv(1)  # in the same turn of the loop
+            await asyncio.sleep(0.01)
+        return end
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "uvloop" else None) as runner:
+        assert runner.run(told()) == b""
