@@ -12,7 +12,7 @@ from bench.procfs import process_cpu_s
 DRAIN_S = 15.0
 CONNECT_S = 5.0
 CHUNK_BYTES = 1 << 16
-END_OF_HEAD = b"\r\n\r\n"
+END_OF_HEAD, ENDS = b"\r\n\r\n", b"\r\nconnection: close"
 REFUSED = 429
 FINE_PER_S = 1000
 """Below this rate an open loop's requests are far enough apart for their start to be timed to the microsecond."""
@@ -38,16 +38,17 @@ class Counted:
 class Connection:
     """A kept connection, and the request that is on its way over it: `started` is when it should have started.
 
-    A request may be `answered` before it has been sent: who refuses an upload need not wait for its end.
+    A request may be `answered` before it has been sent: who refuses an upload need not wait for its end. An answer may
+    say that it `ends` the connection: nobody wants what is unsent.
     """
 
-    __slots__ = ("_port", "_received", "answered", "socket", "started", "unsent")
+    __slots__ = ("_port", "_received", "answered", "ends", "socket", "started", "unsent")
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._received = bytearray()
         self.started = 0.0
-        self.answered = False
+        self.answered = self.ends = False
         self.unsent = memoryview(b"")
         self.socket = self._connect()
 
@@ -61,6 +62,7 @@ class Connection:
         """A new connection in place of one that ended; raises OSError when the server is gone."""
         self.socket.close()
         self._received.clear()
+        self.ends = False
         self.unsent = memoryview(b"")
         self.socket = self._connect()
 
@@ -84,6 +86,7 @@ class Connection:
         self._received += chunk
         status = whole_answer(self._received)
         if status is not None:
+            self.ends = ENDS in self._received.partition(END_OF_HEAD)[0].lower()
             self._received.clear()
         return status
 
@@ -223,7 +226,9 @@ class Generator:
                 self._counted.latencies_ms.append(took_ms)
             elif status == REFUSED:
                 self._counted.refused_ms.append(took_ms)
-        if not connection.unsent:  # else what follows would be taken for the rest of this one
+        if connection.ends:
+            self._replace(connection)
+        elif not connection.unsent:  # else what follows would be taken for the rest of this one
             self._release(connection)
 
     def _lose(self, connection: Connection) -> None:
@@ -232,6 +237,9 @@ class Generator:
         waiting = connection in self._busy and not connection.answered
         if waiting and self._counts(connection.started, time.perf_counter()):
             self._counted.lost += 1
+        self._replace(connection)
+
+    def _replace(self, connection: Connection) -> None:
         self._selector.unregister(connection.socket)
         connection.reconnect()
         self._selector.register(connection.socket, selectors.EVENT_READ, connection)

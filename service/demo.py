@@ -32,7 +32,7 @@ from service.console import complain, progress_bar, say
 from service.demo_check import DemoFailed, check
 from service.demo_gallery import DemoGallery
 from service.logs import start_log
-from service.server import listen, make_server
+from service.server import listen, make_server, several
 from service.settings import load_settings
 
 MODEL = "resnet18"
@@ -213,7 +213,7 @@ def _running(server: uvicorn.Server, listener: socket.socket) -> Iterator[thread
 
     def serve() -> None:
         try:
-            server.run(sockets=[listener])
+            server.run(sockets=several(listener))
         finally:
             ended.set()
 

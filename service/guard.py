@@ -15,7 +15,7 @@ from model.errors import CarsearchError
 from service.access import Access
 from service.answer import POLLED, Answer
 from service.drain import Drain
-from service.intake import Intake, body_limit, too_large
+from service.intake import RECEIVING, Intake, body_limit, too_large
 from service.logs import request_id
 from service.metrics import WORK_ROUTES, Metrics
 from service.problems import FULL, Draining, Overloaded, PayloadTooLarge, problem_response
@@ -23,9 +23,12 @@ from service.settings import Settings
 from service.shares import Shares
 from service.tracing import Tracing
 
-REST_S = 0.02
-"""How long the event loop lets requests come after it had no room for one: those refused together cost less, and
-whoever works is interrupted fifty times a second instead of thousands of times."""
+ROUND_S = 0.04
+"""How often the event loop looks for requests while it has no room for some: those refused together cost less, and
+whoever works is interrupted 25 times a second instead of thousands of times."""
+
+THROWN_AWAY_BYTES = 1 << 20
+"""Up to here a body that nobody wants costs less than the new connection that its client would need."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -45,7 +48,7 @@ class Guard:
         self.searches = searches
         self.uploads = Shares(settings.max_uploads_bytes)
         self.access = Access(settings)
-        self._rests = False
+        self._rests, self._round_ends = False, 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,16 +92,21 @@ class Guard:
         archive = scope["archive"] = kind.startswith(b"multipart/")
         length = headers.get(b"content-length", b"")
         declared = scope["declared_bytes"] = int(length) if length.isdigit() else 0
-        # A body that nobody reads is thrown away by uvicorn, up to this; beyond, the connection ends with the answer.
+        # A short body that nobody reads is thrown away by uvicorn; with a longer one the connection ends.
         # One that is announced by "Expect" may never come, and the next request would be taken for it.
         unbounded = b"transfer-encoding" in headers or b"expect" in headers
-        scope["closes_unread"] = unbounded or declared > self.settings.max_body_bytes
+        scope["closes_unread"] = unbounded or declared > THROWN_AWAY_BYTES
         try:
             client = scope["asker"] = self.access.admit(scope)
             if scope["path"] == "/search" and not self.searches.room(client):
                 raise Overloaded(FULL)
             if declared > (limit := body_limit(self.settings, archive=archive)):
                 raise PayloadTooLarge(too_large(limit))
+            if scope["path"] == "/search":
+                if not self.uploads.room(client, declared):
+                    raise Overloaded(RECEIVING)
+                self.uploads.take(client, declared)
+                scope["held_bytes"] = declared
         except CarsearchError as problem:
             scope["problem_code"] = problem.code
             scope["refused_route"] = scope["path"] if scope["path"] in WORK_ROUTES else "none"
@@ -106,14 +114,16 @@ class Guard:
         return None
 
     def _rest(self) -> None:
-        """Lets the loop rest at the end of this turn, once for all that are refused in it."""
+        """Lets the loop rest after this turn until the round ends, once for all that are refused in it."""
         if not self._rests:
             self._rests = True
-            asyncio.get_running_loop().call_soon(self._sleep)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._sleep)  # after the turn that reads what newcomers ask
 
     def _sleep(self) -> None:
         self._rests = False
-        time.sleep(REST_S)
+        time.sleep(max(0.0, self._round_ends - time.monotonic()))
+        self._round_ends = time.monotonic() + ROUND_S
 
     def _promise(self, scope: Scope) -> None:
         """Keeps a place free for a search until it takes it, which it does in the next turn.
@@ -129,7 +139,8 @@ class Guard:
         if refused is not None:
             await refused(scope, receive, answer.send)
             return
-        intake = Intake(scope, receive, self.settings, scope["asker"], self.uploads, archive=scope["archive"])
+        held = scope.get("held_bytes", 0)
+        intake = Intake(scope, receive, self.settings, self.uploads, held, archive=scope["archive"])
         try:
             await self.app(scope, intake.receive, answer.send)
         except asyncio.CancelledError:  # uvicorn's, when a server that is to stop has waited for long enough

@@ -11,6 +11,7 @@ import asyncio
 import os
 import select
 import socket
+import time
 from contextlib import suppress
 from typing import Any, ClassVar, cast
 
@@ -31,16 +32,40 @@ MAX_PIPELINED = 64
 """Requests of one connection that may wait for the answers before theirs. uvicorn stops reading when one waits, but has
 taken whatever came by then, and reads on after each answer: who asks and asks would fill the memory."""
 
+PAUSE_S = 0.5
+"""So long nothing is read after an answer that ends the connection: a client that reads while it sends, as proxies,
+browsers and curl do, stops sending and hangs up."""
+
 LINGER_S = 2.0
-LINGER_BYTES = 256 << 10
-"""How long, and how much of a body that nobody wants, is still read after an answer that ends the connection: closed
-with unread data in it, a connection is reset, and the client may lose the answer that says why."""
+LINGER_BYTES = 10 << 20
+"""How long then, and how much of a body that nobody wants, is read: closed with unread data in it, a connection is
+reset, and a client that sent all the time may lose the answer that says why."""
+
+THROWN_AWAY_BYTES, THROWN_AWAY_BYTES_PER_S = 16 << 20, 32 << 20
+"""What all of these together may take of the loop's time, at once and for long."""
 
 
 def bounded_protocol(settings: Settings) -> type["BoundedHttpProtocol"]:
     """The protocol with the deadlines of the settings; uvicorn makes one instance a connection."""
-    deadlines = {"head_deadline_s": settings.head_deadline_s, "write_deadline_s": settings.write_deadline_s}
-    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), deadlines)
+    own = {"head_deadline_s": settings.head_deadline_s, "write_deadline_s": settings.write_deadline_s, "waste": Waste()}
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), own)
+
+
+class Waste:
+    """What may be read to be thrown away, in all: a token bucket."""
+
+    def __init__(self) -> None:
+        self._left, self._filled = float(THROWN_AWAY_BYTES), time.monotonic()
+
+    def takes(self, amount: int) -> bool:
+        """Whether there was something left for that, which is used up then."""
+        now = time.monotonic()
+        self._left = min(THROWN_AWAY_BYTES, self._left + (now - self._filled) * THROWN_AWAY_BYTES_PER_S)
+        self._filled = now
+        if self._left <= 0:
+            return False
+        self._left -= amount
+        return True
 
 
 class TooManyPipelined(Exception):
@@ -52,6 +77,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     head_deadline_s: ClassVar[float] = 10
     write_deadline_s: ClassVar[float] = 30
+    waste: ClassVar[Waste] = Waste()
     _in_head = True
     _head_bytes = 0
     _completed = 0
@@ -75,7 +101,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._linger_timer is not None:
             self._lingered_bytes += len(data)
-            if self._lingered_bytes > LINGER_BYTES:
+            if self._lingered_bytes > LINGER_BYTES or not self.waste.takes(len(data)):
                 self.transport.close()
             return
         completed, self._chunk_bytes = self._completed, len(data)
@@ -191,11 +217,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._write_timer = self.loop.call_later(self.write_deadline_s, self.transport.abort)
 
     def linger(self) -> bool:
-        """Whether to go on reading for a while before the connection is closed."""
+        """Whether to wait for a while, and then to read, before the connection is closed."""
         if self._in_head or self._linger_timer is not None:
             return False
-        self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
+        self.transport.pause_reading()
+        self._linger_timer = self.loop.call_later(PAUSE_S, self._read_on)
         return True
+
+    def _read_on(self) -> None:
+        self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
+        self.transport.resume_reading()
 
 
 class _Gathering:
@@ -229,7 +260,6 @@ class _Gathering:
         if self._protocol.linger():
             self._lingers = True
             self._transport.write_eof()
-            self._protocol.flow.resume_reading()
             return
         self._transport.close()
         if self._transport.get_write_buffer_size():

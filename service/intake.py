@@ -1,4 +1,8 @@
-"""A body while it is received: counted, timed, and paid for from the memory that all uploads share."""
+"""A body while it is received: counted, timed, and paid for from the memory that all uploads share.
+
+A search whose length is announced has the memory for it from the start: taken as it comes, memory would run out in the
+middle of many, all received to be thrown away. An announcement alone keeps it for no longer than a second.
+"""
 
 import asyncio
 import time
@@ -9,22 +13,31 @@ from service.problems import Overloaded, PayloadTooLarge, UploadTimeout
 from service.settings import Settings
 from service.shares import Shares
 
+RECEIVING = "The server is receiving as much as it can hold; try again in a moment."
+
+HELD_S = 1.0
+"""How long memory is kept for what was announced and has not come."""
+
 GRACE_S = 5
 """After so long an upload must have kept up with the lowest rate: connections begin slowly."""
 
 
 class Intake:
-    """The receiving side of one request; nothing is buffered here, and `close` gives back what was taken."""
+    """The receiving side of one request; nothing is buffered here, and `close` gives back what was taken.
+
+    So many bytes of `uploads` as are `held` have been taken for it already.
+    """
 
     def __init__(
-        self, scope: Scope, receive: Receive, settings: Settings, client: str, uploads: Shares, *, archive: bool
+        self, scope: Scope, receive: Receive, settings: Settings, uploads: Shares, held: int, *, archive: bool
     ) -> None:
         self._scope, self._receive, self._settings = scope, receive, settings
-        self._client, self._uploads, self._archive = client, uploads, archive
+        self._client, self._uploads, self._archive = scope["asker"], uploads, archive
         self._limit = body_limit(settings, archive=archive)
         self._started = time.monotonic()
-        self._received = self._taken = 0
+        self._received, self._taken = 0, held
         self._complete = False
+        self._held = asyncio.get_running_loop().call_later(HELD_S, self._let_go) if held else None
 
     async def receive(self) -> Message:
         """The next part of the body; raises UploadTimeout, PayloadTooLarge, or Overloaded when memory is used up."""
@@ -41,13 +54,24 @@ class Intake:
         if self._received > self._limit:
             raise PayloadTooLarge(too_large(self._limit))
         if not self._archive:  # archives go to disk, one at a time
-            if part and not self._uploads.room(self._client, part):
-                raise Overloaded("The server is receiving as much as it can hold; try again in a moment.")
-            self._uploads.take(self._client, part)
-            self._taken += part
+            self._pay(self._received - self._taken)
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
         self._scope["received_all"] = self._complete
         return message
+
+    def _pay(self, more: int) -> None:
+        if more <= 0:
+            return
+        if not self._uploads.room(self._client, more):
+            raise Overloaded(RECEIVING)
+        self._uploads.take(self._client, more)
+        self._taken += more
+
+    def _let_go(self) -> None:
+        """Gives back what was taken for more than has come."""
+        surplus = max(0, self._taken - self._received)
+        self._uploads.give_back(self._client, surplus)
+        self._taken -= surplus
 
     def _deadline_s(self) -> float:
         """How long the upload may have taken after what has come: archives may go on while they keep up the rate."""
@@ -57,6 +81,8 @@ class Intake:
         return min(self._settings.body_deadline_s, GRACE_S + keeping_up_s)
 
     def close(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
         self._uploads.give_back(self._client, self._taken)
 
 

@@ -17,6 +17,10 @@ from service.settings import Settings
 
 GRACE_S = 30
 BACKLOG = 2048
+ACCEPTED_AT_ONCE = 16
+"""libuv accepts one connection of a socket in each turn of its loop (its pull request 3696). Turns are long where much
+is refused, and every newcomer, a health check too, would wait for those before it: so one socket listens many times."""
+
 log = logging.getLogger("carsearch")
 
 
@@ -30,7 +34,12 @@ def run(settings: Settings, host: str, port: int) -> None:
         server = make_server(settings)
         collect_seldom()
         log.info("listening on %s port %d", *listener.getsockname()[:2])
-        server.run(sockets=[listener])
+        server.run(sockets=several(listener))
+
+
+def several(listener: socket.socket) -> list[socket.socket]:
+    """A listening socket, and as many more for the same connections as are accepted at once."""
+    return [listener, *(listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
 
 
 def make_server(settings: Settings) -> uvicorn.Server:

@@ -236,3 +236,17 @@ def test_replicas_that_all_failed_are_asked_all_the_same(tmp_path: Path, real_in
 def test_photos_of_classes_in_any_script_keep_their_address(proxy: Nginx) -> None:
     found = httpx.post(f"{proxy.url}/search", params={"class": KOREAN}, files=PHOTO).json()
     assert {hit["class"] for hit in found["results"]} == {KOREAN}
+
+
+def test_a_refusal_that_comes_while_a_large_photo_is_sent_is_passed_on(
+    tmp_path: Path, real_index: IndexDirectory
+) -> None:
+    refusing = "tests.endurance.full_server"
+    with (
+        running_server(real_index.root, tmp_path / "log", True, refusing) as server,
+        running_nginx(tmp_path / "nginx", [port_of(server.url)]) as nginx,
+    ):
+        answers = [httpx.post(f"{nginx.url}/search", files={"file": bytes(9_000_000)}, timeout=30) for _ in range(5)]
+    for answer in answers:
+        assert_problem(answer, 429, "overloaded")
+    assert [line["upstream_status"] for line in nginx.log if line["route"] == "/search"] == ["429"] * 5

@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench import load
 from tests.endurance.outcome import Figure, at_least, at_most, none_of
@@ -17,10 +16,6 @@ CLIENTS = 32
 WARM_UP_S = 2.0
 REFUSAL_S = 0.1
 """How long a refusal may take; an open loop has as many connections as it needs when each takes so long."""
-
-UPLOAD_BYTES_PER_S = 8e6
-"""How fast the rest of a photo is at least received that was refused at its beginning: until then its connection is
-not free for another one."""
 
 PROBE_S, PROBE_PATIENCE_S = 0.1, 1.0
 Say = Callable[[str], None]
@@ -87,25 +82,24 @@ def ask(
     )
 
 
-def connections_of(server: Server, photos: Sequence[str], rate_per_s: float) -> int:
+def connections_of(server: Server, rate_per_s: float) -> int:
     """What an open loop needs when every place is taken and every refusal takes as long as it may."""
     places = int(metric(server, "carsearch_queue_limit")) + len(os.sched_getaffinity(0))
-    upload_s = max(Path(photo).stat().st_size for photo in photos) / UPLOAD_BYTES_PER_S
-    return places + math.ceil(rate_per_s * (REFUSAL_S + upload_s))
+    return places + math.ceil(rate_per_s * REFUSAL_S)
 
 
 def capacity_of(server: Server, full: Server, photos: Sequence[str], seconds: float) -> Capacity:
     """Measures both, one after the other; `full` refuses everything."""
     closed = ask(server, photos, CLIENTS, seconds)
     rate_per_s = TIMES * closed.rate_per_s
-    refused = ask(full, photos, connections_of(full, photos, rate_per_s), seconds / 2, rate_per_s)
+    refused = ask(full, photos, connections_of(full, rate_per_s), seconds / 2, rate_per_s)
     return Capacity(closed.rate_per_s, closed.cpu_s / closed.seconds, refused.server_cpu_s / max(1, refused.refused))
 
 
 def crowd(server: Server, photos: Sequence[str], capacity: Capacity, seconds: float, say: Say) -> load.Load:
     """TIMES as many searches as a server can answer."""
     rate_per_s = TIMES * capacity.rate_per_s
-    connections = connections_of(server, photos, rate_per_s)
+    connections = connections_of(server, rate_per_s)
     say(f"{CLIENTS} clients get {capacity.rate_per_s:.0f}/s; {rate_per_s:.0f}/s over {connections} connections")
     return ask(server, photos, connections, seconds, rate_per_s)
 
