@@ -12,9 +12,9 @@ Answer = Callable[[int], bytes | None]
 """Told the number of the request, from 0; gives the bytes to send, or None to hang up."""
 
 
-def answer(status: int = 200, body: bytes = b"{}") -> bytes:
-    """A whole answer."""
-    return f"HTTP/1.1 {status} Any\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+def answer(status: int = 200, body: bytes = b"{}", more: str = "") -> bytes:
+    """A whole answer; `more` headers end with their line ends."""
+    return f"HTTP/1.1 {status} Any\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _head(stream: BinaryIO) -> bytes:
@@ -30,7 +30,7 @@ def _head(stream: BinaryIO) -> bytes:
 class TinyServer:
     """Answers requests on kept connections; all connections share one turn, as one busy worker would.
 
-    `early` answers come before the body has been read.
+    `early` answers come before the body has been read; `rests` says how much of each came then.
     """
 
     def __init__(self, reply: Answer, early: bool = False) -> None:
@@ -39,6 +39,7 @@ class TinyServer:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = int(self._listener.getsockname()[1])
         self.requests: list[bytes] = []
+        self.rests: list[int] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
@@ -67,7 +68,7 @@ class TinyServer:
                 connection.sendall(reply)
                 if self._early:
                     time.sleep(EARLY_S)
-                    stream.read(length)
+                    self.rests.append(len(stream.read(length)))
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

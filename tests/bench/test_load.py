@@ -74,15 +74,20 @@ def test_photos_are_uploaded_in_turn_and_whole(tmp_path: Path) -> None:
     assert requests_of("/search", photos)[0] == bodies[0]
 
 
-def test_an_upload_that_is_refused_before_its_end_is_sent_to_its_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("more", "to_its_end"), [("", True), ("Connection: close\r\n", False)])
+def test_an_upload_refused_before_its_end_is_sent_on_unless_the_answer_ends_the_connection(
+    tmp_path: Path, more: str, to_its_end: bool
+) -> None:
     (tmp_path / "large.jpg").write_bytes(bytes(20_000_000))  # more than lies between two sockets
     photos = (str(tmp_path / "large.jpg"),)
-    with tiny_server(lambda _number: answer(429), early=True) as server:
+    with tiny_server(lambda _number: answer(429, more=more), early=True) as server:
         load = carry_out(Order(server.port, clients=2, seconds=0.5, photos=photos, warm_up_s=0))
         heads = server.requests
     assert load.refused > 2
     assert (load.errors, load.lost) == (load.refused, 0)
     assert {head.partition(b"\r\n")[0] for head in heads} == {b"POST /search HTTP/1.1"}
+    whole = [rest for rest in server.rests if rest >= 20_000_000]
+    assert (len(whole) > 2) if to_its_end else not whole
 
 
 def test_other_statuses_and_connections_that_end_are_errors_and_the_rest_goes_on() -> None:

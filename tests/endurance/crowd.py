@@ -40,7 +40,6 @@ class Plan:
     evaluation_s: float
     burst: int
     bars: Bars
-    large_bars: Bars
     of_capacity: float
     recovered_s: float
     evaluation_times: float

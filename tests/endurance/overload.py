@@ -53,8 +53,8 @@ DECODED_BYTES = 100 << 20
 EVALUATED = 'carsearch_batch_photos_sum{work="evaluate"}'
 
 PLANS: dict[Extent, Plan] = {
-    "large": Plan(11_046, 20, 60, 20, 30, 1000, Bars(0.9, 1000 * REFUSAL_S), Bars(0.75, 3000), 0.75, 5, 1.5),
-    "small": Plan(1_000, 0.7, 2.5, 0, 1, 200, Bars(0.01, 10_000), Bars(0.01, 10_000), 0.01, 30, 100),
+    "large": Plan(11_046, 20, 60, 60, 30, 1000, Bars(0.9, 1000 * REFUSAL_S), 0.75, 5, 1.5),
+    "small": Plan(1_000, 0.7, 2.5, 0, 1, 200, Bars(0.01, 10_000), 0.01, 30, 100),
 }
 
 
@@ -186,10 +186,10 @@ def _large_photos(folder: Path) -> list[str]:
 def _large(server: Server, full: Server, photos: Sequence[str], plan: Plan, say: Say) -> list[Figure]:
     """Case 083: photos that take long to decode and much memory while they wait.
 
-    Ten times what can be answered of these is a gigabyte a second, nearly all of it to be thrown away.
+    Ten times what can be answered of these would be a gigabyte a second, nearly all of it for nothing.
     """
     say(f"photos of {Path(photos[0]).stat().st_size / 1e6:.1f} MB")
-    capacity = capacity_of(server, full, photos, plan.large_s)
+    capacity = capacity_of(server, full, photos, plan.capacity_s)
     pid = server.process.pid
     rest = resident_bytes(pid)
     probe = Regular(server.port, "/livez", PROBE_S, PROBE_PATIENCE_S)
@@ -197,12 +197,12 @@ def _large(server: Server, full: Server, photos: Sequence[str], plan: Plan, say:
     with asking([probe]):
         over = crowd(server, photos, capacity, plan.large_s, say)
     peak = peak_bytes(pid) if sees_peak else resident_bytes(pid)
-    capacity = capacity.and_again(capacity_of(server, full, photos, plan.large_s))
+    capacity = capacity.and_again(capacity_of(server, full, photos, plan.capacity_s))
     settings = load_settings()
     bound = settings.max_uploads_bytes + settings.search_threads * DECODED_BYTES
     how = "resident; uploads may take CARSEARCH_MAX_UPLOADS_BYTES, and each thread its photo"
     return [
-        *crowd_figures(" of photos of 5 MB", capacity, over, plan.large_bars),
+        *crowd_figures(" of photos of 5 MB", capacity, over, plan.bars),
         probe_figure(probe),
         at_most("memory above rest", (peak - rest) / 1e6, bound / 1e6, "MB", how),
     ]

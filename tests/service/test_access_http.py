@@ -132,7 +132,7 @@ def test_uploads_together_take_no_more_memory_than_they_may(tmp_path: Path, real
         try:
             for connection in halves:
                 connection.sendall(head(f"Content-Length: {len(whole)}") + whole[:120_000])
-            # Whoever comes when two have their halves is refused while its body is still on its way.
+            # Whoever comes while the first has the memory for its whole is refused before its body has come.
             eventually(lambda: _refused(server) >= 1, "one is refused")
         finally:
             for connection in halves:

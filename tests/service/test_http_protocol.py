@@ -9,7 +9,8 @@ import pytest
 import uvicorn
 import uvloop
 
-from service.http_protocol import BoundedHttpProtocol
+import service.http_protocol as wire
+from service.http_protocol import BoundedHttpProtocol, Waste
 
 
 class Recorder(asyncio.Transport):
@@ -19,6 +20,7 @@ class Recorder(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2), "socket": connection})
         self.writes: list[bytes] = []
         self.closed = False
+        self.reads: list[bool] = []
 
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
@@ -36,10 +38,13 @@ class Recorder(asyncio.Transport):
         """Not used."""
 
     def resume_reading(self) -> None:
-        """Not used."""
+        self.reads.append(True)
 
     def pause_reading(self) -> None:
-        """Not used."""
+        self.reads.append(False)
+
+    def write_eof(self) -> None:
+        """Nothing follows; what comes is still read."""
 
 
 async def app(_scope: Any, receive: Any, send: Any) -> None:
@@ -148,3 +153,50 @@ def test_a_client_knows_at_once_that_its_silent_connection_is_closed(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "uvloop" else None) as runner:
         assert runner.run(told()) == b""
+
+
+UPLOAD = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5000000\r\n\r\n"
+
+
+async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 429, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def lingering(amount: int, waste: Waste) -> tuple[list[bool], bool]:
+    """When a connection ends with its answer: whether it is read from, then and later; whether so much more ends it."""
+    config = uvicorn.Config(refuse, http=BoundedHttpProtocol, log_config=None)
+    config.load()
+    recorder = Recorder()
+    protocol = type("Own", (BoundedHttpProtocol,), {"waste": waste})(config, uvicorn.server.ServerState(), {})
+    protocol.connection_made(recorder)
+    protocol.data_received(UPLOAD)
+    await asyncio.sleep(0.01)
+    assert b"".join(recorder.writes).startswith(b"HTTP/1.1 429")
+    assert not recorder.closed
+    protocol.data_received(bytes(amount))
+    closed = recorder.closed
+    protocol.connection_lost(None)
+    return recorder.reads, closed
+
+
+def test_after_an_answer_that_ends_the_connection_the_rest_is_awaited_and_then_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "PAUSE_S", 0.0)
+    assert asyncio.run(lingering(5_000_000, Waste())) == ([False, True], False)
+    assert asyncio.run(lingering(wire.LINGER_BYTES + 1, Waste())) == ([False, True], True)
+    used_up = Waste()
+    used_up.takes(100 * wire.THROWN_AWAY_BYTES)
+    assert asyncio.run(lingering(1, used_up)) == ([False, True], True)
+
+
+def test_what_is_thrown_away_is_bounded_for_all_connections_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, mib = [100.0], 1 << 20
+    monkeypatch.setattr("service.http_protocol.time.monotonic", lambda: now[0])
+    waste = Waste()  # 16 at once, and the whole of a part of which there was room for some
+    assert [waste.takes(10 * mib), waste.takes(10 * mib), waste.takes(1)] == [True, True, False]
+    now[0] += 0.25  # 8 more, of which 4 were owed
+    assert [waste.takes(4 * mib), waste.takes(1)] == [True, False]
+    now[0] += 3600
+    assert [waste.takes(16 * mib), waste.takes(1)] == [True, False]

@@ -102,6 +102,23 @@ def test_a_body_without_an_end_in_sight_ends_the_connection(full: Server, announ
     assert metric(full, REFUSED) == before + 1
 
 
+def test_a_client_that_sends_all_of_a_large_photo_before_it_reads_still_gets_the_refusal(full: Server) -> None:
+    large = form(bytes(5_000_000))
+    with connect(full) as connection:
+        connection.sendall(head(f"Content-Length: {len(large)}") + large)
+        assert overloaded(connection)
+        assert connection.recv(1) == b""
+
+
+def test_a_client_that_reads_while_it_sends_need_not_send_a_large_photo(full: Server) -> None:
+    before = metric(full, REFUSED)
+    with connect(full) as connection:
+        connection.sendall(head("Content-Length: 5000000") + bytes(10_000))
+        assert overloaded(connection)
+        assert connection.recv(1) == b""  # and no second answer, to what may look like a request
+    assert metric(full, REFUSED) == before + 1
+
+
 def test_many_refusals_at_once_are_as_many_lines(full: Server) -> None:
     before = metric(full, REFUSED)
     connections = [connect(full) for _ in range(40)]
@@ -113,6 +130,34 @@ def test_many_refusals_at_once_are_as_many_lines(full: Server) -> None:
     assert metric(full, REFUSED) == before + 40
     eventually(lambda: sum(" many-" in line for line in full.log.splitlines()) == 40, "each has its line")
     assert httpx.get(f"{full.url}/readyz").status_code == 200
+
+
+async def _rests(monkeypatch: pytest.MonkeyPatch, turns_s: list[float]) -> list[float]:
+    """How long the loop rests when two searches are refused in each of some turns that take so long."""
+    now, rests = [100.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        now[0] += seconds
+
+    guard = Guard(_never, load_settings(), Metrics(), Drain(), Tracing(), Shares(0))
+    monkeypatch.setattr("service.guard.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.guard.time.sleep", sleep)
+    for turn_s in turns_s:
+        for _ in range(2):
+            scope = {"path": "/search", "method": "POST", "headers": [], "client": ("10.0.0.1", 1)}
+            assert guard.refuse(scope) is not None
+        now[0] += turn_s
+        for _ in range(3):
+            await asyncio.sleep(0)
+    return rests
+
+
+def test_the_loop_rests_once_for_all_that_are_refused_together_and_as_long_as_its_round_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rests = asyncio.run(_rests(monkeypatch, [0.0, 0.01, 0.03, 0.1, 0.0]))
+    assert rests == pytest.approx([0.0, 0.03, 0.01, 0.0, 0.04])
 
 
 async def _never(_scope: Any, _receive: Any, _send: Any) -> None:
