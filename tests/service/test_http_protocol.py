@@ -1,16 +1,23 @@
 """An answer leaves the process in one piece: what is killed between its header and its body cannot be asked again."""
 
 import asyncio
+import gc
 import socket
+import struct
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import uvicorn
 import uvloop
+from starlette.responses import Response
 
 import service.http_protocol as wire
 from service.http_protocol import BoundedHttpProtocol, Waste
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: whoever closes hangs up at once."""
 
 
 class Recorder(asyncio.Transport):
@@ -200,3 +207,55 @@ def test_what_is_thrown_away_is_bounded_for_all_connections_together(monkeypatch
     assert [waste.takes(4 * mib), waste.takes(1)] == [True, False]
     now[0] += 3600
     assert [waste.takes(16 * mib), waste.takes(1)] == [True, False]
+
+
+class _Refusing:
+    """An app that refuses one address from its headers, as the guard does."""
+
+    def refuse(self, scope: Any, _arrived_bytes: int) -> Response | None:
+        return Response(b"no", 429, headers={"connection": "close"}) if scope["path"] == "/full" else None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+
+async def left_over(request: bytes, resets: bool) -> int:
+    """Of three connections that ask this and end, how many still exist when nobody has looked for cycles."""
+    config = uvicorn.Config(_Refusing(), http=BoundedHttpProtocol, log_config=None, lifespan="off")
+    config.load()
+    config.loaded_app = _Refusing()  # as it is where no proxy is believed
+    made: list[weakref.ref[BoundedHttpProtocol]] = []
+
+    def protocol() -> BoundedHttpProtocol:
+        one = BoundedHttpProtocol(config, uvicorn.server.ServerState(), {})
+        made.append(weakref.ref(one))
+        return one
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    for _ in range(3):
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, request)
+            assert await loop.sock_recv(client, 9) == b"HTTP/1.1 "
+            if resets:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        await asyncio.sleep(0.05)
+    server.close()
+    return sum(one() is not None for one in made)
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["goes", "resets"])
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", UPLOAD.replace(b"/", b"/full", 1)], ids=["answered", "refused"]
+)
+def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch, request_: bytes, resets: bool
+) -> None:
+    monkeypatch.setattr(wire, "PAUSE_S", 0.0)
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(left_over(request_, resets)) == 0
+    finally:
+        gc.enable()
