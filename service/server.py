@@ -17,7 +17,7 @@ from service.settings import Settings
 
 GRACE_S = 30
 BACKLOG = 2048
-ACCEPTED_AT_ONCE = 16
+ACCEPTED_AT_ONCE = 64
 """libuv accepts one connection of a socket in each turn of its loop (its pull request 3696). Turns are long where much
 is refused, and every newcomer, a health check too, would wait for those before it: so one socket listens many times."""
 
