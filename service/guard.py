@@ -27,7 +27,7 @@ ROUND_S = 0.04
 """How often the event loop looks for requests while it has no room for some: those refused together cost less, and
 whoever works is interrupted 25 times a second instead of thousands of times."""
 
-THROWN_AWAY_BYTES = 1 << 20
+SHORT_BODY_BYTES = 1 << 20
 """Up to here a body that nobody wants costs less than the new connection that its client would need."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -95,7 +95,7 @@ class Guard:
         # A short body that nobody reads is thrown away by uvicorn; with a longer one the connection ends.
         # One that is announced by "Expect" may never come, and the next request would be taken for it.
         unbounded = b"transfer-encoding" in headers or b"expect" in headers
-        scope["closes_unread"] = unbounded or declared > THROWN_AWAY_BYTES
+        scope["closes_unread"] = unbounded or declared > SHORT_BODY_BYTES
         try:
             client = scope["asker"] = self.access.admit(scope)
             if scope["path"] == "/search" and not self.searches.room(client):

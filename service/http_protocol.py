@@ -41,7 +41,7 @@ LINGER_BYTES = 10 << 20
 """How long then, and how much of a body that nobody wants, is read: closed with unread data in it, a connection is
 reset, and a client that sent all the time may lose the answer that says why."""
 
-THROWN_AWAY_BYTES, THROWN_AWAY_BYTES_PER_S = 16 << 20, 32 << 20
+WASTE_BYTES, WASTE_BYTES_PER_S = 16 << 20, 32 << 20
 """What all of these together may take of the loop's time, at once and for long."""
 
 
@@ -55,12 +55,12 @@ class Waste:
     """What may be read to be thrown away, in all: a token bucket."""
 
     def __init__(self) -> None:
-        self._left, self._filled = float(THROWN_AWAY_BYTES), time.monotonic()
+        self._left, self._filled = float(WASTE_BYTES), time.monotonic()
 
     def takes(self, amount: int) -> bool:
         """Whether there was something left for that, which is used up then."""
         now = time.monotonic()
-        self._left = min(THROWN_AWAY_BYTES, self._left + (now - self._filled) * THROWN_AWAY_BYTES_PER_S)
+        self._left = min(WASTE_BYTES, self._left + (now - self._filled) * WASTE_BYTES_PER_S)
         self._filled = now
         if self._left <= 0:
             return False

@@ -37,7 +37,7 @@ class Intake:
         self._started = time.monotonic()
         self._received, self._taken = 0, held
         self._complete = False
-        self._held = asyncio.get_running_loop().call_later(HELD_S, self._let_go) if held else None
+        self._promise_timer = asyncio.get_running_loop().call_later(HELD_S, self._let_go) if held else None
 
     async def receive(self) -> Message:
         """The next part of the body; raises UploadTimeout, PayloadTooLarge, or Overloaded when memory is used up."""
@@ -81,8 +81,8 @@ class Intake:
         return min(self._settings.body_deadline_s, GRACE_S + keeping_up_s)
 
     def close(self) -> None:
-        if self._held is not None:
-            self._held.cancel()
+        if self._promise_timer is not None:
+            self._promise_timer.cancel()
         self._uploads.give_back(self._client, self._taken)
 
 

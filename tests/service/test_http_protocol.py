@@ -194,7 +194,7 @@ def test_after_an_answer_that_ends_the_connection_the_rest_is_awaited_and_then_r
     assert asyncio.run(lingering(5_000_000, Waste())) == ([False, True], False)
     assert asyncio.run(lingering(wire.LINGER_BYTES + 1, Waste())) == ([False, True], True)
     used_up = Waste()
-    used_up.takes(100 * wire.THROWN_AWAY_BYTES)
+    used_up.takes(100 * wire.WASTE_BYTES)
     assert asyncio.run(lingering(1, used_up)) == ([False, True], True)
 
 
