@@ -2,6 +2,7 @@
 
 import faulthandler
 import logging
+import resource
 import socket
 
 import uvicorn
@@ -38,8 +39,14 @@ def run(settings: Settings, host: str, port: int) -> None:
 
 
 def several(listener: socket.socket) -> list[socket.socket]:
-    """A listening socket, and as many more for the same connections as are accepted at once."""
-    return [listener, *(listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
+    """A listening socket, and as many more for the same connections as are accepted at once.
+
+    They take a sixteenth of the files that the process may open at most: what is left is for connections and photos.
+    """
+    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = may_open == resource.RLIM_INFINITY
+    at_once = ACCEPTED_AT_ONCE if unlimited else max(1, min(ACCEPTED_AT_ONCE, may_open // 16))
+    return [listener, *(listener.dup() for _ in range(at_once - 1))]
 
 
 def make_server(settings: Settings) -> uvicorn.Server:

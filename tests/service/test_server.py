@@ -1,6 +1,7 @@
 """The listening socket."""
 
 import asyncio
+import resource
 import socket
 
 import pytest
@@ -51,3 +52,17 @@ def test_many_newcomers_are_accepted_in_one_turn() -> None:
     # Negative control: this is what the event loop does by itself.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, listen("127.0.0.1", 0) as listener:
         assert runner.run(turns_until_accepted([listener], clients)) >= clients
+
+
+@pytest.mark.parametrize(
+    ("may_open", "at_once"), [(8, 1), (64, 4), (1024, ACCEPTED_AT_ONCE), (resource.RLIM_INFINITY, ACCEPTED_AT_ONCE)]
+)
+def test_a_server_that_may_open_few_files_does_not_spend_them_on_listening(
+    monkeypatch: pytest.MonkeyPatch, may_open: int, at_once: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (may_open, may_open))
+    with listen("127.0.0.1", 0) as listener:
+        listeners = several(listener)
+        assert len(listeners) == at_once
+        for one in listeners:
+            one.close()
