@@ -22,6 +22,7 @@ from service.problems import FULL, Draining, Overloaded, PayloadTooLarge, proble
 from service.settings import Settings
 from service.shares import Shares
 from service.tracing import Tracing
+from service.turns import Turns
 
 ROUND_S = 0.04
 """How often the event loop looks for requests while it has no room for some: those refused together cost less, and
@@ -47,6 +48,7 @@ class Guard:
         self.tracing = tracing
         self.searches = searches
         self.uploads = Shares(settings.max_uploads_bytes)
+        self.turns = Turns()
         self.access = Access(settings)
         self._rests, self._round_ends = False, 0.0
 
@@ -122,7 +124,8 @@ class Guard:
 
     def _sleep(self) -> None:
         self._rests = False
-        time.sleep(max(0.0, self._round_ends - time.monotonic()))
+        if not self.turns.crowded:
+            time.sleep(max(0.0, self._round_ends - time.monotonic()))
         self._round_ends = time.monotonic() + ROUND_S
 
     def _promise(self, scope: Scope) -> None:
@@ -140,7 +143,7 @@ class Guard:
             await refused(scope, receive, answer.send)
             return
         held = scope.get("held_bytes", 0)
-        intake = Intake(scope, receive, self.settings, self.uploads, held, archive=scope["archive"])
+        intake = Intake(scope, receive, self.settings, self.uploads, self.turns, held, archive=scope["archive"])
         try:
             await self.app(scope, intake.receive, answer.send)
         except asyncio.CancelledError:  # uvicorn's, when a server that is to stop has waited for long enough

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope
 from service.problems import Overloaded, PayloadTooLarge, UploadTimeout
 from service.settings import Settings
 from service.shares import Shares
+from service.turns import Turns
 
 RECEIVING = "The server is receiving as much as it can hold; try again in a moment."
 
@@ -29,14 +30,22 @@ class Intake:
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, settings: Settings, uploads: Shares, held: int, *, archive: bool
+        self,
+        scope: Scope,
+        receive: Receive,
+        settings: Settings,
+        uploads: Shares,
+        turns: Turns,
+        held: int,
+        *,
+        archive: bool,
     ) -> None:
-        self._scope, self._receive, self._settings = scope, receive, settings
+        self._scope, self._receive, self._settings, self._turns = scope, receive, settings, turns
         self._client, self._uploads, self._archive = scope["asker"], uploads, archive
         self._limit = body_limit(settings, archive=archive)
         self._started = time.monotonic()
         self._received, self._taken = 0, held
-        self._complete = False
+        self._complete = self._waits = False
         self._promise_timer = asyncio.get_running_loop().call_later(HELD_S, self._let_go) if held else None
 
     async def receive(self) -> Message:
@@ -45,6 +54,8 @@ class Intake:
             return await self._receive()
         try:
             async with asyncio.timeout(self._started + self._deadline_s() - time.monotonic()):
+                if self._received:  # the first part has come with the headers
+                    await self._turn()
                 message = await self._receive()
         except TimeoutError as problem:
             raise UploadTimeout("The upload took too long.") from problem
@@ -59,6 +70,13 @@ class Intake:
         self._scope["received_all"] = self._complete
         return message
 
+    async def _turn(self) -> None:
+        self._waits = True
+        try:
+            await self._turns.wait(self._started)
+        finally:
+            self._waits = False
+
     def _pay(self, more: int) -> None:
         if more <= 0:
             return
@@ -68,7 +86,10 @@ class Intake:
         self._taken += more
 
     def _let_go(self) -> None:
-        """Gives back what was taken for more than has come."""
+        """Gives back what was taken for more than has come; unless it is the others that keep it from being read."""
+        if self._waits:
+            self._promise_timer = asyncio.get_running_loop().call_later(HELD_S, self._let_go)
+            return
         surplus = max(0, self._taken - self._received)
         self._uploads.give_back(self._client, surplus)
         self._taken -= surplus

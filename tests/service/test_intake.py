@@ -15,6 +15,7 @@ from service.metrics import Metrics
 from service.settings import load_settings
 from service.shares import Shares
 from service.tracing import Tracing
+from service.turns import Turns
 
 LIMIT = 300
 
@@ -33,10 +34,10 @@ def parts(*bodies: bytes, more: bool = True) -> Callable[[], Awaitable[Any]]:
     return receive
 
 
-def an_intake(receive: Any, uploads: Shares, held: int, client: str = "a") -> Intake:
+def an_intake(receive: Any, uploads: Shares, held: int, turns: Turns | None = None) -> Intake:
     if held:
-        uploads.take(client, held)
-    return Intake({"asker": client}, receive, load_settings(), uploads, held, archive=False)
+        uploads.take("a", held)
+    return Intake({"asker": "a"}, receive, load_settings(), uploads, turns or Turns(), held, archive=False)
 
 
 def test_what_was_announced_is_taken_once_and_given_back_at_the_end() -> None:
@@ -87,6 +88,30 @@ def test_an_announcement_that_nothing_follows_keeps_no_memory(monkeypatch: pytes
     assert asyncio.run(run()) == [300, 60, 100, 0]
 
 
+def test_an_upload_that_others_keep_from_being_read_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Crowded(Turns):
+        async def wait(self, _since: float) -> None:
+            await turn_comes.wait()
+
+    async def run() -> list[int]:
+        uploads = Shares(LIMIT)
+        intake = an_intake(parts(b"x" * 60, b"x" * 40), uploads, held=300, turns=Crowded())
+        await intake.receive()
+        reading = asyncio.ensure_future(intake.receive())
+        await asyncio.sleep(0.03)  # the time of the announcement is over
+        taken = [uploads.taken]
+        turn_comes.set()
+        await reading
+        await asyncio.sleep(0.03)  # and now it is only the client that is waited for
+        taken.append(uploads.taken)
+        intake.close()
+        return [*taken, uploads.taken]
+
+    monkeypatch.setattr(service.intake, "HELD_S", 0.01)
+    turn_comes = asyncio.Event()
+    assert asyncio.run(run()) == [300, 100, 0]
+
+
 async def _never(_scope: Any, _receive: Any, _send: Any) -> None:
     raise AssertionError
 
@@ -106,19 +131,25 @@ def test_searches_whose_photos_would_find_no_memory_are_refused_from_their_heade
     assert guard.uploads.taken == 100 * 3 * (path == "/search")
 
 
-def test_a_search_gives_back_what_it_had_when_it_has_been_answered() -> None:
+def test_a_search_waits_for_its_turns_and_gives_back_what_it_had_when_it_has_been_answered() -> None:
     async def app(_scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        seen.append(guard.uploads.taken)
+        while (await receive())["more_body"]:
+            seen.append(guard.uploads.taken)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     async def discard(_message: Any) -> None:
         pass
 
-    seen = list[int]()
+    class Counting(Turns):
+        async def wait(self, since: float) -> None:
+            waited.append(since)
+
+    seen, waited = list[int](), list[float]()
     guard = Guard(app, load_settings(), Metrics(), Drain(), Tracing(), Shares(10))
     headers = [(b"content-length", b"100")]
     scope = {"type": "http", "path": "/search", "method": "POST", "headers": headers, "client": ("10.0.0.1", 1)}
-    asyncio.run(guard(scope, parts(b"x" * 100, more=False), discard))
-    assert (seen, guard.uploads.taken) == ([100], 0)
+    guard.turns = Counting()
+    asyncio.run(guard(scope, parts(b"x" * 40, b"x" * 40, b"x" * 20, more=False), discard))
+    assert (seen, guard.uploads.taken) == ([100, 100], 0)
+    assert len(waited) == 2  # the first part comes with the headers

@@ -17,6 +17,7 @@ from service.problems import RETRY_AFTER_S
 from service.settings import load_settings
 from service.shares import Shares
 from service.tracing import Tracing
+from service.turns import Turns
 from tests.photos import car_photo
 from tests.servers import Server, running_server
 from tests.service.bodies import FORM, form
@@ -132,7 +133,13 @@ def test_many_refusals_at_once_are_as_many_lines(full: Server) -> None:
     assert httpx.get(f"{full.url}/readyz").status_code == 200
 
 
-async def _rests(monkeypatch: pytest.MonkeyPatch, turns_s: list[float]) -> list[float]:
+class _Crowded(Turns):
+    """As if uploads always waited for their turn."""
+
+    crowded = True
+
+
+async def _rests(monkeypatch: pytest.MonkeyPatch, turns_s: list[float], turns: Turns) -> list[float]:
     """How long the loop rests when two searches are refused in each of some turns that take so long."""
     now, rests = [100.0], list[float]()
 
@@ -141,6 +148,7 @@ async def _rests(monkeypatch: pytest.MonkeyPatch, turns_s: list[float]) -> list[
         now[0] += seconds
 
     guard = Guard(_never, load_settings(), Metrics(), Drain(), Tracing(), Shares(0))
+    guard.turns = turns
     monkeypatch.setattr("service.guard.time.monotonic", lambda: now[0])
     monkeypatch.setattr("service.guard.time.sleep", sleep)
     for turn_s in turns_s:
@@ -156,8 +164,12 @@ async def _rests(monkeypatch: pytest.MonkeyPatch, turns_s: list[float]) -> list[
 def test_the_loop_rests_once_for_all_that_are_refused_together_and_as_long_as_its_round_has_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rests = asyncio.run(_rests(monkeypatch, [0.0, 0.01, 0.03, 0.1, 0.0]))
+    rests = asyncio.run(_rests(monkeypatch, [0.0, 0.01, 0.03, 0.1, 0.0], Turns()))
     assert rests == pytest.approx([0.0, 0.03, 0.01, 0.0, 0.04])
+
+
+def test_the_loop_does_not_rest_while_uploads_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asyncio.run(_rests(monkeypatch, [0.0, 0.01, 0.03], _Crowded())) == []
 
 
 async def _never(_scope: Any, _receive: Any, _send: Any) -> None:
