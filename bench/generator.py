@@ -12,6 +12,10 @@ from bench.procfs import process_cpu_s
 DRAIN_S = 15.0
 CONNECT_S = 5.0
 CHUNK_BYTES = 1 << 16
+IDLE_S = 2.0
+"""A server ends connections that are idle for some seconds, and may do so just when a request is on its way. Nobody is
+at fault, and clients ask again, as Go's and browsers do; one that was used a moment ago has no such excuse."""
+
 END_OF_HEAD, ENDS = b"\r\n\r\n", b"\r\nconnection: close"
 REFUSED = 429
 FINE_PER_S = 1000
@@ -35,6 +39,7 @@ class Counted:
     statuses: Counter[int] = field(default_factory=Counter)
     lost: int = 0
     unanswered: int = 0
+    asked_again: int = 0
     cpu_s: float = 0.0
     server_cpu_s: float = 0.0
 
@@ -42,18 +47,22 @@ class Counted:
 class Connection:
     """A kept connection, and the request that is on its way over it: `started` is when it should have started.
 
-    A request may be `answered` before it has been sent: who refuses an upload need not wait for its end. An answer may
-    say that it `ends` the connection: nobody wants what is unsent.
+    `idle_s` is for how long nothing had been asked of it then. A request may be `answered` before it has been sent: who
+    refuses an upload need not wait for its end. An answer may say that it `ends` the connection: nobody wants what is
+    unsent.
     """
 
-    __slots__ = ("_port", "_received", "answered", "ends", "socket", "started", "unsent")
+    __slots__ = (
+        "_port", "_received", "answered", "ends", "free_since", "idle_s", "request", "socket", "started", "unsent",
+    )  # fmt: skip
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._received = bytearray()
-        self.started = 0.0
+        self.started = self.idle_s = 0.0
         self.answered = self.ends = False
-        self.unsent = memoryview(b"")
+        self.request = self.unsent = memoryview(b"")
+        self.free_since = time.perf_counter()
         self.socket = self._connect()
 
     def _connect(self) -> socket.socket:
@@ -69,6 +78,11 @@ class Connection:
         self.ends = False
         self.unsent = memoryview(b"")
         self.socket = self._connect()
+
+    @property
+    def closed_idle(self) -> bool:
+        """Whether a connection that has ended had been idle for so long that it may have ended for that."""
+        return self.idle_s >= IDLE_S and not self.answered and not self._received
 
     def send(self) -> bool:
         """Sends what the socket takes; False when some is left. Raises ConnectionError."""
@@ -192,7 +206,8 @@ class Generator:
         connection = self._free.pop()
         connection.started = intended
         connection.answered = False
-        connection.unsent = memoryview(self._requests[self._turn % len(self._requests)])
+        connection.idle_s = time.perf_counter() - connection.free_since
+        connection.request = connection.unsent = memoryview(self._requests[self._turn % len(self._requests)])
         self._turn += 1
         self._busy.add(connection)
         self._send(connection)
@@ -243,20 +258,31 @@ class Generator:
         # A server may close a connection that it has no request of: nothing is lost then.
         # Nor when it does not want the rest of a request that it has refused.
         waiting = connection in self._busy and not connection.answered
-        if waiting and self._counts(connection.started, time.perf_counter()):
-            self._counted.lost += 1
+        counts = waiting and self._counts(connection.started, time.perf_counter())
+        if waiting and connection.closed_idle:
+            self._counted.asked_again += counts
+            connection.idle_s = 0.0  # once
+            self._renew(connection)
+            connection.unsent = connection.request
+            self._send(connection)
+            return
+        self._counted.lost += counts
         self._replace(connection)
 
     def _replace(self, connection: Connection) -> None:
+        self._renew(connection)
+        self._release(connection)
+
+    def _renew(self, connection: Connection) -> None:
         self._selector.unregister(connection.socket)
         connection.reconnect()
         self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-        self._release(connection)
 
     def _release(self, connection: Connection) -> None:
         if connection in self._busy:
             self._busy.remove(connection)
             self._free.append(connection)
+            connection.free_since = time.perf_counter()
 
     def _counts(self, started: float, finished: float) -> bool:
         """A closed loop counts what is answered in its time, an open one what should have started in it."""

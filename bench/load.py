@@ -52,8 +52,8 @@ class Load:
 
     `latencies_ms` are of the answers with status 200, sorted; in an open loop of the requests that should have started
     in that time, however late they were answered. `refused_ms` are the same of the answers with status 429. `lost` are
-    connections that ended before an answer, `unanswered` requests that had none when the generator gave up. `cpu_s` is
-    the generator's own CPU time.
+    connections that ended before an answer, `unanswered` requests that had none when the generator gave up;
+    `asked_again` is what was sent just as its idle connection was closed. `cpu_s` is the generator's own CPU time.
     """
 
     seconds: float
@@ -64,6 +64,7 @@ class Load:
     cpu_s: float
     server_cpu_s: float
     refused_ms: list[float] = field(default_factory=list)
+    asked_again: int = 0
 
     @property
     def answered(self) -> int:
@@ -151,6 +152,7 @@ def carry_out(order: Order) -> Load:
         cpu_s=counted.cpu_s,
         server_cpu_s=counted.server_cpu_s,
         refused_ms=sorted(counted.refused_ms),
+        asked_again=counted.asked_again,
     )
 
 

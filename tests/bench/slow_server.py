@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
+from bench.generator import whole_answer
+
 EARLY_S = 0.02
 Answer = Callable[[int], bytes | None]
-"""Told the number of the request, from 0; gives the bytes to send, or None to hang up."""
+"""Told the number of the request, from 0; gives the bytes to send, or None to hang up; it does after a part, too."""
 
 
 def answer(status: int = 200, body: bytes = b"{}", more: str = "") -> bytes:
@@ -66,6 +68,8 @@ class TinyServer:
                 if reply is None:
                     return
                 connection.sendall(reply)
+                if whole_answer(reply) is None:
+                    return
                 if self._early:
                     time.sleep(EARLY_S)
                     self.rests.append(len(stream.read(length)))

@@ -105,6 +105,30 @@ def test_other_statuses_and_connections_that_end_are_errors_and_the_rest_goes_on
     assert load.errors == load.statuses["429"] + load.lost
 
 
+@pytest.mark.parametrize(
+    ("idle_s", "endings", "asked_again", "lost"),
+    [(0.01, {5}, 1, 0), (0.01, {5, 6}, 1, 1), (2.0, {5}, 0, 1)],
+    ids=["had been idle", "and ends again", "was in use"],
+)
+def test_a_request_that_meets_the_end_of_its_idle_connection_is_asked_once_more(
+    monkeypatch: pytest.MonkeyPatch, idle_s: float, endings: set[int], asked_again: int, lost: int
+) -> None:
+    monkeypatch.setattr("bench.generator.IDLE_S", idle_s)
+    with tiny_server(lambda number: None if number in endings else answer()) as server:
+        load = carry_out(Order(server.port, clients=1, seconds=0.5, path="/", rate_per_s=40, warm_up_s=0))
+    assert (load.answered, load.asked_again, load.lost) == (20 - lost, asked_again, lost)
+    assert load.errors == lost
+
+
+def test_an_answer_that_breaks_off_is_lost_however_idle_its_connection_had_been(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.generator.IDLE_S", 0.01)
+    with tiny_server(lambda number: answer()[:20] if number == 5 else answer()) as server:
+        load = carry_out(Order(server.port, clients=1, seconds=0.5, path="/", rate_per_s=40, warm_up_s=0))
+    assert (load.answered, load.asked_again, load.lost) == (19, 0, 1)
+
+
 def test_an_open_loop_starts_as_many_as_its_rate_says_however_slow_the_server_is() -> None:
     with tiny_server(after(0.03, answer())) as server:  # 33 a second, asked for 100
         load = carry_out(Order(server.port, 8, 0.5, path="/", rate_per_s=100, warm_up_s=0))

@@ -109,10 +109,14 @@ def _soak(server: Server, index: IndexDirectory, hostile: Hostile, plan: Plan, s
     growth = growth_of(met.samples)
     others = ", ".join(f"{count:,} {status}" for status, count in sorted(met.hostile.items()))
     requests = searches.answered + searches.errors
+    failed = {status: count for status, count in searches.statuses.items() if status != "200"}
+    how = (
+        f"searches, {requests / plan.seconds:.0f}/s, p99 {searches.percentile_ms(99):.0f} ms; {searches.lost} lost, "
+        f"{failed or 'none'} refused; {searches.asked_again} asked again as their idle connection was just closed"
+    )
     return [
         none_of("answers of 5xx", failures, int(sum(answers.values())), "answers"),
-        none_of("searches without an answer of 200", searches.errors, requests,
-                f"searches, {requests / plan.seconds:.0f}/s, p99 {searches.percentile_ms(99):.0f} ms"),
+        none_of("searches without an answer of 200", searches.errors, requests, how),
         Figure("hostile requests", f"{met.hostile.total():,}", "> 0", bool(met.hostile), others),
         none_of("what the traffic itself could not do", len(met.problems), met.swaps + met.evaluations.total(),
                 f"swaps ({met.swaps:,}) and evaluations ({met.evaluations['200']:,} answered); {met.problems[:1]}"),
