@@ -21,6 +21,9 @@ from pathlib import Path
 FINDINGS = Path("fuzz-findings")
 TIMEOUT_S = 20
 RSS_LIMIT_MB = 2048
+TOLD_CHARS = 20_000
+"""Enough for the longest traceback and the statistics behind it."""
+
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 COVERED = re.compile(r"cov: (\d+)")
 
@@ -62,10 +65,10 @@ def fuzz(target: str, seconds: int, corpus: Path | None = None, findings: Path =
     executions, covered = EXECUTED.search(done.stdout), COVERED.findall(done.stdout)
     found = sorted(set(findings.iterdir()) - known)
     if executions is None or bool(done.returncode) != bool(found):
-        raise RuntimeError(f"the fuzzer ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        raise RuntimeError(f"the fuzzer ended with {done.returncode}:\n{done.stdout[-TOLD_CHARS:]}")
     if not found and not known:
         shutil.rmtree(findings)
-    return Outcome(int(executions[1]), int(covered[-1]) if covered else 0, found, done.stdout[-3000:])
+    return Outcome(int(executions[1]), int(covered[-1]) if covered else 0, found, done.stdout[-TOLD_CHARS:])
 
 
 def _write_seeds(target: str, folder: Path) -> None:
