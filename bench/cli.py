@@ -12,11 +12,11 @@ import typer
 
 from bench import cli_measure
 from model.errors import CarsearchError, missing_dependency
-from service.console import complain, err, progress_bar, say
+from service.cli.output import complain, err, progress_bar, say
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that none asks for a renderer it does not use
-    from bench.rendered.plan import Split
-    from bench.rendered.render import Progress
+    from bench.rendered_cars.plan import Split
+    from bench.rendered_cars.render import Progress
 
 app = typer.Typer(
     name="carsearch-bench",
@@ -55,9 +55,9 @@ def render(
     likeness: LikenessOption = None,
 ) -> None:
     """Render the photos of a split that a folder lacks; it may be interrupted, and the scale raised later."""
-    from bench.rendered.catalogue import LIKENESS
-    from bench.rendered.render import Order
-    from bench.rendered.render import render as run
+    from bench.rendered_cars.catalogue import LIKENESS
+    from bench.rendered_cars.render import Order
+    from bench.rendered_cars.render import render as run
 
     order = Order(_of(split), seed, LIKENESS if likeness is None else likeness, scale)
     started = time.monotonic()
@@ -75,9 +75,9 @@ def sheet(
     likeness: LikenessOption = None,
 ) -> None:
     """Render a contact sheet: what the photos of a split look like."""
-    from bench.rendered.catalogue import LIKENESS, cars
-    from bench.rendered.render import write_whole
-    from bench.rendered.sheet import contact_sheet
+    from bench.rendered_cars.catalogue import LIKENESS, cars
+    from bench.rendered_cars.render import write_whole
+    from bench.rendered_cars.sheet import contact_sheet
 
     chosen = _of(split)
     with _progress("rendering") as progress:

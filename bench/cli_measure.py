@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from model.errors import DataInvalid
-from service.console import complain, progress_bar, say
-from service.console import out as console
+from service.cli.output import complain, progress_bar, say
+from service.cli.output import out as console
 
 Data = Annotated[list[Path], typer.Option("--data", help="A labelled set; may be repeated.")]
 
@@ -16,7 +16,7 @@ Data = Annotated[list[Path], typer.Option("--data", help="A labelled set; may be
 def trivial(data: Data) -> None:
     """Score nearest neighbours on raw pixels and on colour histograms: what a set gives away without a network."""
     from bench.trivial import trivial_scores
-    from model.data import read_items
+    from model.dataset import read_items
 
     for source in data:
         items = read_items(source).items
@@ -50,8 +50,8 @@ def card(
     command: Annotated[str | None, typer.Option(help="The command that gives the report.")] = None,
 ) -> None:
     """Put texts and a score into a model's card, and write MODEL.md for people beside it."""
-    from model.describe import DESCRIPTION_NAME, read_about, record_about, record_score
-    from model.files import read_json
+    from model.export.model_md import DESCRIPTION_NAME, read_about, record_about, record_score
+    from model.storage import read_json
 
     if report and not (set_name and command):
         raise DataInvalid("A score needs the name of its set and the command that gives it: --set and --command.")

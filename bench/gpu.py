@@ -24,8 +24,8 @@ from bench.gpu_use import Utilisation
 from indexer.embed import embed_photos
 from model.card import BF16, FP32, Card, load_card
 from model.embedder import Embedder, decode_pool, find_model
-from model.preparation import HostPreparation, Preparation
-from model.preprocess import prepare
+from model.images.decode import prepare
+from model.images.preparation import HostPreparation, Preparation
 from model.runtimes.torch import TorchRuntime
 
 COUNT = {"cuda": 8192, "cpu": 96}
@@ -119,7 +119,7 @@ def measure(
     card = load_card(directory)
     preparations: dict[str, Preparation] = {"cpu decode": HostPreparation(card.input)}
     if device.type == "cuda":
-        from model.nvjpeg import NvjpegPreparation
+        from model.images.nvjpeg import NvjpegPreparation
 
         preparations["nvjpeg"] = NvjpegPreparation(card.input, device)
     figures: list[Figure] = []

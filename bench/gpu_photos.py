@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.data import read_items
+from model.dataset import read_items
 
 SIZE = (512, 384)
 DIFFERENT = 64

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from indexer.gallery import sha256_bytes
-from model.data import read_file
+from indexer.items import sha256_bytes
+from model.dataset import read_file
 from model.embedder import Embedder
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 from service.engine import Engine
 
 K = 5

@@ -16,10 +16,10 @@ from fastapi import FastAPI, UploadFile
 from PIL import Image
 from torchvision import transforms
 
-from indexer.gallery import ItemTable
+from indexer.items import ItemTable
 from indexer.versions import INDEX_NAME, ITEMS_NAME
 from model.card import load_card
-from model.network import load_network
+from model.network.embedding_net import load_network
 
 
 def create_app(model: Path, version: Path) -> FastAPI:

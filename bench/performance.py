@@ -21,8 +21,8 @@ from bench.sizing import publish_made_up
 from bench.throughput import Effort, Say
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from model.files import write_durably
-from service.demo_gallery import DemoGallery
+from model.storage import write_durably
+from service.demo.gallery import DemoGallery
 
 JSON_NAME = "performance.json"
 PLOT_NAME = "images/performance.svg"

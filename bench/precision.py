@@ -15,11 +15,11 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
-from indexer.evaluate import evaluate
+from indexer.benchmark.evaluate import evaluate
 from model.card import FP32, INT8
-from model.data import read_items
+from model.dataset import read_items
 from model.embedder import Embedder, Progress
-from model.metrics import (
+from model.retrieval import (
     Interval,
     Rows,
     bootstrap_over_classes,
@@ -27,7 +27,7 @@ from model.metrics import (
     paired_over_classes,
     paired_over_photos,
 )
-from service.console import progress_bar
+from service.cli.output import progress_bar
 
 Correct = npt.NDArray[np.bool_]
 ALL = "all of them"

@@ -15,10 +15,10 @@ from bench.limit import Workload, core_ms, per_second
 from bench.procfs import peak_bytes, reset_peak, resident_bytes
 from bench.serving import Running, ServerFailed, running_server
 from bench.sizing import publish_made_up
+from indexer.benchmark.evaluate import QUERIES_A_CALL, RECALL_AT, evaluate
 from indexer.build import build_index
-from indexer.evaluate import QUERIES_A_CALL, RECALL_AT, evaluate
 from indexer.versions import IndexDirectory
-from model.data import read_items
+from model.dataset import read_items
 from model.embedder import Embedder
 from service.engine import Engine
 

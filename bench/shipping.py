@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.rendered.catalogue import cars
-from bench.rendered.plan import HEADINGS, TIMES
-from bench.rendered.render import RECORD_NAME
-from model.data import normalise_label
+from bench.rendered_cars.catalogue import cars
+from bench.rendered_cars.plan import HEADINGS, TIMES
+from bench.rendered_cars.render import RECORD_NAME
+from model.dataset import normalise_label
 from model.errors import DataInvalid
-from model.files import read_json
-from service.demo_gallery import CONTENTS_NAME, PHOTOS_FOLDER, QUERIES_FOLDER, Query, write_contents
+from model.storage import read_json
+from service.demo.gallery import CONTENTS_NAME, PHOTOS_FOLDER, QUERIES_FOLDER, Query, write_contents
 
 CLASSES = 24
 PHOTOS_A_CLASS = 11

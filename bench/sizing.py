@@ -18,13 +18,13 @@ from rich.table import Table
 
 from bench import load
 from bench.serving import ServerFailed, running_server
-from indexer.gallery import GalleryItem, write_items
-from indexer.recall import measured_recall
+from indexer.benchmark.storage_recall import measured_recall
+from indexer.items import GalleryItem, write_items
 from indexer.stores.faiss import FaissStore
-from indexer.stores.storage import Storage
+from indexer.stores.precision import Storage
 from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
-from service.demo_gallery import DemoGallery
+from service.demo.gallery import DemoGallery
 
 PHOTOS_A_CLASS = 100
 RECALL_QUERIES = 256

@@ -14,12 +14,12 @@ from statistics import median
 import numpy as np
 from rich.table import Table
 
+from indexer.benchmark.storage_recall import measured_recall
 from indexer.build import embeddings_of
-from indexer.recall import measured_recall
 from indexer.stores.faiss import FaissStore
-from indexer.stores.storage import Storage
+from indexer.stores.precision import Storage
 from indexer.versions import IndexDirectory
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 
 K = 5
 QUERIES = 4_096

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from model.data import Photo
+from model.dataset import Photo
 from model.embedder import Progress, decode_pool, map_in_order, silent
-from model.metrics import Embeddings, Interval, bootstrap_over_classes, leave_one_out_nearest
-from model.preprocess import Pixels, decode
+from model.images.decode import Pixels, decode
+from model.retrieval import Embeddings, Interval, bootstrap_over_classes, leave_one_out_nearest
 
 PIXEL_SIZE = (32, 24)
 BINS = 8

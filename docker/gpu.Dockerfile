@@ -92,7 +92,7 @@ WORKDIR /
 FROM environment AS train
 COPY --from=training /opt/training /opt/carsearch
 COPY --from=project /opt/carsearch /opt/carsearch
-RUN ["python", "-B", "-c", "import service.cli, model.train, model.export, indexer.build, faiss, nncf"]
+RUN ["python", "-B", "-c", "import service.cli.main, model.training.trainer, model.export.openvino, indexer.build, faiss, nncf"]
 USER 10001:10001
 # A job, not a server: whether it is done is its exit status.
 HEALTHCHECK NONE
@@ -112,7 +112,7 @@ LABEL org.opencontainers.image.title="carsearch-train" \
 FROM environment AS serve
 COPY --from=project /opt/carsearch /opt/carsearch
 # Proves that the environment is whole, and leaves the bytecode of the standard library, which the public base lacks.
-RUN ["python", "-c", "import service.cli, service.server, service.demo, indexer.build, faiss, torch, torchvision"]
+RUN ["python", "-c", "import service.cli.main, service.http.server, service.demo.command, indexer.build, faiss, torch, torchvision"]
 USER 10001:10001
 EXPOSE 8000
 # Only whether the process answers; whether it can search is /readyz, which a load balancer asks. No proxy of the

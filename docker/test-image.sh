@@ -40,7 +40,7 @@ builder() {
   return "$status"
 }
 # The directories that docker-compose.yml gives volumes, and the gallery.
-run=(--run "$image" -v "$PWD/service/demo_data/gallery:/gallery:ro")
+run=(--run "$image" -v "$PWD/service/demo/data/gallery:/gallery:ro")
 for name in index state cache spool; do run+=(-v "$scratch/$name:/$name"); done
 label() { buildah inspect --type image --format "{{index .OCIv1.Config.Labels \"org.opencontainers.image.$1\"}}" "$image"; }
 megabytes() { local size; size=$(buildah images --format '{{.Size}}' "$1" | head -n 1); echo $(($(numfmt --from=si "${size//[ B]/}") / 1000000)); }
@@ -120,8 +120,8 @@ for _ in $(seq 240); do
   kill -0 "$server" 2>/dev/null || { cat "$scratch/serve.log" >&2; fail "the server ended"; }
   sleep 0.5
 done
-expected=$(python3 -c 'import json; print(json.load(open("service/demo_data/contents.json"))["queries"][0]["label"])')
-answer=$(get -F file=@service/demo_data/queries/1.jpg "$url/search?k=3") || { cat "$scratch/serve.log" >&2; fail "POST /search"; }
+expected=$(python3 -c 'import json; print(json.load(open("service/demo/data/contents.json"))["queries"][0]["label"])')
+answer=$(get -F file=@service/demo/data/queries/1.jpg "$url/search?k=3") || { cat "$scratch/serve.log" >&2; fail "POST /search"; }
 found=$(python3 -c 'import json, sys; print(json.loads(sys.argv[1])["nearest"]["class"])' "$answer") || fail "POST /search: $answer"
 [ "$found" = "$expected" ] || fail "POST /search found $found and not $expected"
 ok "POST /search found $found"

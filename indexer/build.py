@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
+from indexer.checkpoint import BuildProgress
 from indexer.embed import Embedded, embed_photos, nothing_known
-from indexer.gallery import GalleryItem, ItemTable, relative_path, write_items
-from indexer.progress import BuildProgress
-from indexer.recall import MIN_MEASURED, measured_recall, refuse_lossy
+from indexer.items import GalleryItem, ItemTable, relative_path, write_items
 from indexer.stores.faiss import FaissStore, gpus
-from indexer.stores.storage import CHOSEN, Storage, StorageChoice
+from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import (
     EMBEDDINGS_NAME,
     INDEX_NAME,
@@ -27,10 +27,10 @@ from indexer.versions import (
     Manifest,
 )
 from model.card import canonical_sha256
-from model.data import Item, ItemList, Skipped, read_items
+from model.dataset import Item, ItemList, Skipped, read_items
 from model.embedder import Embedder, Progress, silent
 from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped, StorageTooLossy
-from model.metrics import Embeddings, Rows
+from model.retrieval import Embeddings, Rows
 
 PHOTOS_A_SAVE = 32
 """What a kill costs at most, and a runtime's batch beside it; each save waits for the disk."""

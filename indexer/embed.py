@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from indexer.gallery import sha256_bytes
-from model.data import Photo, Skipped, printable
+from indexer.items import sha256_bytes
+from model.dataset import Photo, Skipped, printable
 from model.embedder import Embedder, Submitted, batches, decode_pool, map_in_order
 from model.errors import FileUnreadable, ImageRejected
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 from model.runtimes.base import running_ahead
 
 

@@ -23,10 +23,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, get_origin
 
-from indexer.stores.storage import Storage, storage_of
+from indexer.stores.precision import Storage, storage_of
 from model.card import CARD_NAME, Card, card_sha256, verify_artifact
 from model.errors import IndexInvalid, IndexLocked, IndexNotFound, ModelInvalid, ModelMismatch, VersionNotFound
-from model.files import FileRecord, fsync_directory, fsync_file, make_directory, read_json, write_durably
+from model.storage import FileRecord, fsync_directory, fsync_file, make_directory, read_json, write_durably
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"

@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from model.card import FP32, GOLDEN_NAME, WEIGHTS_NAME, Card
-from model.files import FileRecord, write_durably
-from model.network import EmbeddingNetwork, save_weights
-from model.preprocess import prepare
+from model.images.decode import prepare
+from model.network.embedding_net import EmbeddingNetwork, save_weights
+from model.storage import FileRecord, write_durably
 
 
 def create_artifact(network: EmbeddingNetwork, directory: Path, name: str, training: dict[str, Any]) -> Card:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 
 from model.errors import ModelInvalid, ModelNotFound
-from model.files import FileRecord, read_json, sha256_file, write_durably
+from model.storage import FileRecord, read_json, sha256_file, write_durably
 
 SCHEMA_VERSION = 1
 CARD_NAME = "card.json"
@@ -30,11 +30,11 @@ PRECISIONS = (INT8, FP32)
 MIN_PARITY_COSINE = 0.9999
 """Lowest cosine on any photo at which a graph gives torch's embeddings, and may be mixed with them in one index."""
 
-# What model.preprocess does to a photo before the crop is part of what an embedding is: when decoding or resizing
+# What model.images.decode does to a photo before the crop is part of what an embedding is: when decoding or resizing
 # changes its bits, this name changes, and with it every embedding_id.
 DECODER = "turbo-1"
 NVJPEG = "nvjpeg-1"
-"""The same of decoding and resizing on a GPU (model.nvjpeg): other bits, hence a space of its own."""
+"""The same of decoding and resizing on a GPU (model.images.nvjpeg): other bits, hence a space of its own."""
 
 
 def canonical_sha256(value: object) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from model.card import BF16, FP32, GOLDEN_NAME, INT8, NVJPEG, Card, card_sha256, load_card, verify_artifact
-from model.data import read_file
+from model.dataset import read_file
 from model.errors import (
     BackendUnavailable,
     EmbeddingInvalid,
@@ -23,9 +23,9 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
-from model.metrics import Embeddings
-from model.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
-from model.preprocess import Pixels
+from model.images.decode import Pixels
+from model.images.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
+from model.retrieval import Embeddings
 from model.runtimes import load_runtime
 from model.runtimes.base import AsynchronousRuntime, Pending, Runtime, running_ahead
 

@@ -42,7 +42,7 @@ CarsearchError
   ServerUnreachable             server_unreachable
   ServerRefused                 (the code that the server gave)
 
-The service maps codes to HTTP statuses in one place (`service.problems`); the command line prints the sentence.
+The service maps codes to HTTP statuses in one place (`service.http.errors`); the command line prints the sentence.
 """
 
 from typing import ClassVar

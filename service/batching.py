@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.embedder import Embedder
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 from model.runtimes.base import Pending
 from service.engine import Engine, Query, SearchResult
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 MAX_ANSWERED = 32
 """Searched in one call: more gain nothing, and the first of them would wait for the last."""

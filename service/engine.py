@@ -10,19 +10,19 @@ from urllib.parse import quote
 
 import numpy as np
 
-from indexer.evaluate import Served
-from indexer.gallery import GalleryItem, ItemNames, ItemTable
+from indexer.benchmark.evaluate import Served
+from indexer.items import GalleryItem, ItemNames, ItemTable
+from indexer.load import Trials, read_contents
 from indexer.stores.faiss import FaissStore
-from indexer.trial import Trials, read_contents
 from indexer.versions import IndexDirectory, Manifest
 from model.card import INT8, card_sha256
-from model.data import normalise_label
+from model.dataset import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, InvalidK, ModelMismatch
-from model.metrics import Embeddings, Rows
-from model.preprocess import Pixels
+from model.images.decode import Pixels
+from model.retrieval import Embeddings, Rows
 from model.runtimes.base import Pending
-from service.schemas import Hit, Versions
+from service.http.schemas import Hit, Versions
 
 MAX_K = 100
 

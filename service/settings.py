@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.data import MAX_FILE_BYTES
+from model.dataset import MAX_FILE_BYTES
 from model.errors import SettingsInvalid
 
 PREFIX = "CARSEARCH_"

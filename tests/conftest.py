@@ -12,7 +12,7 @@ from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.card import GOLDEN_NAME, WEIGHTS_NAME, Card, InputSpec
 from model.embedder import Embedder
-from model.files import FileRecord
+from model.storage import FileRecord
 from tests.photos import car_photo, write_gallery
 from tests.servers import Server, running_server
 
@@ -81,8 +81,8 @@ def write_real_model(directory: Path, parity: Path, backbone: str = "resnet18") 
     import torch
 
     from model.artifact import create_artifact
-    from model.export import export
-    from model.network import EmbeddingNetwork
+    from model.export.openvino import export
+    from model.network.embedding_net import EmbeddingNetwork
 
     torch.manual_seed(0)
     create_artifact(EmbeddingNetwork(backbone, InputSpec(resize=72, crop=64)), directory, "tiny", {})
@@ -99,7 +99,7 @@ def real_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def int8_model(tmp_path_factory: pytest.TempPathFactory, real_model: Path) -> Path:
     """`real_model` with an int8 graph beside the one in fp32."""
-    from model.export import export
+    from model.export.openvino import export
 
     directory = Path(shutil.copytree(real_model, tmp_path_factory.mktemp("int8") / "model"))
     folder = tmp_path_factory.mktemp("calibration")

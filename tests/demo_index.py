@@ -8,7 +8,7 @@ from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder, find_model
 
-GALLERY = Path(service.__file__).parent / "demo_data" / "gallery"
+GALLERY = Path(service.__file__).parent / "demo" / "data" / "gallery"
 
 
 def demo_index(folder: Path, classes: int = 4) -> IndexDirectory:

@@ -54,7 +54,7 @@ def running_server(
 ) -> Iterator[Server]:
     """Starts `carsearch serve --index ...`, waits until it is ready (or only live), and ends it with SIGTERM.
 
-    `module` is one that does what `service.cli` does after it has made something worse.
+    `module` is one that does what `service.cli.main` does after it has made something worse.
     """
     port = free_port()
     settings = {"WATCH_INTERVAL_S": "0.1", **settings}

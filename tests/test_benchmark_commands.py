@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.rendered.catalogue import LIKENESS
-from bench.rendered.plan import Shot, Split
-from bench.rendered.render import Order, render
+from bench.rendered_cars.catalogue import LIKENESS
+from bench.rendered_cars.plan import Shot, Split
+from bench.rendered_cars.render import Order, render
 from tests.photos import write_gallery
 from tests.test_readme import ROOT, commands, run, write_sets
 
@@ -35,7 +35,7 @@ def interrupted(split: Split, folder: Path, missing: int) -> set[str]:
         return len(planned) - missing
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.rendered.render.take_all", place)
+        patch.setattr("bench.rendered_cars.render.take_all", place)
         render(Order(split, 0, LIKENESS, SCALE), folder)
     return few
 

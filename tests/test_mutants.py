@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from model.errors import ImageRejected
-from model.preprocess import decode
+from model.images.decode import decode
 from tests import mutants
 
 SEEDS = range(600)

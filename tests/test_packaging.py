@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from bench.rendered.catalogue import cars
+from bench.rendered_cars.catalogue import cars
 from bench.shipping import MAX_BYTES
 from model.card import CARD_NAME, load_card, verify_artifact
-from model.data import normalise_label, read_items
+from model.dataset import normalise_label, read_items
 from model.embedder import DEFAULT_MODEL
-from model.files import sha256_file
-from service.demo import MODEL as DEMO_MODEL
-from service.demo_gallery import CONTENTS_NAME, DemoGallery
+from model.storage import sha256_file
+from service.demo.command import MODEL as DEMO_MODEL
+from service.demo.gallery import CONTENTS_NAME, DemoGallery
 from tests.conftest import CARS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,10 +14,19 @@ import numpy as np
 from fastapi.exception_handlers import request_validation_exception_handler
 from PIL import Image
 
-from indexer import trial
-from model import files, preprocess
+from indexer import load as trial
+from model import storage as files
 from model.errors import ImageUndecodable
-from service import access, answer, archive, cli, guard, http_protocol, intake, pool, problems, server, serving, shares
+from model.images import decode as preprocess
+from service import reloader as serving
+from service.cli import main as cli
+from service.http import access_log as answer
+from service.http import archive, guard, server, shares
+from service.http import auth as access
+from service.http import body_limit as intake
+from service.http import errors as problems
+from service.http import protocol as http_protocol
+from service.http import workers as pool
 
 VARIABLE = "WITHOUT_GUARDS"
 

@@ -12,7 +12,7 @@ import openvino as ov
 
 from model.card import Card, graph_names
 from model.errors import ModelInvalid, PrecisionMissing
-from model.preprocess import Pixels
+from model.images.decode import Pixels
 from model.runtimes.base import Pending, running_ahead
 
 PHOTOS_A_STREAM = 4

@@ -7,12 +7,12 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from bench.rendered.archetypes import SPREAD, options
-from bench.rendered.body import build
-from bench.rendered.catalogue import FIXED_BY_NAME, Car, cars, mean_car
-from bench.rendered.design import distance
-from bench.rendered.paint import COLOURS
-from bench.rendered.parts import Part
+from bench.rendered_cars.archetypes import SPREAD, options
+from bench.rendered_cars.body import build
+from bench.rendered_cars.catalogue import FIXED_BY_NAME, Car, cars, mean_car
+from bench.rendered_cars.design import distance
+from bench.rendered_cars.paint import COLOURS
+from bench.rendered_cars.parts import Part
 
 COUNTS = {"train": (84, 561), "test": (78, 116)}
 EVERY = cars("test", likeness=0.0)

@@ -31,8 +31,8 @@ def model(real_model: Path, tmp_path: Path) -> Path:
 
 
 def test_a_card_takes_texts_and_scores_and_people_can_read_it(model: Path, gallery: Path, tmp_path: Path) -> None:
-    from indexer.evaluate import evaluate
-    from model.data import read_items
+    from indexer.benchmark.evaluate import evaluate
+    from model.dataset import read_items
     from model.embedder import Embedder
 
     report = evaluate(read_items(gallery).items, Embedder.load(model, "openvino")).report

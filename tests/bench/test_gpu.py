@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.gpu_photos import made_up_photos, photos_of
-from model.preprocess import decode
+from model.images.decode import decode
 from tests.test_layout import ROOT
 
 BLOCKED = """

@@ -18,10 +18,10 @@ from bench.section import BEGIN, END, replace_section
 from bench.serving import running_process
 from bench.throughput import median_parts, module_command
 from indexer.versions import IndexDirectory
-from model.data import read_items
+from model.dataset import read_items
 from model.errors import CarsearchError
-from model.files import sha256_file
-from model.preprocess import decode
+from model.images.decode import decode
+from model.storage import sha256_file
 from service.engine import Engine
 from tests.photos import car_photo
 from tests.test_layout import ROOT

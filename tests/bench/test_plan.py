@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("pyvista", reason="the extra render is not installed")
 
-from bench.rendered.catalogue import Car, cars
-from bench.rendered.plan import HEADINGS, TIMES, PlanInvalid, Shot, Split, shots
+from bench.rendered_cars.catalogue import Car, cars
+from bench.rendered_cars.plan import HEADINGS, TIMES, PlanInvalid, Shot, Split, shots
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 SEED_COUNTS = {"train": (84, 53_813), "test": (78, 11_046)}

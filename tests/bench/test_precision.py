@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from bench import precision
 from bench.cli import app
 from bench.precision import ALL, compare
-from indexer.evaluate import evaluate
-from model.data import read_items
+from indexer.benchmark.evaluate import evaluate
+from model.dataset import read_items
 from model.embedder import Embedder
 from model.errors import PrecisionMissing
 from tests.photos import write_gallery

@@ -12,18 +12,18 @@ from typer.testing import CliRunner
 
 pytest.importorskip("pyvista", reason="the extra render is not installed")
 
-import bench.rendered.render as rendering
-import bench.rendered.sheet as sheets
+import bench.rendered_cars.render as rendering
+import bench.rendered_cars.sheet as sheets
 from bench.cli import app, main
-from bench.rendered.body import build
-from bench.rendered.catalogue import cars
-from bench.rendered.frame import Studio
-from bench.rendered.geometry import body_of
-from bench.rendered.light import lighting
-from bench.rendered.plan import HEADINGS, Shot, Time, shots
-from bench.rendered.render import RECORD_NAME, FolderTaken, Order, render, take_all
-from bench.rendered.world import world
-from model.data import read_items
+from bench.rendered_cars.body import build
+from bench.rendered_cars.catalogue import cars
+from bench.rendered_cars.frame import Studio
+from bench.rendered_cars.geometry import body_of
+from bench.rendered_cars.light import lighting
+from bench.rendered_cars.plan import HEADINGS, Shot, Time, shots
+from bench.rendered_cars.render import RECORD_NAME, FolderTaken, Order, render, take_all
+from bench.rendered_cars.world import world
+from model.dataset import read_items
 
 CARS = cars("test")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.rendered.catalogue import Car, cars
-from bench.rendered.plan import HEADINGS, TIMES, shots
-from bench.rendered.render import RECORD_NAME
+from bench.rendered_cars.catalogue import Car, cars
+from bench.rendered_cars.plan import HEADINGS, TIMES, shots
+from bench.rendered_cars.render import RECORD_NAME
 from bench.shipping import Shipped, ShippingRefused, choose
-from model.files import sha256_file
-from service.demo_gallery import CONTENTS_NAME, DemoGallery
+from model.storage import sha256_file
+from service.demo.gallery import CONTENTS_NAME, DemoGallery
 
 
 def write_rendered(root: Path, catalogue: list[Car], scale: float = 1.0, recorded_split: str = "test") -> Path:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.storage import Cost, embeddings_of_index, made_up, measure, table_of
 from indexer.build import build_index
-from indexer.stores.storage import Storage
+from indexer.stores.precision import Storage
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from tests.indexer.sets import write_photos

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from bench.trivial import colour_histogram, raw_pixels, trivial_scores
-from model.data import read_items
-from model.preprocess import Pixels
+from model.dataset import read_items
+from model.images.decode import Pixels
 from tests.photos import encoded, write_gallery
 
 

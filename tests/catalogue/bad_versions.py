@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-from indexer.gallery import SCHEMA
+from indexer.items import SCHEMA
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
-from model.files import FileRecord
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
+from model.storage import FileRecord
 from tests.catalogue.standing import Standing
 from tests.indexer.sets import unit
 from tests.servers import Server

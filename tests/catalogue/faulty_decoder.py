@@ -15,7 +15,7 @@ from typing import Any
 import simplejpeg
 from PIL import Image
 
-from service.cli import main
+from service.cli.main import main
 
 MARK = b"fault:"
 HANG_S = 60

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.metrics import Embeddings
-from model.preprocess import Pixels
+from model.images.decode import Pixels
+from model.retrieval import Embeddings
 from model.runtimes.base import Pending
 from model.runtimes.openvino import OpenVINORuntime
-from service import cli
+from service.cli import main as cli
 from tests.photos import encoded
 
 GATE = "FAULTY_GATE"

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 import service
-from model.preprocess import Pixels
+from model.images.decode import Pixels
 from tests.photos import encoded, jpeg
 
-QUERY = Path(service.__file__).parent / "demo_data" / "queries" / "1.jpg"
+QUERY = Path(service.__file__).parent / "demo" / "data" / "queries" / "1.jpg"
 PHOTO = Image.open(QUERY).convert("RGB").resize((256, 192))
 PIXELS: Pixels = np.asarray(PHOTO)
 GREY = PHOTO.convert("L")

@@ -20,7 +20,7 @@ def changed_server(
 ) -> Iterator[Server]:
     """Runs `change`, lines of Python, and then `carsearch serve` in one process; waits until `path` answers 200."""
     port = free_port()
-    command = [sys.executable, "-c", f"{change}\nfrom service.cli import main\nmain()"]
+    command = [sys.executable, "-c", f"{change}\nfrom service.cli.main import main\nmain()"]
     environment = clean_environment(**{"WATCH_INTERVAL_S": "0.1", **settings})
     with log_path.open("wb") as log:
         process = subprocess.Popen(

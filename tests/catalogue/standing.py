@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from bench.procfs import resident_bytes
-from service.problems import STATUS_OF
+from service.http.errors import STATUS_OF
 from tests.catalogue.pictures import PHOTO, QUERY, exif
 from tests.photos import car_photo, encoded
 from tests.servers import Server

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from indexer.versions import IndexDirectory
-from service.app import END_S
+from service.http.app import END_S
 from tests.catalogue.faulty_decoder import HANG_S, asking
 from tests.catalogue.pictures import PHOTO, PIXELS, QUERY, png
 from tests.catalogue.standing import Standing

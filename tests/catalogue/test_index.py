@@ -23,17 +23,17 @@ import numpy as np
 import pytest
 
 from indexer.build import build_index
-from indexer.gallery import GalleryItem, write_items
+from indexer.items import GalleryItem, write_items
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
 from model.card import CARD_NAME, GOLDEN_NAME, WEIGHTS_NAME, card_sha256, load_card
 from model.embedder import Embedder
 from model.errors import CarsearchError
-from model.files import FileRecord
-from service import serving
+from model.storage import FileRecord
+from service import reloader as serving
 from service.engine import Engine
-from service.metrics import Metrics
-from service.serving import Serving
+from service.observability.metrics import Metrics
+from service.reloader import Serving
 from service.settings import load_settings
 from tests.catalogue.bad_versions import (
     BAD,

@@ -23,12 +23,12 @@ import pytest
 
 from indexer.build import build_index
 from indexer.embed import embed_photos
-from indexer.gallery import ItemTable, sha256_bytes
+from indexer.items import ItemTable, sha256_bytes
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
 from model.embedder import BATCH, Embedder
 from model.errors import CarsearchError, EmbeddingInvalid
-from model.preprocess import Pixels
+from model.images.decode import Pixels
 from tests.hostile import write_hostile_reader
 from tests.indexer.power_loss import Disk
 from tests.indexer.sets import TINY, assert_clean, content_of, items_of, ordered_builds, write_photos

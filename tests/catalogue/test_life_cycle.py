@@ -23,8 +23,8 @@ from PIL import Image
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from service.evaluations import Evaluations
-from service.metrics import Metrics
+from service.jobs import Evaluations
+from service.observability.metrics import Metrics
 from service.private_directory import LOCK_NAME, PREFIX, STALE_S, PrivateDirectory
 from service.settings import load_settings
 from tests.catalogue.processes import changed_server, ended_within, in_background
@@ -57,12 +57,12 @@ Engine.load = classmethod(slow)
 
 SLOW_EVALUATION = """
 import time
-import service.evaluations, service.server
-service.evaluations.Evaluations._let_searches_pass = lambda self: time.sleep(0.5)
-service.server.GRACE_S = {grace_s}
+import service.jobs, service.http.server
+service.jobs.Evaluations._let_searches_pass = lambda self: time.sleep(0.5)
+service.http.server.GRACE_S = {grace_s}
 """
 
-SHORT_GRACE = "import service.server\nservice.server.GRACE_S = 1"
+SHORT_GRACE = "import service.http.server\nservice.server.GRACE_S = 1"
 
 JUMPING_CLOCK = """
 import pathlib, time

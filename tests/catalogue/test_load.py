@@ -19,7 +19,7 @@ import pytest
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from service.problems import RETRY_AFTER_S
+from service.http.errors import RETRY_AFTER_S
 from tests.catalogue.faulty_server import CROWDED, GATE, NO_MEMORY, POISON, SLOW, WRONG_ROWS, picture
 from tests.catalogue.pictures import PHOTO, QUERY, png
 from tests.catalogue.standing import Standing

@@ -5,7 +5,7 @@ import socket
 
 import httpx
 
-from service.problems import MEDIA_TYPE
+from service.http.errors import MEDIA_TYPE
 from tests.photos import car_photo
 
 MIB = 1 << 20

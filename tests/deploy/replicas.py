@@ -51,7 +51,16 @@ class Replica:
 
     def begin(self) -> None:
         """Starts it."""
-        command = [sys.executable, "-m", "service.cli", "serve", "--index", str(self.index), "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-m",
+            "service.cli",
+            "serve",
+            "--index",
+            str(self.index),
+            "--port",
+            str(self.port),
+        ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from service.server import GRACE_S
+from service.http.server import GRACE_S
 from service.settings import PREFIX, Settings
 from tests.deploy.nginx import ROOT, TEMPLATES
 

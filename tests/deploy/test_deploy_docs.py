@@ -26,7 +26,7 @@ needs_compose = pytest.mark.skipif(shutil.which("docker-compose") is None, reaso
 def checkout(folder: Path) -> Path:
     """What of the repository the commands need."""
     folder.mkdir()
-    for name in ("docker-compose.yml", "docker", "service/demo_data/queries"):
+    for name in ("docker-compose.yml", "docker", "service/demo/data/queries"):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)

@@ -16,8 +16,8 @@ from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.versions import CURRENT_NAME, IndexDirectory
-from service.problems import STATUS_OF
-from service.routes import evaluate, gallery, health, search
+from service.http.errors import STATUS_OF
+from service.http.routes import evaluate, gallery, health, search
 from tests.deploy.prometheus import (
     MONITORING,
     ROOT,

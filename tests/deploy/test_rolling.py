@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from indexer.versions import IndexDirectory
-from model.data import read_items
+from model.dataset import read_items
 from service.engine import Engine
 from tests.deploy.calls import PHOTO
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.section import replace_section
-from model.files import write_durably
+from model.storage import write_durably
 from tests.endurance.outcome import Extent, Figure
 
 RUNS = ("uploads", "swaps", "stops", "kills", "builds", "overload", "soak")

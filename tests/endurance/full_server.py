@@ -6,8 +6,8 @@ what this server takes.
 
 from typing import Any
 
-from service import cli
-from service.shares import Shares
+from service.cli import main as cli
+from service.http.shares import Shares
 
 
 def no_room(_shares: Shares, _client: str, _amount: int = 1) -> bool:

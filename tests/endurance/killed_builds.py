@@ -13,7 +13,7 @@ import time
 
 import indexer.build  # noqa: F401  # what a command imports when it runs; here, so that no child has to
 import model.runtimes.openvino  # noqa: F401
-from service import cli
+from service.cli import main as cli
 from tests.indexer.build_until_killed import CALLS, Steps
 
 OF_THE_DISK = [(owner, name) for owner, name in CALLS if name != "embed"]

@@ -8,8 +8,8 @@ The soak has to notice it.
 import os
 from typing import Any
 
-from service import cli
-from service.answer import Answer
+from service.cli import main as cli
+from service.http.access_log import Answer
 
 VARIABLE = "LEAKED_BYTES"
 kept: list[bytes] = []

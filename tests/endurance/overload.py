@@ -15,7 +15,7 @@ from bench.procfs import peak_bytes, reset_peak, resident_bytes
 from bench.sizing import publish_made_up
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from service.demo_gallery import DemoGallery
+from service.demo.gallery import DemoGallery
 from service.settings import load_settings
 from tests.endurance.crowd import (
     CLIENTS,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
-from service.server import GRACE_S
+from service.http.server import GRACE_S
 from tests.deploy.nginx import NGINX, running_nginx
 from tests.deploy.replicas import SETTINGS, Replica, running_replicas
 from tests.endurance.material import Known, car_photos, small_embedder

@@ -14,7 +14,7 @@ import httpx
 
 from bench.procfs import resident_bytes
 from indexer.versions import IndexDirectory
-from service.demo_gallery import DemoGallery
+from service.demo.gallery import DemoGallery
 from tests import mutants
 from tests.catalogue.test_pictures import broken
 from tests.endurance.memory import Sample

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.card import InputSpec
 from model.errors import ImageRejected
-from model.preprocess import prepare
+from model.images.decode import prepare
 from tests.demo_index import demo_index
 from tests.servers import Server, running_server
 

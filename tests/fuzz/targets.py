@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from model import preprocess
 from model.card import InputSpec
 from model.errors import CarsearchError, ImageRejected
-from model.imageheader import read_header
-from service import archive as archives
+from model.images import decode as preprocess
+from model.images.header import read_header
+from service.http import archive as archives
 from service.settings import load_settings
 
 SPEC = InputSpec(resize=32, crop=24)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from indexer.build import build_index
-from indexer.progress import BuildProgress
+from indexer.checkpoint import BuildProgress
 from indexer.versions import IndexDirectory
-from model import files
+from model import storage as files
 from model.embedder import Embedder
 from model.errors import CarsearchError
 from model.runtimes.fake import FakeRuntime

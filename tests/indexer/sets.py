@@ -12,9 +12,9 @@ from zlib import crc32
 
 import numpy as np
 
-from indexer.gallery import ItemTable
+from indexer.items import ItemTable
 from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 from tests.photos import car_photo
 from tests.servers import clean_environment
 from tests.test_layout import ROOT

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from indexer.build import BuildResult, build_index
-from indexer.gallery import ItemTable, sha256_bytes
+from indexer.items import ItemTable, sha256_bytes
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
-from model.data import Skipped
+from model.dataset import Skipped
 from model.embedder import BATCH, Embedder
 from model.errors import DataInvalid, DuplicateId, EmptyGallery, PhotosSkipped
 from tests.conftest import write_fake_model

@@ -11,7 +11,7 @@ import pytest
 from indexer.embed import EmbeddedBatch, embed_photos
 from model.embedder import Embedder
 from model.errors import BackendUnavailable, FileUnreadable, ImageRejected, ImageUndecodable
-from model.preprocess import Pixels
+from model.images.decode import Pixels
 from model.runtimes.base import Pending
 from tests.photos import car_photo
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.benchmark.evaluate import evaluate, score
+from indexer.benchmark.report import Evaluation
 from indexer.embed import Embedded, embed_photos
-from indexer.evaluate import evaluate, score
-from indexer.report import Evaluation
-from model.data import Photo, Skipped, read_items
+from model.dataset import Photo, Skipped, read_items
 from model.embedder import BATCH, Embedder
 from model.errors import DuplicateId, EvaluationCancelled, EvaluationSetInvalid
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 from tests.indexer.sets import MemoryPhoto, unit, write_photos
 from tests.photos import car_photo, write_seed_table
 from tests.servers import run_cli

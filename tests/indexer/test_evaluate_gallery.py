@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from indexer.benchmark.evaluate import Served, evaluate
 from indexer.build import build_index
-from indexer.evaluate import Served, evaluate
-from indexer.gallery import ItemTable
+from indexer.items import ItemTable
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
-from model.data import read_items
+from model.dataset import read_items
 from model.embedder import Embedder
 from model.errors import EvaluationSetInvalid
 from tests.indexer.sets import MemoryPhoto

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from indexer.stores.faiss import SLACK, FaissStore, installed_distributions
-from indexer.stores.storage import Storage, storage_of
+from indexer.stores.precision import Storage, storage_of
 from model.errors import CarsearchError, DimMismatch, IndexInvalid
-from model.metrics import Embeddings, Rows, exact_scores
+from model.retrieval import Embeddings, Rows, exact_scores
 from tests.indexer.sets import unit
 
 storages = st.sampled_from(list(Storage))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.gallery import GalleryItem, ItemTable, relative_path, sha256_bytes, write_items
+from indexer.items import GalleryItem, ItemTable, relative_path, sha256_bytes, write_items
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
 from tests.photos import KOREAN
 

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from indexer.progress import BuildProgress
+from indexer.checkpoint import BuildProgress
 from model.errors import IndexInvalid
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 
 NAME = "embeddings.sqlite"
 

@@ -12,7 +12,7 @@ import json, os, sys
 from concurrent.futures import ThreadPoolExecutor
 import faiss, numpy as np
 from indexer.stores.faiss import FaissStore
-from indexer.stores.storage import Storage
+from indexer.stores.precision import Storage
 
 threads, queries, storage = json.loads(sys.argv[1]), int(sys.argv[2]), Storage(sys.argv[3])
 rows = np.random.default_rng(0).standard_normal((12_000, 64)).astype(np.float32)

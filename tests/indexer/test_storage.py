@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.benchmark.storage_recall import Recall, measured_recall, refuse_lossy
 from indexer.build import build_index, published_embeddings
-from indexer.gallery import ItemTable
-from indexer.recall import Recall, measured_recall, refuse_lossy
+from indexer.items import ItemTable
 from indexer.stores.faiss import FaissStore
-from indexer.stores.storage import Storage, StorageChoice
+from indexer.stores.precision import Storage, StorageChoice
 from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
 from model.errors import IndexInvalid, StorageTooLossy
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 from service.engine import Engine
 from tests.indexer.sets import assert_clean, content_of, unit, write_photos
 from tests.photos import car_photo

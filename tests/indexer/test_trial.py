@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import trial
+from indexer import load as trial
 from indexer.build import build_index
+from indexer.load import Trials, read_contents
 from indexer.stores.faiss import FaissStore
-from indexer.trial import Trials, read_contents
 from indexer.versions import INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
 from model.embedder import Embedder
 from model.errors import DimMismatch, IndexInvalid

@@ -12,13 +12,13 @@ from pathlib import Path
 import lightning as L
 
 from model.card import load_card
-from model.classifier import Classifier
-from model.data import read_items
-from model.network import load_network
-from model.recipes import recipe_named
-from model.train import _Loaders
-from model.training_photos import TrainOptions
-from model.training_set import TrainingSet, ValidationSet
+from model.dataset import read_items
+from model.network.embedding_net import load_network
+from model.training.dataset import TrainingSet, ValidationSet
+from model.training.module import Classifier
+from model.training.options import TrainOptions
+from model.training.recipes import recipe_named
+from model.training.trainer import _Loaders
 
 
 def main(model: Path, data: Path, processes: int, score: Path) -> None:

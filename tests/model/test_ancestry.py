@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.ancestry import check_unseen, initialise, seen_classes
 from model.card import WEIGHTS_NAME, InputSpec, load_card
 from model.errors import DataInvalid, ModelInvalid, ModelNotFound
-from model.network import EmbeddingNetwork
-from model.train import main
+from model.network.embedding_net import EmbeddingNetwork
+from model.training.leakage import check_unseen, initialise, seen_classes
+from model.training.trainer import main
 from tests.photos import write_gallery
 
 SMALL = InputSpec(resize=40, crop=32)

@@ -26,7 +26,7 @@ from model.card import (
 )
 from model.embedder import DEFAULT_MODEL, Embedder, find_model
 from model.errors import ModelInvalid, ModelNotFound
-from model.files import FileRecord
+from model.storage import FileRecord
 
 CARD = Card(
     name="아반떼",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.data import Item, id_of, printable, read_items, refuse_duplicate_ids, split_classes
+from model.dataset import Item, id_of, printable, read_items, refuse_duplicate_ids, split_classes
 from model.errors import DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
 from tests.photos import KOREAN, car_photo
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from model.card import load_card
-from model.data import Item, read_items, read_unlabelled
-from model.distillation import teacher_embeddings, without_near_duplicates
+from model.dataset import Item, read_items, read_unlabelled
 from model.embedder import Embedder
 from model.errors import DataInvalid, EmptyGallery, ModelNotFound
-from model.train import main
+from model.training.distillation import teacher_embeddings, without_near_duplicates
+from model.training.trainer import main
 from tests.photos import KOREAN, write_gallery
 
 
@@ -98,8 +98,8 @@ def test_a_run_learns_from_two_sets_and_a_teacher_and_its_card_says_so(
 def test_classes_of_validation_in_any_training_set_are_refused(tmp_path: Path) -> None:
     first = write_gallery(tmp_path / "first", classes=3)
     second = write_gallery(tmp_path / "second", classes=3, first_kind=5)
-    from model.recipes import QUICK
-    from model.training_photos import TrainOptions, load_sets
+    from model.training.options import TrainOptions, load_sets
+    from model.training.recipes import QUICK
 
     options = TrainOptions([first, second], tmp_path / "out", validation=second)
     with pytest.raises(DataInvalid, match='The class "car 5" is in both sets'):

@@ -13,15 +13,15 @@ import openvino as ov
 import pytest
 import torch
 
-import model.export
-import model.quantise
+import model.export.int8
+import model.export.openvino
 from model.card import CalibrationSet, graph_names, load_card, verify_artifact
 from model.embedder import Embedder
 from model.errors import DataInvalid, ModelInvalid, ParityFailed, PrecisionMissing, SettingsInvalid
-from model.export import MIN_INT8_MEAN_COSINE, export
-from model.network import EmbeddingNetwork
-from model.preprocess import Pixels
-from model.quantise import first_if_small, pooling_and_norm
+from model.export.int8 import first_if_small, pooling_and_norm
+from model.export.openvino import MIN_INT8_MEAN_COSINE, export
+from model.images.decode import Pixels
+from model.network.embedding_net import EmbeddingNetwork
 from tests.photos import car_photo, write_gallery
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,9 +127,9 @@ def test_int8_needs_photos_to_calibrate_with_and_fp32_takes_none(artifact: Path,
 def test_calibration_takes_an_equal_share_of_each_set_spread_over_it(
     int8_model: Path, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.export, "CALIBRATION_PHOTOS", 7)
+    monkeypatch.setattr(model.export.openvino, "CALIBRATION_PHOTOS", 7)
     other = write_gallery(tmp_path / "other", classes=5, photos=2, first_kind=40)
-    sets, crops = model.export._read_calibration([gallery, other], load_card(int8_model).input)
+    sets, crops = model.export.openvino._read_calibration([gallery, other], load_card(int8_model).input)
     assert [(one.name, one.photos, len(one.labels)) for one in sets] == [(gallery.name, 3, 3), ("other", 4, 4)]
     assert len(crops) == 7
 
@@ -146,14 +146,14 @@ def test_exporting_fp32_again_leaves_int8_as_it_is(artifact: Path, int8_model: P
 def test_a_graph_that_is_another_network_is_refused_and_the_one_in_fp32_stays(
     artifact: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = model.export._convert
+    convert = model.export.openvino._convert
 
     def convert_another(network: EmbeddingNetwork) -> ov.Model:
         torch.manual_seed(99)
         return convert(EmbeddingNetwork(network.architecture, network.spec))
 
-    monkeypatch.setattr(model.export, "_convert", convert_another)
-    monkeypatch.setattr(model.quantise, "quantise", no_quantisation)
+    monkeypatch.setattr(model.export.openvino, "_convert", convert_another)
+    monkeypatch.setattr(model.export.int8, "quantise", no_quantisation)
     with pytest.raises(ParityFailed, match=r"the mean cosine is -?0\.\d+ on 12 photos, and 0\.95 is needed"):
         export(artifact, gallery, precision="int8", calibration=[gallery])
     assert_only_fp32(artifact)
@@ -170,8 +170,8 @@ def test_an_export_that_was_killed_leaves_the_graph_in_fp32(
         assert_only_fp32(directory)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model.export, "measure_parity", observe)
-    monkeypatch.setattr(model.quantise, "quantise", no_quantisation)
+    monkeypatch.setattr(model.export.openvino, "measure_parity", observe)
+    monkeypatch.setattr(model.export.int8, "quantise", no_quantisation)
     with pytest.raises(KeyboardInterrupt):
         export(artifact, gallery, precision="int8", calibration=[gallery])
     assert_only_fp32(artifact)
@@ -180,7 +180,7 @@ def test_an_export_that_was_killed_leaves_the_graph_in_fp32(
 def test_with_both_graphs_damaged_exporting_each_again_heals_the_model(
     artifact: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.quantise, "quantise", no_quantisation)
+    monkeypatch.setattr(model.export.int8, "quantise", no_quantisation)
     for name in ("openvino/fp32.bin", "openvino/int8.bin"):
         flip_a_byte(artifact / name)
     export(artifact, gallery, precision="int8", calibration=[gallery])
@@ -222,7 +222,7 @@ def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "urllib.Request"):
         asked.append(f"{event} {arguments}")
 sys.addaudithook(watch)
-import model.export, model.quantise, nncf.telemetry, openvino as ov, torch
+import model.export.openvino, model.export.int8, nncf.telemetry, openvino as ov, torch
 ov.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
 nncf.telemetry.telemetry.send_event("ov", "import", "test")
 print(json.dumps([asked, sorted(name for name in sys.modules if name.startswith("openvino_telemetry."))]))

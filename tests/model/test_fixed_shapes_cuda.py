@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-import model.runtimes.fixed_shapes as fixed_shapes
+import model.runtimes.cuda_graphs as fixed_shapes
 from model.card import load_card
-from model.network import load_network
-from model.runtimes.fixed_shapes import WARM_UPS, FixedShapes
+from model.network.embedding_net import load_network
+from model.runtimes.cuda_graphs import WARM_UPS, FixedShapes
 
 GPU: Any = SimpleNamespace(type="cuda")
 

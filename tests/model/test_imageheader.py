@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.imageheader import ImageHeader, read_header
+from model.images.header import ImageHeader, read_header
 from tests.photos import car_photo, car_pixels, encoded
 
 ENCODINGS: dict[str, tuple[str, str, dict[str, object]]] = {

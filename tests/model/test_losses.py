@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from model.card import InputSpec
-from model.classifier import Classifier
-from model.losses import NormalisedHead, TeacherLoss
-from model.network import EmbeddingNetwork
-from model.recipes import QUICK, RECIPES, Recipe
+from model.network.embedding_net import EmbeddingNetwork
+from model.training.losses import NormalisedHead, TeacherLoss
+from model.training.module import Classifier
+from model.training.recipes import QUICK, RECIPES, Recipe
 
 
 def test_logits_of_the_normalised_head_are_scaled_cosines() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import model.metrics
-from model.metrics import (
+import model.retrieval
+from model.retrieval import (
     Embeddings,
     Rows,
     average_precision_at_r,
@@ -189,6 +189,6 @@ def test_confusions_are_ordered_by_count_and_then_by_name() -> None:
 
 
 def test_the_examples_of_the_module_are_true() -> None:
-    results = doctest.testmod(model.metrics)
+    results = doctest.testmod(model.retrieval)
     assert results.attempted >= 3
     assert results.failed == 0

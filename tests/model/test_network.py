@@ -16,7 +16,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from model.card import WEIGHTS_NAME, InputSpec, load_card
 from model.errors import ModelInvalid
-from model.network import EmbeddingNetwork, load_imagenet, load_network, save_weights
+from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, save_weights
 from tests.photos import car_pixels
 
 SPEC = InputSpec(resize=72, crop=64)

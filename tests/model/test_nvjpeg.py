@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import model.nvjpeg
+import model.images.nvjpeg
 from model.card import NVJPEG, InputSpec, load_card
 from model.embedder import Embedder
 from model.errors import ImageRejected, ImageUndecodable, ModelMismatch, SettingsInvalid
-from model.nvjpeg import Encoded, NvjpegPreparation, nvjpeg
-from model.preprocess import prepare
+from model.images.decode import prepare
+from model.images.nvjpeg import Encoded, NvjpegPreparation, nvjpeg
 from tests.photos import car_photo, car_pixels, encoded, jpeg
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def test_a_photo_that_nobody_can_decode_is_rejected_with_its_row(monkeypatch: py
 
     preparation = NvjpegPreparation(SPEC, CPU, damaged_for_the_device)
     staged = [preparation.stage(photo) for photo in (PLAIN, PLAIN[:-18] + bytes(16) + b"\xff\xd9")]
-    monkeypatch.setattr(model.nvjpeg, "decode", refuse)
+    monkeypatch.setattr(model.images.nvjpeg, "decode", refuse)
     _, rejected = preparation.crops(staged)
     assert {row: problem.code for row, problem in rejected.items()} == {1: "image_undecodable"}
 
@@ -141,7 +141,7 @@ def test_large_photos_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatc
         sizes.append(len(photos))
         return nvjpeg(photos, device)
 
-    monkeypatch.setattr(model.nvjpeg, "MAX_PIXELS_A_CALL", 2 * 200 * 150)
+    monkeypatch.setattr(model.images.nvjpeg, "MAX_PIXELS_A_CALL", 2 * 200 * 150)
     preparation = NvjpegPreparation(SPEC, CPU, counting)
     preparation.crops([preparation.stage(PLAIN)] * 5)
     assert sizes == [2, 2, 1]

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from model import preprocess
 from model.card import InputSpec
 from model.errors import (
     EmptyFile,
@@ -25,7 +24,8 @@ from model.errors import (
     ImageUndecodable,
     UnsupportedImageFormat,
 )
-from model.preprocess import MAX_PIXELS, MIN_SIDE, Pixels, decode, fit, prepare
+from model.images import decode as preprocess
+from model.images.decode import MAX_PIXELS, MIN_SIDE, Pixels, decode, fit, prepare
 from tests.photos import car_photo, car_pixels, encoded, jpeg
 
 PIXELS = car_pixels(0, 0)

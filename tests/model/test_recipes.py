@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from model.recipes import BASELINE, RESNET18
+from model.training.recipes import BASELINE, RESNET18
 
 
 def test_fewer_epochs_step_sooner() -> None:

@@ -23,8 +23,8 @@ from model.errors import (
     PrecisionMissing,
     SettingsInvalid,
 )
-from model.metrics import Embeddings
-from model.preprocess import Pixels
+from model.images.decode import Pixels
+from model.retrieval import Embeddings
 from model.runtimes import load_runtime
 from model.runtimes.base import Runtime
 from model.runtimes.openvino import OpenVINORuntime

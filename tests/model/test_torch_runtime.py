@@ -11,8 +11,8 @@ import torch
 from model.card import load_card
 from model.embedder import Embedder
 from model.errors import PrecisionMissing
-from model.metrics import Embeddings
-from model.preprocess import Pixels, prepare
+from model.images.decode import Pixels, prepare
+from model.retrieval import Embeddings
 from model.runtimes.base import AsynchronousRuntime
 from model.runtimes.torch import TorchRuntime
 from tests.photos import car_photo

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from model.card import WEIGHTS_NAME, load_card, verify_artifact
-from model.data import read_items, split_classes
+from model.dataset import read_items, split_classes
 from model.embedder import Embedder
-from model.recipes import RECIPES
-from model.train import _DurableCheckpoints, main
+from model.training.recipes import RECIPES
+from model.training.trainer import _DurableCheckpoints, main
 from tests.photos import car_photo, write_gallery
 
 EPOCHS = 3
@@ -28,7 +28,7 @@ TOO_FEW = (
 )
 WITHOUT_THE_REST = (
     "import sys; sys.modules.update(dict.fromkeys(['faiss', 'openvino', 'pydantic', 'fastapi', 'typer'])); "
-    "from model.train import main; sys.exit(main())"
+    "from model.training.trainer import main; sys.exit(main())"
 )
 
 
@@ -59,7 +59,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resumed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed when its first checkpoint appeared, and started again by the same command."""
     out = tmp_path_factory.mktemp("resumed")
-    command = [sys.executable, "-m", "model.train", *arguments(photos, out)]
+    command = [sys.executable, "-m", "model.training", *arguments(photos, out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (out / "training" / "last.ckpt").exists() and process.poll() is None:
         time.sleep(0.005)

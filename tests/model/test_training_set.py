@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.augment import jitter, random_crop
 from model.card import InputSpec
-from model.data import Item, read_items
+from model.dataset import Item, read_items
 from model.errors import DataInvalid
-from model.preprocess import Pixels, canvas, fit, prepare
-from model.recipes import QUICK, Recipe
-from model.training_set import TrainingSampler, TrainingSet, ValidationSampler, ValidationSet
+from model.images.decode import Pixels, canvas, fit, prepare
+from model.training.augment import jitter, random_crop
+from model.training.dataset import TrainingSampler, TrainingSet, ValidationSampler, ValidationSet
+from model.training.recipes import QUICK, Recipe
 from tests.photos import car_pixels
 
 SPEC = InputSpec(resize=40, crop=32)

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.evaluate import evaluate
+from indexer.benchmark.evaluate import evaluate
 from model.card import InputSpec, verify_artifact
-from model.classifier import Classifier
-from model.data import Item, read_items
+from model.dataset import Item, read_items
 from model.embedder import Embedder
-from model.metrics import Embeddings, Rows
-from model.network import EmbeddingNetwork
-from model.recipes import QUICK
-from model.training_set import ValidationSampler, ValidationSet
+from model.network.embedding_net import EmbeddingNetwork
+from model.retrieval import Embeddings, Rows
+from model.training.dataset import ValidationSampler, ValidationSet
+from model.training.module import Classifier
+from model.training.recipes import QUICK
 from tests.photos import car_photo, write_gallery
 
 SCRIPT = Path(__file__).with_name("ddp_validation.py")
@@ -102,7 +102,17 @@ def test_a_run_records_the_benchmarks_score_of_the_artifact_it_writes(
     data, out = write_gallery(tmp_path / "data", classes=3, photos=8, first_kind=10), tmp_path / "night"
     (data / "stray.jpg").write_bytes(car_photo())
     (data / "car 10" / "broken.jpg").write_bytes(b"no photo")
-    command = [sys.executable, "-m", "model.train", "--data", str(data), "--val", str(hard_set), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "model.training.trainer",
+        "--data",
+        str(data),
+        "--val",
+        str(hard_set),
+        "--out",
+        str(out),
+    ]
     command += ["--recipe", "quick", "--epochs", "1", "--device", "cpu", "--workers", "0"]
     command += ["--devices", str(processes), "--precision", precision]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)

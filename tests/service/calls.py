@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from service.problems import MAX_DETAIL, MEDIA_TYPE, STATUS_OF
-from service.schemas import Problem
+from service.http.errors import MAX_DETAIL, MEDIA_TYPE, STATUS_OF
+from service.http.schemas import Problem
 from tests.photos import car_photo
 from tests.servers import PATIENCE_S, Server
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service import cli
+from service.cli import main as cli
 
 Printed = subprocess.CompletedProcess[str]
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import CarsearchError, SettingsInvalid
-from service.access import Access, address_of, read_keys
-from service.problems import Forbidden, RateLimited, Unauthorized
+from service.http.auth import Access, address_of, read_keys
+from service.http.errors import Forbidden, RateLimited, Unauthorized
 from service.settings import load_settings
 
 SEARCHER, ADMIN = "searcher-0123456789", "admin-0123456789abc"

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-from indexer.evaluate import evaluate
-from model.data import MAX_FILE_BYTES, Skipped
+from indexer.benchmark.evaluate import evaluate
+from model.dataset import MAX_FILE_BYTES, Skipped
 from model.embedder import Embedder
 from model.errors import CarsearchError, DuplicateId, EvaluationSetInvalid
-from service.archive import ArchivePhoto, ArchiveTooLarge, read_archive
+from service.http.archive import ArchivePhoto, ArchiveTooLarge, read_archive
 from service.settings import MIB, Settings, load_settings
 from tests.photos import KOREAN, car_photo
 from tests.service.bodies import tar_of, zip_of

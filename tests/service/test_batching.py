@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import EmbeddingInvalid, ImageUndecodable
-from model.metrics import Embeddings
+from model.retrieval import Embeddings
 from model.runtimes.base import Pending
 from service.batching import Batcher
 from service.engine import Engine, Query, SearchResult
-from service.metrics import Metrics
-from service.schemas import Hit
+from service.http.schemas import Hit
+from service.observability.metrics import Metrics
 
 WORK_S = 60
 BROKEN, POISON, UNSEARCHABLE = 250, 251, 252

@@ -261,7 +261,9 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     package: str, arguments: str, extra: str, place: Path, real_index: IndexDirectory
 ) -> None:
     full = ["carsearch", *arguments.replace("INDEX", str(real_index.root)).split()]
-    program = f"import sys; sys.modules[{package!r}] = None; sys.argv = {full}\nfrom service.cli import main; main()"
+    program = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv = {full}\nfrom service.cli.main import main; main()"
+    )
     environment = {**clean_environment(), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     printed = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=place, capture_output=True, text=True, check=False

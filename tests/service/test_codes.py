@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from service.problems import RETRY_AFTER_S, STATUS_OF
+from service.http.errors import RETRY_AFTER_S, STATUS_OF
 from tests.service import (
     test_access_http,
     test_drain,

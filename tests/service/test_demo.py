@@ -15,17 +15,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexer.evaluate import evaluate
+from indexer.benchmark.evaluate import evaluate
 from indexer.versions import IndexDirectory
 from model.card import WEIGHTS_NAME, Score, load_card
-from model.data import read_items
+from model.dataset import read_items
 from model.embedder import Embedder
 from model.errors import CarsearchError, ModelInvalid, ModelNotFound, SettingsInvalid
-from service import cli, demo, demo_check, demo_gallery
-from service.demo import DemoOptions, curl_line
-from service.demo_check import DemoFailed
-from service.demo_gallery import CONTENTS_NAME, DemoGallery, DemoGalleryInvalid, Query, write_contents
-from service.server import listen
+from service.cli import main as cli
+from service.demo import check as demo_check
+from service.demo import command as demo
+from service.demo import gallery as demo_gallery
+from service.demo.check import DemoFailed
+from service.demo.command import DemoOptions, curl_line
+from service.demo.gallery import CONTENTS_NAME, DemoGallery, DemoGalleryInvalid, Query, write_contents
+from service.http.server import listen
 from tests.photos import KOREAN, car_photo, write_gallery
 from tests.servers import clean_environment, free_port
 
@@ -39,7 +42,8 @@ class NoTorch:
         assert name != "torch", "the demo imports torch"
 
 sys.meta_path.insert(0, NoTorch())
-from service import cli, demo, demo_gallery
+from service.cli import main as cli
+from service.demo import command as demo, gallery as demo_gallery
 demo.MODEL, gallery = sys.argv[1:3]
 demo_gallery.shipped_directory = lambda: Path(gallery)
 sys.argv[1:3] = ["demo"]

@@ -12,9 +12,9 @@ import pytest
 
 from model.embedder import Embedder
 from service.engine import Engine
-from service.evaluations import EvaluationInput, Evaluations, new_record
-from service.metrics import Metrics
-from service.problems import Overloaded
+from service.http.errors import Overloaded
+from service.jobs import EvaluationInput, Evaluations, new_record
+from service.observability.metrics import Metrics
 from service.settings import load_settings
 from tests.photos import car_photo
 

@@ -13,8 +13,8 @@ import uvicorn
 import uvloop
 from starlette.responses import Response
 
-import service.http_protocol as wire
-from service.http_protocol import BoundedHttpProtocol, Waste
+import service.http.protocol as wire
+from service.http.protocol import BoundedHttpProtocol, Waste
 
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: whoever closes hangs up at once."""
@@ -200,7 +200,7 @@ def test_after_an_answer_that_ends_the_connection_the_rest_is_awaited_and_then_r
 
 def test_what_is_thrown_away_is_bounded_for_all_connections_together(monkeypatch: pytest.MonkeyPatch) -> None:
     now, mib = [100.0], 1 << 20
-    monkeypatch.setattr("service.http_protocol.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.http.protocol.time.monotonic", lambda: now[0])
     waste = Waste()  # 16 at once, and the whole of a part of which there was room for some
     assert [waste.takes(10 * mib), waste.takes(10 * mib), waste.takes(1)] == [True, True, False]
     now[0] += 0.25  # 8 more, of which 4 were owed

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-import service.intake
+import service.http.body_limit
 from model.errors import CarsearchError
-from service.drain import Drain
-from service.guard import Guard
-from service.intake import RECEIVING, Intake
-from service.metrics import Metrics
+from service.http.body_limit import RECEIVING, Intake
+from service.http.drain import Drain
+from service.http.guard import Guard
+from service.http.shares import Shares
+from service.http.turns import Turns
+from service.observability.metrics import Metrics
+from service.observability.tracing import Tracing
 from service.settings import load_settings
-from service.shares import Shares
-from service.tracing import Tracing
-from service.turns import Turns
 
 LIMIT = 300
 
@@ -84,7 +84,7 @@ def test_an_announcement_that_nothing_follows_keeps_no_memory(monkeypatch: pytes
         intake.close()
         return [*taken, uploads.taken]
 
-    monkeypatch.setattr(service.intake, "HELD_S", 0.0)
+    monkeypatch.setattr(service.http.body_limit, "HELD_S", 0.0)
     assert asyncio.run(run()) == [300, 60, 100, 0]
 
 
@@ -107,7 +107,7 @@ def test_an_upload_that_others_keep_from_being_read_keeps_its_memory(monkeypatch
         intake.close()
         return [*taken, uploads.taken]
 
-    monkeypatch.setattr(service.intake, "HELD_S", 0.01)
+    monkeypatch.setattr(service.http.body_limit, "HELD_S", 0.01)
     turn_comes = asyncio.Event()
     assert asyncio.run(run()) == [300, 100, 0]
 

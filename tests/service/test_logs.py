@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from indexer.versions import IndexDirectory
-from service.logs import JsonFormatter, request_id
+from service.observability.logging import JsonFormatter, request_id
 from service.settings import load_settings
 from tests.photos import car_photo
 from tests.servers import running_server

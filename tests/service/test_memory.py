@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.memory import available_bytes
+from service.observability.memory import available_bytes
 
 MEMINFO = "MemTotal:       2048 kB\nMemFree:          10 kB\nMemAvailable:   1000 kB\nHugePages_Total:       0\n"
 OF_THE_MACHINE = 1000 * 1024

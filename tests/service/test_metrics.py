@@ -12,7 +12,7 @@ from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service import __version__
-from service.metrics import STAGES, Metrics, ServedIndex, memory_limit_bytes
+from service.observability.metrics import STAGES, Metrics, ServedIndex, memory_limit_bytes
 from tests.photos import car_photo, write_gallery
 from tests.servers import Server, running_server
 from tests.service.calls import evaluate_named, eventually, metric, search

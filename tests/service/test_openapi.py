@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.schemas import Problem
+from service.http.schemas import Problem
 from tests.servers import Server
 
 ROUTES = {

@@ -12,10 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from model.errors import ImageUndecodable
-from service.metrics import Metrics
-from service.pool import WorkPool
+from service.http.errors import DeadlineExceeded, Overloaded
+from service.http.workers import WorkPool
+from service.observability.metrics import Metrics
 from service.priority import WORK_NICENESS
-from service.problems import DeadlineExceeded, Overloaded
 from service.settings import load_settings
 
 

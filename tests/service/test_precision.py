@@ -13,7 +13,7 @@ from indexer.versions import IndexDirectory
 from model.card import NVJPEG, graph_names, load_card
 from model.embedder import Embedder
 from model.errors import ModelMismatch
-from model.nvjpeg import NvjpegPreparation
+from model.images.nvjpeg import NvjpegPreparation
 from service.engine import Engine
 from tests.photos import car_photo
 from tests.servers import running_server

@@ -10,14 +10,14 @@ import httpx
 import pytest
 
 from indexer.versions import IndexDirectory
-from service.drain import Drain
-from service.guard import Guard
-from service.metrics import Metrics
-from service.problems import RETRY_AFTER_S
+from service.http.drain import Drain
+from service.http.errors import RETRY_AFTER_S
+from service.http.guard import Guard
+from service.http.shares import Shares
+from service.http.turns import Turns
+from service.observability.metrics import Metrics
+from service.observability.tracing import Tracing
 from service.settings import load_settings
-from service.shares import Shares
-from service.tracing import Tracing
-from service.turns import Turns
 from tests.photos import car_photo
 from tests.servers import Server, running_server
 from tests.service.bodies import FORM, form
@@ -149,8 +149,8 @@ async def _rests(monkeypatch: pytest.MonkeyPatch, turns_s: list[float], turns: T
 
     guard = Guard(_never, load_settings(), Metrics(), Drain(), Tracing(), Shares(0))
     guard.turns = turns
-    monkeypatch.setattr("service.guard.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("service.guard.time.sleep", sleep)
+    monkeypatch.setattr("service.http.guard.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.http.guard.time.sleep", sleep)
     for turn_s in turns_s:
         for _ in range(2):
             scope = {"path": "/search", "method": "POST", "headers": [], "client": ("10.0.0.1", 1)}

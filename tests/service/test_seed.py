@@ -8,8 +8,9 @@ import pytest
 from indexer.build import build_index
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
-from service import demo, demo_gallery
-from service.demo_gallery import Query, write_contents
+from service.demo import command as demo
+from service.demo import gallery as demo_gallery
+from service.demo.gallery import Query, write_contents
 from tests.photos import car_photo, write_gallery
 from tests.servers import running_server
 from tests.service.calls import search

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from model.errors import SettingsInvalid
-from service.server import ACCEPTED_AT_ONCE, listen, several
+from service.http.server import ACCEPTED_AT_ONCE, listen, several
 
 
 def test_the_socket_says_that_it_is_tcp_so_that_answers_are_not_held_back() -> None:

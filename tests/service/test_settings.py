@@ -9,7 +9,7 @@ import pytest
 
 from indexer.versions import IndexDirectory
 from model.errors import SettingsInvalid
-from service.app import create_app
+from service.http.app import create_app
 from service.settings import PREFIX, Settings, load_settings
 from tests.servers import run_cli
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.shares import Shares
+from service.http.shares import Shares
 
 
 def take_all(shares: Shares, client: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.procfs import resident_bytes
 from indexer.versions import IndexDirectory
-from service.http_protocol import MAX_PIPELINED
+from service.http.protocol import MAX_PIPELINED
 from tests.photos import car_photo
 from tests.servers import PATIENCE_S, Server, running_server
 from tests.service.bodies import form

@@ -33,8 +33,8 @@ def other_embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
 
     from model.artifact import create_artifact
     from model.card import InputSpec
-    from model.export import export
-    from model.network import EmbeddingNetwork
+    from model.export.openvino import export
+    from model.network.embedding_net import EmbeddingNetwork
 
     directory = tmp_path_factory.mktemp("other-model")
     torch.manual_seed(1)
@@ -58,7 +58,7 @@ def point_to(index: IndexDirectory, name: str) -> None:
 
 
 def ids_of(gallery: Path) -> set[str]:
-    from model.data import read_items
+    from model.dataset import read_items
 
     return {item.id for item in read_items(gallery).items}
 

@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from indexer.versions import IndexDirectory
 from model.errors import SettingsInvalid
-from service.tracing import Tracing
+from service.observability.tracing import Tracing
 from tests.photos import car_photo
 from tests.servers import Server, running_server
 from tests.service.calls import search

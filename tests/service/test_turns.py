@@ -8,8 +8,8 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-import service.turns
-from service.turns import READ_IN_A_TURN, Turns
+import service.http.turns
+from service.http.turns import READ_IN_A_TURN, Turns
 
 
 async def turns_taken(began: list[float], reads: int) -> list[list[float]]:
@@ -47,7 +47,7 @@ def test_few_uploads_are_read_in_every_turn() -> None:
 
 
 def test_of_many_the_oldest_are_read_first_and_a_few_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.turns, "READ_IN_A_TURN", 2)
+    monkeypatch.setattr(service.http.turns, "READ_IN_A_TURN", 2)
     assert run([5.0, 4.0, 3.0, 2.0, 1.0], 1) == [[5.0, 4.0], [1.0, 2.0], [3.0]]
 
 
@@ -67,5 +67,5 @@ def test_whoever_has_given_up_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> 
         await asyncio.wait([next_one], timeout=5)
         return [late.cancelled(), next_one.done(), turns.crowded]
 
-    monkeypatch.setattr(service.turns, "READ_IN_A_TURN", 1)
+    monkeypatch.setattr(service.http.turns, "READ_IN_A_TURN", 1)
     assert asyncio.run(wait_for_turns()) == [True, True, False]

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from model.errors import CarsearchError, EmptyFile
-from service.problems import (
+from service.http.errors import (
     MalformedMultipart,
     MissingFile,
     MultipleFiles,
     Overloaded,
     UnsupportedContentType,
 )
-from service.upload import MAX_PARTS, receive_file
+from service.http.upload import MAX_PARTS, receive_file
 from tests.service.bodies import BOUNDARY, FORM, form, multipart, part
 
 

@@ -1,0 +1,195 @@
+"""The benchmark: leave-one-out on a labelled set, or its photos against a gallery.
+
+Every photo is a query once. Its nearest neighbour is the highest cosine among all the others (its own row is left out
+by number, so a duplicate counts as a neighbour), the lowest row among equals. Correct when both are of one class.
+"""
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.benchmark.report import ClassScore, Confusion, Evaluation, Report
+from indexer.embed import Embedded, embed_photos, nothing_known
+from indexer.items import ItemTable
+from indexer.stores.base import VectorStore
+from indexer.stores.faiss import FaissStore
+from model.dataset import Photo, Skipped, refuse_duplicate_ids
+from model.embedder import Embedder, Progress, silent
+from model.errors import EvaluationSetInvalid
+from model.retrieval import (
+    Embeddings,
+    Interval,
+    Rows,
+    average_precision_at_r,
+    bootstrap_over_classes,
+    bootstrap_over_photos,
+    first_relevant_rank,
+    most_confused,
+    recall_at,
+)
+
+RECALL_AT = (1, 5, 10)
+QUERIES_A_CALL = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A gallery to evaluate against, with the id of its index version."""
+
+    store: VectorStore
+    items: ItemTable
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The rows that can be found: their ids and class codes, and which one each query must not find."""
+
+    store: VectorStore
+    ids: Sequence[str]
+    codes: Rows
+    exclude_own: bool
+
+
+def evaluate(
+    photos: Sequence[Photo],
+    embedder: Embedder,
+    *,
+    gallery: Served | None = None,
+    skipped: Iterable[Skipped] = (),
+    known: Callable[[str], Embeddings | None] = nothing_known,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Runs the benchmark: leave-one-out, or against `gallery` when one is given.
+
+    `skipped` are things in the set that the reader could not offer as photos; they are reported with those found here.
+    `known` gives embeddings of this very embedder by the photo's sha256, so that an index's need not be computed again.
+    `progress` is told (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
+    """
+    refuse_duplicate_ids(photos)
+    embedded: list[Embedded] = []
+    unusable = list(skipped)
+    done = 0
+    for batch in embed_photos(photos, embedder, known):
+        embedded += batch.embedded
+        unusable += batch.skipped
+        done += batch.photos
+        progress(done, len(photos))
+    _refuse_undefined(embedded, len(unusable), gallery)
+    return score(embedded, unusable, gallery, _versions(embedder, gallery), lambda: progress(len(photos), len(photos)))
+
+
+def score(
+    embedded: Sequence[Embedded],
+    skipped: list[Skipped],
+    gallery: Served | None,
+    versions: dict[str, str],
+    pulse: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """The benchmark on photos that are already embedded; see `evaluate`. `pulse` is called between portions."""
+    labels = [one.photo.label for one in embedded]
+    queries = np.stack([one.embedding for one in embedded])
+    identical = None
+    if gallery is None:
+        names, codes = np.unique(np.array(labels), return_inverse=True)
+        candidates = _Candidates(FaissStore.create(queries), [one.photo.id for one in embedded], codes, True)
+        relevant_count = np.bincount(codes)[codes] - 1
+    else:
+        rows = gallery.items.all()
+        names, both = np.unique(np.array([*labels, *(row.label for row in rows)]), return_inverse=True)
+        codes = both[: len(labels)]
+        candidates = _Candidates(gallery.store, [row.id for row in rows], both[len(labels) :], False)
+        relevant_count = np.bincount(candidates.codes, minlength=len(names))[codes]
+        known = {row.sha256 for row in rows}
+        identical = sum(one.sha256 in known for one in embedded)
+    nearest, first_rank, precision = _search(queries, codes, relevant_count, candidates, pulse)
+    found = [str(names[code]) for code in candidates.codes[nearest]]
+    correct = candidates.codes[nearest] == codes
+    report = Report(
+        mode="leave-one-out" if gallery is None else "gallery",
+        top1=float(correct.mean()),
+        correct=int(correct.sum()),
+        total=len(correct),
+        ci95=_pair(bootstrap_over_classes(correct, np.unique(codes, return_inverse=True)[1])),
+        ci95_photos=_pair(bootstrap_over_photos(correct)),
+        recall_at={str(k): recall_at(first_rank, k) for k in RECALL_AT},
+        map_at_r=float(precision.mean()),
+        classes=len(set(labels)),
+        per_class=_per_class(labels, correct),
+        most_confused=[Confusion(*pair) for pair in most_confused(labels, found)],
+        unanswerable=[one.photo.id for one, count in zip(embedded, relevant_count, strict=True) if count == 0],
+        skipped=skipped,
+        identical_in_gallery=identical,
+        versions=versions,
+    )
+    pairs = zip((one.photo.id for one in embedded), (candidates.ids[row] for row in nearest), strict=True)
+    return Evaluation(report, list(pairs))
+
+
+def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Served | None) -> None:
+    """Refuses sets whose score is fixed before any search: 1 with one class, 0 where no answer can be right."""
+    photos_of = Counter(one.photo.label for one in embedded)
+    usable = f"The set has {len(embedded)} usable photos of {len(photos_of)} classes ({skipped} skipped)"
+    if gallery is not None:
+        if not photos_of.keys() & gallery.items.classes().keys():
+            raise EvaluationSetInvalid(f"{usable}, and none of its classes is in the gallery.")
+    elif len(photos_of) < 2:
+        raise EvaluationSetInvalid(f"{usable}; leave-one-out needs at least two classes.")
+    elif max(photos_of.values()) < 2:
+        raise EvaluationSetInvalid(f"{usable}; leave-one-out needs a class with at least two photos.")
+
+
+def _search(
+    queries: Embeddings, codes: Rows, relevant_count: Rows, candidates: _Candidates, pulse: Callable[[], None]
+) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
+    """For each query: the nearest row, the rank of the first relevant one, and AP@R."""
+    depth = min(len(candidates.store), max(*RECALL_AT, int(relevant_count.max())))
+    nearest, first_rank, precision = [], [], []
+    for start in range(0, len(queries), QUERIES_A_CALL):
+        pulse()
+        part = slice(start, start + QUERIES_A_CALL)
+        own = np.arange(start, start + len(queries[part])) if candidates.exclude_own else None
+        rows = candidates.store.search(queries[part], depth, exclude=own).rows
+        relevant = (candidates.codes[rows] == codes[part, None]) & (rows >= 0)
+        nearest.append(rows[:, 0])
+        first_rank.append(first_relevant_rank(relevant))
+        precision.append(average_precision_at_r(relevant, relevant_count[part]))
+    return np.concatenate(nearest), np.concatenate(first_rank), np.concatenate(precision)
+
+
+def _per_class(labels: Sequence[str], correct: npt.NDArray[np.bool_]) -> list[ClassScore]:
+    names, codes = np.unique(np.array(labels), return_inverse=True)
+    photos, hits = np.bincount(codes), np.bincount(codes, weights=correct).astype(int)
+    return [
+        ClassScore(label=str(name), photos=int(count), correct=int(hit), top1=float(hit / count))
+        for name, count, hit in zip(names, photos, hits, strict=True)
+    ]
+
+
+def _pair(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def _versions(embedder: Embedder, gallery: Served | None) -> dict[str, str]:
+    """Everything a number depends on, so that two reports can be told apart."""
+    versions = {
+        "model": embedder.card.name,
+        "model_sha256": embedder.model_sha256,
+        "embedding_id": embedder.embedding_id,
+        "runtime": embedder.runtime.name,
+        "precision": embedder.runtime.precision,
+        "python": platform.python_version(),
+    }
+    if gallery is not None:
+        versions["index"] = gallery.version
+    for package in ("carsearch", "faiss-cpu", "faiss-gpu-cuvs", "numpy", "openvino", "pillow", "torch"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,74 @@
+"""The evaluation report: what the benchmark found, as plain values that become JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from model.dataset import Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """Top-1 of the queries of one class."""
+
+    label: str
+    photos: int
+    correct: int
+    top1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often queries of one class had their nearest neighbour in another."""
+
+    label: str
+    nearest_label: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The benchmark on one labelled set; all scores are shares of `total`, the photos that could be used.
+
+    `top1` = `correct` / `total`. `ci95` is the 95% bootstrap interval over classes, `ci95_photos` that over photos.
+    `unanswerable` are ids of photos with no other of their class to be found; they count as wrong.
+    `identical_in_gallery` counts queries whose very file is in the gallery (mode "gallery" only).
+    """
+
+    mode: str
+    top1: float
+    correct: int
+    total: int
+    ci95: tuple[float, float]
+    ci95_photos: tuple[float, float]
+    recall_at: dict[str, float]
+    map_at_r: float
+    classes: int
+    per_class: list[ClassScore]
+    most_confused: list[Confusion]
+    unanswerable: list[str]
+    skipped: list[Skipped]
+    identical_in_gallery: int | None
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as it is written to a file and sent over HTTP, where a label is a "class"."""
+        value = asdict(self)
+        value["per_class"] = [_with_class(score) for score in value["per_class"]]
+        value["most_confused"] = [_with_class(pair) for pair in value["most_confused"]]
+        return value
+
+
+def _with_class(value: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("label", "class"): entry for name, entry in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A report and the predictions behind it: (query id, nearest id) in the order of the set."""
+
+    report: Report
+    predictions: list[tuple[str, str]]
+
+    def predictions_text(self) -> str:
+        """The seed's submission format: one "query nearest" pair of ids a line."""
+        return "".join(f"{query} {nearest}\n" for query, nearest in self.predictions)

@@ -1,0 +1,75 @@
+"""Embeddings that survive a kill: what an interrupted build has computed, by the content of the photo."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from model.errors import IndexInvalid
+from model.retrieval import Embeddings
+
+
+class BuildProgress:
+    """`work/<recipe>/embeddings.sqlite`: photo sha256 -> embedding, durable after each `add`."""
+
+    def __init__(self, directory: Path, dim: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._dim = dim
+        self._lock = threading.Lock()
+        self._path = directory / "embeddings.sqlite"
+        with self._refusing():
+            try:
+                self._database, self._done = self._open()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged: what it held is computed again
+                self._path.unlink()
+                self._database, self._done = self._open()
+
+    def _open(self) -> tuple[sqlite3.Connection, set[str]]:
+        """The database, and what is done, in memory: a build asks for every photo, nearly always in vain."""
+        database = sqlite3.connect(self._path, check_same_thread=False)
+        try:
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
+            return database, {sha256 for (sha256,) in database.execute("SELECT sha256 FROM done")}
+        except sqlite3.Error:
+            database.close()
+            raise
+
+    def __len__(self) -> int:
+        with self._refusing():
+            (count,) = self._database.execute("SELECT count(*) FROM done").fetchone()
+        return int(count)
+
+    def get(self, sha256: str) -> Embeddings | None:
+        """float32 (D,), or None when the photo is not done."""
+        if sha256 not in self._done:
+            return None
+        with self._refusing():
+            row = self._database.execute("SELECT embedding FROM done WHERE sha256 = ?", (sha256,)).fetchone()
+        if row is None or len(row[0]) != 4 * self._dim:
+            return None
+        return np.frombuffer(row[0], np.float32)
+
+    def add(self, embeddings: Mapping[str, Embeddings]) -> None:
+        """Makes one batch durable: all of it or nothing."""
+        rows = [(sha256, vector.astype(np.float32).tobytes()) for sha256, vector in embeddings.items()]
+        with self._refusing(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
+        self._done.update(embeddings)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Holds the database for one thread; what SQLite objects to becomes one sentence."""
+        try:
+            with self._lock:
+                yield
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"The unfinished work in {self._path} cannot be used: {problem}.") from problem

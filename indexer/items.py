@@ -1,0 +1,174 @@
+"""The items of an index version: `items.sqlite`, one line a row of the vector store."""
+
+import hashlib
+import os
+import sqlite3
+import threading
+import weakref
+from array import array
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.errors import IndexInvalid, UnknownClass, UnknownItem
+from model.retrieval import Rows
+
+ROWS_A_READ = 5_000
+SCHEMA = """
+CREATE TABLE items (
+    row INTEGER PRIMARY KEY,    -- row of the vector store, from 0
+    id TEXT NOT NULL UNIQUE,
+    class TEXT NOT NULL,        -- NFC
+    sha256 TEXT NOT NULL,       -- of the photo's bytes as they were embedded
+    path BLOB NOT NULL          -- raw bytes, relative to the gallery's root
+);
+CREATE INDEX items_by_class ON items (class);
+"""
+# A table that we wrote cannot be otherwise; one that somebody else wrote need not have our rules.
+TYPES = {"row": "integer", "id": "text", "class": "text", "sha256": "text", "path": "blob"}
+ODD = " OR ".join(f"typeof({column}) <> '{type_}'" for column, type_ in TYPES.items())
+COUNTED = f"SELECT count(*), min(row), max(row), total({ODD}) FROM items"  # noqa: S608  # columns from above
+TWICE = (
+    "SELECT 1 FROM items GROUP BY id HAVING count(*) > 1 UNION ALL SELECT 1 FROM items GROUP BY row HAVING count(*) > 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryItem:
+    """One photo of a gallery; `path` is relative to the gallery's root, as raw bytes."""
+
+    row: int
+    id: str
+    label: str
+    sha256: str
+    path: bytes
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Identity of a photo's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_items(path: Path, items: Iterable[GalleryItem]) -> None:
+    """Writes `items.sqlite`, not yet durably; raises IndexInvalid when it cannot."""
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("PRAGMA journal_mode = OFF")
+            database.executescript(SCHEMA)
+            rows = ((item.row, item.id, item.label, item.sha256, item.path) for item in items)
+            database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
+    except sqlite3.Error as problem:
+        raise IndexInvalid(f"{path} cannot be written: {problem}.") from problem
+
+
+class ItemTable:
+    """Reads `items.sqlite` of a published version, which never changes; safe from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        uri = f"{path.resolve().as_uri()}?immutable=1"
+        self._lock = threading.Lock()
+        try:
+            self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
+        # A connection refers to itself, and would keep its file open until the garbage collector comes by.
+        weakref.finalize(self, self._database.close)
+        try:
+            (self._count, first, last, odd), twice = self._row(COUNTED), self._row(TWICE)
+        except sqlite3.Error as problem:
+            self.close()
+            raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
+        wrong = None
+        if self._count and (first, last) != (0, self._count - 1):
+            wrong = f"lacks rows: {self._count} rows, the last is number {last}"
+        elif odd or twice:
+            wrong = "has rows without a name of their own, or values of another kind"
+        if wrong:
+            self.close()
+            raise IndexInvalid(f"{path} {wrong}; build the index again.")
+
+    def _row(self, query: str) -> Any:
+        return self._database.execute(query).fetchone()
+
+    def __len__(self) -> int:
+        return int(self._count)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def names(self) -> "ItemNames":
+        """Ids and classes of all items; raises IndexInvalid when they cannot be read."""
+        try:
+            with self._lock:
+                return ItemNames(self._database.execute("SELECT id, class FROM items ORDER BY row"))
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"The item table cannot be read: {problem}.") from problem
+
+    def by_id(self, identity: str) -> GalleryItem:
+        """Raises UnknownItem."""
+        found = self._select("WHERE id = ?", [identity])
+        if not found:
+            raise UnknownItem("The gallery has no photo with this id.")
+        return found[0]
+
+    def all(self) -> list[GalleryItem]:
+        """Every item, in row order; read in portions, so that searches get their turn."""
+        found: list[GalleryItem] = []
+        for start in range(0, len(self), ROWS_A_READ):
+            found += self._select("WHERE row >= ? AND row < ? ORDER BY row", [start, start + ROWS_A_READ])
+        return found
+
+    def classes(self) -> dict[str, int]:
+        """Class -> number of photos, in alphabetical order."""
+        with self._lock:
+            query = "SELECT class, count(*) FROM items GROUP BY class ORDER BY class"
+            return dict(self._database.execute(query).fetchall())
+
+    def rows_of(self, labels: Sequence[str]) -> Rows:
+        """The rows of some classes, int64 (n,), ascending; raises UnknownClass for a class with no photo."""
+        found: list[int] = []
+        for label in set(labels):
+            with self._lock:
+                rows = self._database.execute("SELECT row FROM items WHERE class = ?", [label]).fetchall()
+            if not rows:
+                raise UnknownClass("The gallery has no class of that name; GET /gallery/classes lists those there are.")
+            found += [row for (row,) in rows]
+        return np.sort(np.array(found, np.int64))
+
+    def _select(self, condition: str, values: Sequence[int | str]) -> list[GalleryItem]:
+        with self._lock:
+            query = f"SELECT row, id, class, sha256, path FROM items {condition}"  # noqa: S608  # conditions from above
+            return [GalleryItem(*row) for row in self._database.execute(query, values).fetchall()]
+
+
+class ItemNames:
+    """Ids and classes by row, without an object for each: an answer needs a few of them, and SQLite takes its time.
+
+    Ids take their bytes and 8 more, classes 4.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]]) -> None:
+        ids, ends, classes = bytearray(), array("q", [0]), array("l")
+        numbers: dict[str, int] = {}
+        for identity, label in items:
+            ids += identity.encode()
+            ends.append(len(ids))
+            classes.append(numbers.setdefault(label, len(numbers)))
+        self._ids, self._ends, self._classes, self._labels = bytes(ids), ends, classes, list(numbers)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def at(self, row: int) -> tuple[str, str]:
+        """Id and class of a row from 0; raises IndexError."""
+        label = self._labels[self._classes[row]]
+        return self._ids[self._ends[row] : self._ends[row + 1]].decode(), label
+
+
+def relative_path(path: Path, root: Path) -> bytes:
+    """What is stored of a photo's place: its path relative to the gallery's root, as raw bytes."""
+    return os.fsencode(os.path.relpath(path, root))

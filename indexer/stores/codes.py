@@ -1,0 +1,115 @@
+"""The rows of a FAISS index as they are stored, and what they are once decoded: the same bits on every machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from indexer.stores.precision import Storage
+from model.errors import DimMismatch, IndexInvalid
+from model.retrieval import Embeddings, Rows, score_tolerance
+
+ROWS_A_CHECK = 8_192
+UNIT_TOLERANCE = 1e-3
+LEVELS = 255
+RANGE_ROUNDINGS = 8
+QTYPES = {Storage.fp16: faiss.ScalarQuantizer.QT_fp16, Storage.sq8: faiss.ScalarQuantizer.QT_8bit}
+
+
+def new_index(embeddings: Embeddings, storage: Storage) -> Any:
+    """A FAISS index of unit rows float32 (n, D); 8-bit ranges are the smallest and largest value of each dimension."""
+    dim = embeddings.shape[1]
+    if storage is Storage.fp32:
+        index: Any = faiss.IndexFlatIP(dim)
+    else:
+        index = faiss.IndexScalarQuantizer(dim, QTYPES[storage], faiss.METRIC_INNER_PRODUCT)
+    contiguous = np.ascontiguousarray(embeddings)
+    if not index.is_trained:
+        index.train(contiguous)  # the ranges need one row, not more
+    index.add(contiguous)
+    return index
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """The rows of an index, without a copy: codes (n, D) float32, float16 or uint8, and what those of 8 bits mean.
+
+    A code c of 8 bits stands for low + c * step; low and step float64 (D,). The index must outlive this.
+    """
+
+    codes: npt.NDArray[Any]
+    low: npt.NDArray[np.float64] | None
+    step: npt.NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, index: Any, storage: Storage) -> Self:
+        """Of an index that is of this storage."""
+        kind = {Storage.fp32: np.float32, Storage.fp16: np.float16, Storage.sq8: np.uint8}[storage]
+        shape = (int(index.ntotal), int(index.d))
+        codes: npt.NDArray[Any] = np.empty((0, shape[1]), kind)
+        if shape[0]:
+            size = index.codes.size()
+            codes = faiss.rev_swig_ptr(index.codes.data(), size).view(kind).reshape(shape)
+        if storage is not Storage.sq8:
+            return cls(codes, None, None)
+        # FAISS cuts a range in 255 and decodes a code to the middle of its part.
+        smallest, width = faiss.vector_to_array(index.sq.trained).astype(np.float64).reshape(2, -1)
+        return cls(codes, smallest + width / LEVELS / 2, width / LEVELS)
+
+    def decoded(self, rows: Rows | slice) -> Embeddings:
+        """int64 (...) -> float32 (..., D)."""
+        codes = self.codes[rows]
+        if self.low is None or self.step is None:
+            return codes.astype(np.float32, copy=False)
+        return (codes * self.step + self.low).astype(np.float32)
+
+    @property
+    def tolerance(self) -> float:
+        """How far FAISS's score of a unit query can lie from that of the decoded row.
+
+        In fp32 and fp16 FAISS multiplies and adds float32 values that are exactly the stored ones. In 8 bits it also
+        decodes in float32, in one order or another, or sums codes and ranges apart; in all of these every term is at
+        most |query| (|low| + 255 step), with a few roundings more, so that Cauchy and Schwarz bound their sum.
+        """
+        dim = self.codes.shape[1]
+        if self.low is None or self.step is None:
+            # Rows are unit rows but for UNIT_TOLERANCE.
+            return score_tolerance(dim) * (1 + UNIT_TOLERANCE)
+        scale = float(np.linalg.norm(np.abs(self.low) + (LEVELS + 1) * self.step))
+        return score_tolerance(dim + RANGE_ROUNDINGS) * max(1.0, scale) * (1 + UNIT_TOLERANCE)
+
+    def check_unit(self, path: Path) -> None:
+        """Raises IndexInvalid unless all are unit rows, within what their storage rounds away."""
+        allowed = UNIT_TOLERANCE
+        if self.low is not None and self.step is not None:
+            ranges = np.concatenate([self.low, self.step])
+            if not (np.isfinite(ranges).all() and (self.step >= 0).all() and (self.step * LEVELS <= 2.01).all()):
+                raise IndexInvalid(f"{path} holds 8-bit ranges that no unit vectors have.")
+            allowed += float(np.linalg.norm(self.step)) / 2  # a value lies at most half a step from its code
+        for start in range(0, len(self.codes), ROWS_A_CHECK):
+            lengths = np.linalg.norm(self.decoded(slice(start, start + ROWS_A_CHECK)), axis=1)
+            if not (np.abs(lengths - 1) <= allowed).all():
+                raise IndexInvalid(f"{path} holds rows that are not unit vectors.")
+
+
+def check_index(index: Any, storage: Storage, dim: int, count: int, path: Path) -> None:
+    """Raises IndexInvalid or DimMismatch unless an index is of a storage and has so many rows and dimensions."""
+    kind = storage.recipe["kind"]
+    if type(index).__name__ != kind:
+        raise IndexInvalid(f"{path} holds a {type(index).__name__}, not an {kind}.")
+    if index.d != dim:
+        raise DimMismatch(f"{path} has {index.d} dimensions, its manifest says {dim}.")
+    if index.ntotal != count:
+        raise IndexInvalid(f"{path} has {index.ntotal} rows, its manifest says {count}.")
+    whole = index.codes.size() == count * dim * storage.bytes_a_value
+    if storage.lossy:
+        quantizer = index.sq
+        trained = 2 * dim if storage is Storage.sq8 else 0
+        whole &= (index.metric_type, quantizer.qtype) == (faiss.METRIC_INNER_PRODUCT, QTYPES[storage])
+        whole &= (index.is_trained, quantizer.d, quantizer.trained.size()) == (True, dim, trained)
+        whole &= quantizer.code_size == index.code_size == dim * storage.bytes_a_value
+    if not whole:
+        raise IndexInvalid(f"{path} is not an index in {storage}, as its manifest says.")

@@ -1,0 +1,182 @@
+"""Decoding on the GPU: nvJPEG by torchvision, then resize and crop on the device; a preprocessing of its own.
+
+Which photos nvJPEG takes is decided by their bytes: plain three-channel baseline JPEGs that are whole and upright.
+All others are decoded by `model.images.decode.decode` and then resized by the same code, so that a photo always gives
+the same crop. Limits and errors are those of `model.images.decode`.
+"""
+
+import io
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision.io  # registers the operators below
+from PIL import Image, JpegImagePlugin
+from torch import Tensor
+
+from model.card import NVJPEG, InputSpec
+from model.errors import ImageRejected
+from model.images.decode import EXIF_ORIENTATION, Pixels, check_header, decode
+from model.images.header import ImageHeader
+
+MAX_PIXELS_A_CALL = 64_000_000
+"""Pixels that are decoded at once: 200 MB, and four times that while they are resized."""
+
+END_OF_IMAGE = b"\xff\xd9"
+COLOURS = (1, 2, 3)
+SUBSAMPLING = {(1, 1), (2, 1), (2, 2)}
+RGB = torchvision.io.ImageReadMode.RGB.value
+
+_device_lock = threading.Lock()
+"""One batch at a time, of all the process: see `nvjpeg`."""
+
+Decode = Callable[[list[Tensor], torch.device], list[Tensor]]
+"""Encoded JPEGs uint8 (n,) in memory -> uint8 (3, H, W) on the device; raises RuntimeError when one is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A JPEG that the device decodes: its bytes uint8 (n,), and its sides in pixels."""
+
+    data: Tensor
+    height: int
+    width: int
+
+
+def nvjpeg(encoded: list[Tensor], device: torch.device) -> list[Tensor]:
+    """nvJPEG where the device is a GPU, libjpeg where it is a CPU; see `Decode`."""
+    # The operators, because torchvision's function warns of its age at every call, and filters are not for threads.
+    if device.type != "cuda":
+        return [torch.ops.image.decode_jpeg(one, RGB, False) for one in encoded]
+    # torchvision takes memory of the current stream, writes it on another one, and waits for nobody (pytorch/vision
+    # pull request 9606): what gave that memory back must have read it to the end. Hence also the lock, and another
+    # stream for the threads of the pool.
+    torch.cuda.current_stream(device).synchronize()
+    return cast(list[Tensor], torch.ops.image.decode_jpegs_cuda(encoded, RGB, device))
+
+
+class NvjpegPreparation:
+    """Photos to crops on a device. On a CPU it is the same but for the decoder's bits, and only good for tests."""
+
+    decoder = NVJPEG
+
+    def __init__(self, spec: InputSpec, device: torch.device, decode_batch: Decode = nvjpeg) -> None:
+        self._spec = spec
+        self._device = device
+        self._decode_batch = decode_batch
+        self._pool_stream = _stream(device) if device.type == "cuda" else None
+
+    def prepare(self, data: bytes) -> Pixels:
+        """Photo bytes -> uint8 (S, S, 3); raises ImageRejected."""
+        crops, rejected = self.crops([self.stage(data)])
+        for problem in rejected.values():
+            raise problem
+        return cast(Pixels, crops[0].cpu().numpy())
+
+    def stage(self, data: bytes) -> Encoded | Tensor:
+        """A JPEG for the device as it is, another photo as its crop uint8 (S, S, 3) in memory; raises ImageRejected."""
+        header = check_header(data)
+        if takes(data, header):
+            return Encoded(torch.frombuffer(bytearray(data), dtype=torch.uint8), header.height, header.width)
+        return self._host_crop(data)
+
+    def crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
+        """What `stage` gave for B photos -> uint8 (B, S, S, 3) on the device, and which rows could not be decoded."""
+        with _device_lock:
+            return self._crops(staged)
+
+    def _crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
+        side = self._spec.crop
+        crops = torch.empty((len(staged), side, side, 3), dtype=torch.uint8, device=self._device)
+        rejected: dict[int, ImageRejected] = {}
+        encoded = [(row, one) for row, one in enumerate(staged) if isinstance(one, Encoded)]
+        for row, one in enumerate(staged):
+            if isinstance(one, Tensor):
+                crops[row] = one
+        for part in _portions(encoded):
+            for (row, one), image in zip(part, self._decoded([one for _, one in part]), strict=True):
+                try:
+                    crops[row] = self._host_crop(_bytes(one)) if image is None else fit_on_device(image, self._spec)
+                except ImageRejected as problem:
+                    rejected[row] = problem
+        return crops, rejected
+
+    def _decoded(self, photos: list[Encoded]) -> list[Tensor | None]:
+        """uint8 (3, H, W) for each photo, None where the device fails on it."""
+        try:
+            images = self._decode_batch([one.data for one in photos], self._device)
+        except RuntimeError:  # of the whole list, whichever photo it was
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # what had begun still writes into memory that is free by now
+            return [None] if len(photos) == 1 else [self._decoded([one])[0] for one in photos]
+        fits = [image.shape[1:] == (one.height, one.width) for image, one in zip(images, photos, strict=True)]
+        return [image if good else None for image, good in zip(images, fits, strict=True)]
+
+    def _host_crop(self, data: bytes) -> Tensor:
+        pixels = torch.from_numpy(np.array(decode(data)))
+        with torch.cuda.stream(self._pool_stream) if self._pool_stream else nullcontext():
+            return fit_on_device(pixels.to(self._device).permute(2, 0, 1), self._spec).cpu()
+
+
+def takes(data: bytes, header: ImageHeader) -> bool:
+    """Whether a photo is one for nvJPEG; everything unusual is not, so that the CPU's decoder says what it means."""
+    if header.format != "JPEG" or not data.endswith(END_OF_IMAGE):
+        return False
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:  # reads the headers only
+            if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.format != "JPEG":
+                return False
+            identities, across, down, _ = zip(*image.layer, strict=True)
+            plain = image.size == (header.width, header.height) and image.mode == "RGB"
+            ordinary = "progressive" not in image.info and image.info.get("adobe_transform", 1) == 1
+            layers = identities == COLOURS and (across[1:], down[1:]) == ((1, 1), (1, 1))
+            upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
+            return plain and ordinary and layers and (across[0], down[0]) in SUBSAMPLING and upright
+    except Exception:
+        return False  # Pillow raises anything on broken headers; `decode` turns that into a sentence
+
+
+def fit_on_device(image: Tensor, spec: InputSpec) -> Tensor:
+    """`model.images.decode.fit` on a device: uint8 (3, H, W) -> uint8 (crop, crop, 3), antialiased bilinear."""
+    height, width = image.shape[1:]
+    if spec.fit == "stretch":
+        sides = (spec.crop, spec.crop)
+    elif width <= height:
+        sides = (int(spec.resize * height / width), spec.resize)
+    else:
+        sides = (spec.resize, int(spec.resize * width / height))
+    with torch.inference_mode():
+        resized = image[None].float()
+        if (height, width) != sides:
+            resized = F.interpolate(resized, sides, mode="bilinear", align_corners=False, antialias=True)
+        top, left = round((sides[0] - spec.crop) / 2), round((sides[1] - spec.crop) / 2)
+        crop = resized[0, :, top : top + spec.crop, left : left + spec.crop]
+        return crop.round().clamp(0, 255).byte().permute(1, 2, 0)
+
+
+def _portions(photos: Sequence[tuple[int, Encoded]]) -> Iterator[list[tuple[int, Encoded]]]:
+    """Cuts a batch so that what is decoded at once fits into memory."""
+    portion: list[tuple[int, Encoded]] = []
+    pixels = 0
+    for row, one in photos:
+        size = one.height * one.width
+        if portion and pixels + size > MAX_PIXELS_A_CALL:
+            yield portion
+            portion, pixels = [], 0
+        portion.append((row, one))
+        pixels += size
+    if portion:
+        yield portion
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it without types
+
+
+def _bytes(one: Encoded) -> bytes:
+    return one.data.numpy().tobytes()

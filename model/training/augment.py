@@ -1,0 +1,42 @@
+"""Random changes of training photos; each draws from the generator it is given and from nothing else."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from model.images.decode import Pixels
+
+CROP_ASPECT = (3 / 4, 4 / 3)
+
+
+def random_crop(photo: Pixels, crop: int, random: np.random.Generator, min_area: float = 0.08) -> Pixels:
+    """RandomResizedCrop and horizontal flip as torchvision defines them: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
+    left, top, width, height = _random_box(photo.shape[1], photo.shape[0], random, min_area)
+    region = Image.fromarray(photo[top : top + height, left : left + width])
+    resized = np.asarray(region.resize((crop, crop), Image.Resampling.BILINEAR))
+    return (resized[:, ::-1] if random.random() < 0.5 else resized).copy()
+
+
+def _random_box(width: int, height: int, random: np.random.Generator, min_area: float) -> tuple[int, int, int, int]:
+    """(left, top, width, height): ten attempts, then the largest central box within the aspect limits."""
+    for _ in range(10):
+        area = width * height * random.uniform(min_area, 1)
+        aspect = math.exp(random.uniform(math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left = int(random.integers(0, width - box_width + 1))
+            return left, int(random.integers(0, height - box_height + 1)), box_width, box_height
+    box_width = min(width, round(height * CROP_ASPECT[1]))
+    box_height = min(height, round(width / CROP_ASPECT[0]))
+    return (width - box_width) // 2, (height - box_height) // 2, box_width, box_height
+
+
+def jitter(crop: Pixels, random: np.random.Generator, strength: float, grey: float) -> Pixels:
+    """Brightness, contrast and saturation each times 1 - strength .. 1 + strength; a share `grey` loses its colour."""
+    image = Image.fromarray(crop)
+    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = kind(image).enhance(random.uniform(1 - strength, 1 + strength))
+    if random.random() < grey:
+        image = image.convert("L").convert("RGB")
+    return np.asarray(image).copy()

@@ -1,0 +1,86 @@
+"""The demo's gallery: rendered photos of cars that no network which ships has trained on, and photos to search with.
+
+    gallery/<class>/<photo>.jpg   what is indexed
+    queries/<number>.jpg          what is searched: other photos, of classes that the gallery has
+    contents.json                 size and sha256 of every file, which class each query shows, how all was rendered
+
+`carsearch-bench gallery` makes it.
+"""
+
+import importlib.resources
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from model.errors import DataInvalid
+from model.storage import FileRecord, read_json, write_durably
+
+CONTENTS_NAME = "contents.json"
+PHOTOS_FOLDER = "gallery"
+QUERIES_FOLDER = "queries"
+
+
+class DemoGalleryInvalid(DataInvalid):
+    """The gallery that ships is not there, or not as it was packed."""
+
+    code = "demo_gallery_invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A photo to search with: its place in the gallery's directory, its class, and its name in the benchmark."""
+
+    file: str
+    label: str
+    photo: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoGallery:
+    """A gallery whose every file was found as it was packed."""
+
+    directory: Path
+    queries: list[Query]
+
+    @property
+    def photos(self) -> Path:
+        """The class folders."""
+        return self.directory / PHOTOS_FOLDER
+
+    @classmethod
+    def load(cls, directory: Path | None = None) -> Self:
+        """Reads a gallery, by default the one that ships, and checks every file; raises DemoGalleryInvalid."""
+        directory = directory or shipped_directory()
+        if not (directory / CONTENTS_NAME).is_file():
+            raise DemoGalleryInvalid(f"There is no demo gallery in {directory}; install carsearch again.")
+        contents = read_json(directory / CONTENTS_NAME, DemoGalleryInvalid)
+        try:
+            files = {name: FileRecord(**record) for name, record in contents["files"].items()}
+            queries = [Query(**query) for query in contents["queries"]]
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise DemoGalleryInvalid(
+                f"{directory / CONTENTS_NAME} lacks or misspells a field: {problem}; install carsearch again."
+            ) from problem
+        for name, record in files.items():
+            wrong = record.problem(directory / name)
+            if wrong:
+                raise DemoGalleryInvalid(
+                    f"The demo gallery in {directory} is damaged: {name} {wrong}; install carsearch again."
+                )
+        return cls(directory, queries)
+
+
+def shipped_directory() -> Path:
+    """Where the gallery that ships lies."""
+    return Path(str(importlib.resources.files("service.demo"))) / "data"
+
+
+def write_contents(directory: Path, queries: Sequence[Query], rendered: Mapping[str, Any]) -> None:
+    """Writes `contents.json` for the photos that lie in a directory; `rendered` says how they were made."""
+    paths = sorted(path for path in directory.rglob("*.jpg") if path.is_file())
+    files = {os.fspath(path.relative_to(directory)): asdict(FileRecord.of(path)) for path in paths}
+    contents = {"rendered": dict(rendered), "queries": [asdict(query) for query in queries], "files": files}
+    write_durably(directory / CONTENTS_NAME, (json.dumps(contents, indent=1, ensure_ascii=False) + "\n").encode())

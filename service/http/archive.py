@@ -1,0 +1,289 @@
+"""Labelled sets in a zip or tar: read in place, never extracted, nothing that the sender named touches the disk.
+
+Names follow the rule of class folders (`model.dataset`): the first folder is the class. A folder that wraps the
+whole set ("val/<class>/...") is looked through: were it taken for the one class of all photos, every score would be perfect.
+"""
+
+import stat
+import struct
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from model.dataset import LITTER, Skipped, id_of, normalise_label, printable
+from model.errors import CarsearchError, EvaluationSetInvalid, ImageUndecodable
+from service.http.errors import PayloadTooLarge
+from service.settings import MIB, Settings
+
+MAX_RATIO = 100
+MAX_NAME_BYTES = 1024
+ENCRYPTED = 0x1
+UTF8_NAME = 0x800
+ZIP_ENTRY, ZIP_END, ZIP64_END, ZIP64_LOCATOR = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+MAX_ZIP_TAIL = 76 + 22 + 0xFFFF  # the records of zip64, the record that ends the archive, the longest comment
+# An entry of a zip's directory: a name of MAX_NAME_BYTES, its copy in UTF-8, dates and owners.
+MAX_ZIP_ENTRY_BYTES = 4096
+UNICODE_PATH_EXTRA = 0x7075
+NOT_A_FILE = ("not_a_file", "Links and special files are not followed.")
+# What the two readers of the standard library raise on bytes that somebody meant to be damaged. (zipfile raises
+# NotImplementedError for a method of compression that it does not know.)
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, KeyError, IndexError,
+    NotImplementedError, OverflowError, RecursionError, MemoryError,
+)  # fmt: skip
+
+
+class UnsupportedArchive(CarsearchError):
+    code = "unsupported_archive"
+
+
+class ArchiveInvalid(CarsearchError):
+    code = "archive_invalid"
+
+
+class ArchiveUnsafePath(ArchiveInvalid):
+    code = "archive_unsafe_path"
+
+
+class ArchiveBomb(ArchiveInvalid):
+    code = "archive_bomb"
+
+
+class ArchiveTooLarge(ArchiveInvalid):
+    code = "archive_too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePhoto:
+    """A labelled photo inside an archive."""
+
+    id: str
+    label: str
+    read_member: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        return self.read_member()
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A file in an archive; `unusable` is why it is none of the photos, as a code and a sentence."""
+
+    name: str
+    size_bytes: int
+    packed_bytes: int
+    unusable: tuple[str, str] | None
+    read: Callable[[], bytes]
+
+
+def read_archive(file: BinaryIO, settings: Settings) -> tuple[list[ArchivePhoto], list[Skipped]]:
+    """Lists the photos of a zip or tar of class folders, ordered by id, and what in it is not used.
+
+    The photos can be read as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid
+    and its kinds, or EvaluationSetInvalid when there are photos but none of them in a class folder.
+    """
+    members = list(_checked(_members(file, settings), settings))
+    prefix = _wrapping_folder([member.name for member in members if member.unusable is None])
+    photos, skipped, stray = [], [], []
+    for member in members:
+        name = member.name.removeprefix(prefix)
+        folder, separator, _ = name.partition("/")
+        if member.unusable is not None:
+            skipped.append(Skipped(printable(name), *member.unusable))
+        elif not separator:
+            stray.append(printable(name))
+        else:
+            photos.append(ArchivePhoto(id_of(name), normalise_label(printable(folder)), member.read))
+    if stray and not photos:
+        names = ", ".join(name[:40] for name in stray[:10])
+        raise EvaluationSetInvalid(f"{len(stray)} files lie in no class folder: {names}"[:290] + ".")
+    skipped += [Skipped(name, "no_class", "The file lies in no class folder.") for name in stray]
+    return sorted(photos, key=lambda photo: photo.id), skipped
+
+
+def _members(file: BinaryIO, settings: Settings) -> Iterator[_Member | None]:
+    """The files of an archive, and None for each of its folders."""
+    head = file.read(512)
+    file.seek(0)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _zip_members(file, settings)
+    if head[257:262] == b"ustar":
+        return _tar_members(file)
+    raise UnsupportedArchive("Send a zip, or a tar that is not compressed.")
+
+
+def _checked(members: Iterator[_Member | None], settings: Settings) -> Iterator[_Member]:
+    """Enforces the limits that hold for both formats, before any member is read."""
+    total = 0
+    for count, member in enumerate(members, 1):
+        if count > settings.max_archive_entries:
+            raise _too_many(settings)
+        if member is None:
+            continue
+        parts = member.name.split("/")
+        if _is_unsafe(member.name, parts):
+            raise ArchiveUnsafePath("The archive has a file whose name is too long or leads out of it.")
+        total += member.size_bytes
+        if total > settings.max_archive_total_bytes:
+            raise ArchiveBomb(f"Unpacked, the archive is larger than {settings.max_archive_total_bytes} bytes.")
+        if member.size_bytes > MIB and member.size_bytes > MAX_RATIO * max(1, member.packed_bytes):
+            raise ArchiveBomb(f"The archive packs a file more than {MAX_RATIO} times.")
+        if any(part.startswith(".") or part.lower() in LITTER for part in parts):
+            continue
+        if member.unusable is None and member.size_bytes > settings.max_photo_bytes:
+            message = f"The file is larger than {settings.max_photo_bytes} bytes."
+            member = replace(member, unusable=(PayloadTooLarge.code, message))
+        yield member
+
+
+def _too_many(settings: Settings) -> ArchiveTooLarge:
+    return ArchiveTooLarge(f"The archive has more than {settings.max_archive_entries} files and folders.")
+
+
+def _is_unsafe(name: str, parts: list[str]) -> bool:
+    drive = len(parts[0]) == 2 and parts[0][1] == ":"
+    too_long = len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES
+    return name.startswith("/") or "\\" in name or "\0" in name or ".." in parts or drive or too_long
+
+
+def _wrapping_folder(names: list[str]) -> str:
+    """The folder around the set, with its "/": the only one at the top, when there are folders with photos in it."""
+    top = {name.partition("/")[0] for name in names if "/" in name}
+    wraps = len(top) == 1 and any(name.count("/") >= 2 for name in names)
+    return f"{top.pop()}/" if wraps else ""
+
+
+def _refuse_long_directory(file: BinaryIO, settings: Settings) -> None:
+    """zipfile parses the whole directory before it gives the first entry, so its length is looked at before that.
+
+    Its entries are counted: the number that the archive declares may be a lie, and zipfile does not heed it.
+    """
+    for end, size in _directories(file):
+        if size > settings.max_archive_entries * MAX_ZIP_ENTRY_BYTES:
+            raise _too_many(settings)
+        file.seek(max(0, end - size))
+        if file.read(size).count(ZIP_ENTRY) > settings.max_archive_entries:
+            raise _too_many(settings)
+
+
+def _directories(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Where the directory of a zip may end and how many bytes it has, by each record that zipfile may believe."""
+    length = file.seek(0, 2)
+    start = max(0, length - MAX_ZIP_TAIL)
+    file.seek(start)
+    tail = file.read()
+    no_comment = tail[-22:].startswith(ZIP_END) and tail.endswith(b"\0\0")
+    last = len(tail) - 22 if no_comment else tail.rfind(ZIP_END)
+    if last < 0:
+        return
+    (size,) = struct.unpack_from("<L", tail, last + 12)
+    if size != 0xFFFFFFFF:  # else zip64 says it
+        yield start + last, size
+    if last >= 20 and tail.startswith(ZIP64_LOCATOR, last - 20):
+        (said,) = struct.unpack_from("<Q", tail, last - 12)
+        for place in (said, start + last - 76):  # Python's releases differ in which of the two they believe
+            file.seek(min(max(0, place), length))
+            record = file.read(56)
+            if len(record) == 56 and record.startswith(ZIP64_END):
+                yield place, struct.unpack_from("<Q", record, 40)[0]
+
+
+def _zip_members(file: BinaryIO, settings: Settings) -> Iterator[_Member | None]:
+    try:
+        _refuse_long_directory(file, settings)
+        archive = zipfile.ZipFile(file)
+        entries = archive.infolist()
+    except DAMAGED as problem:
+        raise ArchiveInvalid("The zip is damaged or cut off.") from problem
+    lock = threading.Lock()  # ZipFile shares one file position between readers
+
+    for entry in entries:
+        if not entry.filename:  # zipfile looks at its last character
+            raise ArchiveInvalid("The zip has a file without a name.")
+        if entry.is_dir():
+            yield None
+            continue
+        if entry.flag_bits & ENCRYPTED:
+            raise UnsupportedArchive("The zip is encrypted.")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UnsupportedArchive("The zip uses a compression other than deflate.")
+        name = _zip_name(entry)
+        unusable = _not_a_file(entry.external_attr >> 16)
+
+        def read(entry: zipfile.ZipInfo = entry) -> bytes:
+            try:
+                with lock, archive.open(entry) as member:
+                    return member.read(entry.file_size + 1)  # one more meets the end, where the checksum is compared
+            except DAMAGED as problem:
+                raise ImageUndecodable("The file is damaged inside the archive.") from problem
+
+        yield _Member(name, entry.file_size, entry.compress_size, unusable, read)
+
+
+def _zip_name(entry: zipfile.ZipInfo) -> str:
+    """A member's name: zips without the UTF-8 flag hold whatever the sender's system wrote, in Korea CP949."""
+    if entry.flag_bits & UTF8_NAME:
+        return entry.filename
+    extra = _unicode_path(entry.extra)
+    if extra is not None:
+        return extra
+    try:
+        raw = entry.filename.encode("cp437")  # what zipfile decoded it as
+    except UnicodeEncodeError:
+        return entry.filename
+    for encoding in ("utf-8", "cp949"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return entry.filename
+
+
+def _unicode_path(extra: bytes) -> str | None:
+    """The Info-ZIP unicode path field: header id, size, version 1, CRC of the plain name, then the name in UTF-8."""
+    while len(extra) >= 4:
+        kind, size = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
+        if kind == UNICODE_PATH_EXTRA and size > 5 and extra[4:5] == b"\x01":
+            try:
+                return extra[9 : 4 + size].decode("utf-8")
+            except UnicodeDecodeError:
+                return None
+        extra = extra[4 + size :]
+    return None
+
+
+def _tar_members(file: BinaryIO) -> Iterator[_Member | None]:
+    lock = threading.Lock()
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  # lives as long as the photos
+        for entry in archive:
+            if entry.isdir():
+                yield None
+                continue
+
+            def read(entry: tarfile.TarInfo = entry) -> bytes:
+                try:
+                    with lock:
+                        member = archive.extractfile(entry)
+                        data = member.read(entry.size) if member else b""
+                except DAMAGED as problem:
+                    raise ImageUndecodable("The file is damaged inside the archive.") from problem
+                if len(data) != entry.size:
+                    raise ImageUndecodable("The file is cut off inside the archive.")
+                return data
+
+            name = entry.name.removeprefix("./")
+            yield _Member(name, entry.size, entry.size, None if entry.isreg() else NOT_A_FILE, read)
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end
+            raise ArchiveInvalid("The tar is damaged or cut off.")
+    except DAMAGED as problem:
+        raise ArchiveInvalid("The tar is damaged or cut off.") from problem
+
+
+def _not_a_file(mode: int) -> tuple[str, str] | None:
+    return NOT_A_FILE if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG) else None

@@ -1,0 +1,161 @@
+"""POST /evaluate: the benchmark on an uploaded archive or a set that the settings name."""
+
+import asyncio
+import contextlib
+import tempfile
+from typing import Annotated, Any, BinaryIO, Literal, cast
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from model.dataset import read_items
+from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
+from service.http.archive import read_archive
+from service.http.errors import (
+    STATUS_OF,
+    InvalidRequest,
+    MalformedJson,
+    UnsupportedContentType,
+    problem_response,
+    problems,
+    request_id_of,
+)
+from service.http.schemas import DatasetRequest, EvaluationRecord
+from service.http.state import ServerState, State
+from service.http.upload import receive_file
+from service.http.workers import done_while_connected
+from service.jobs import EvaluationInput, new_record
+
+router = APIRouter(tags=["evaluation"])
+
+Mode = Literal["leave-one-out", "gallery"]
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["archive"],
+                    "properties": {
+                        "archive": {"type": "string", "format": "binary", "description": "zip or tar of class folders"}
+                    },
+                },
+                "encoding": {"archive": {"contentType": "application/zip, application/x-tar"}},
+            },
+            "application/json": {"schema": DatasetRequest.model_json_schema()},
+        },
+    }
+}
+
+
+def _link(method: str) -> dict[str, Any]:
+    """What the document says of going on from the answer to an evaluation in the background."""
+    return {
+        "operationRef": f"#/paths/~1evaluations~1{{identity}}/{method}",
+        "parameters": {"identity": "$response.body#/id"},
+    }
+
+
+@router.post(
+    "/evaluate",
+    openapi_extra=BODY,
+    responses={
+        202: {"model": EvaluationRecord, "links": {"progress": _link("get"), "cancel": _link("delete")}},
+        **problems(400, 404, 408, 413, 415, 422, 429, 503),
+    },
+)
+async def evaluate(
+    request: Request,
+    state: ServerState,
+    mode: Annotated[Mode, Query(description="The benchmark, or against the served gallery.")] = "leave-one-out",
+    predictions: Annotated[bool, Query(description="Add (query id, nearest id) pairs.")] = False,
+    prefer: Annotated[str, Header(description="How to be answered.", examples=["respond-async"])] = "",
+) -> Response:
+    """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location."""
+    engine = state.serving.engine
+    background = "respond-async" in prefer.lower()
+    with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
+        data = await _read_set(request, state)
+        if not background and len(data.photos) > state.settings.max_sync_photos:
+            data.close.close()
+            most = state.settings.max_sync_photos
+            raise EvaluationTooLarge(f"The set has {len(data.photos)} photos; above {most} send Prefer: respond-async.")
+        record = new_record(mode, len(data.photos))
+        running = await state.evaluations.run(record, data, engine)
+    if background:
+        headers = {"Location": f"/evaluations/{record.id}", "Preference-Applied": "respond-async"}
+        return JSONResponse(record.model_dump(exclude_none=True), 202, headers)
+    return await _answer_of(request, state, record.id, running, predictions)
+
+
+@router.get("/evaluations/{identity}", responses=problems(404))
+async def progress(identity: str, state: ServerState) -> EvaluationRecord:
+    """How far an evaluation is, and its report when it is done."""
+    return await run_in_threadpool(state.evaluations.read, identity)
+
+
+@router.delete("/evaluations/{identity}", status_code=202, responses=problems(404))
+async def cancel(identity: str, state: ServerState) -> EvaluationRecord:
+    """Stops an evaluation within one batch."""
+    return await run_in_threadpool(state.evaluations.cancel, identity)
+
+
+async def _answer_of(
+    request: Request, state: State, identity: str, running: "asyncio.Future[EvaluationRecord]", predictions: bool
+) -> Response:
+    if not await done_while_connected(request, running):
+        await run_in_threadpool(state.evaluations.cancel, identity)
+    record = await running
+    if record.report is None:
+        problem = record.problem or {"code": "client_disconnected", "detail": "The client went away."}
+        code = problem["code"] if problem["code"] in STATUS_OF else "internal"
+        request.scope["problem_code"] = code
+        return problem_response(request_id_of(request), code, problem["detail"])
+    pairs = {"predictions": record.predictions} if predictions else {}
+    return JSONResponse({**record.report, **pairs})
+
+
+async def _read_set(request: Request, state: State) -> EvaluationInput:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return await _named_set(request, state)
+    if kind == "multipart/form-data":
+        return await _uploaded_set(request, state)
+    raise UnsupportedContentType('Send multipart/form-data with a file named "archive", or JSON with a "dataset".')
+
+
+async def _named_set(request: Request, state: State) -> EvaluationInput:
+    try:
+        name = DatasetRequest.model_validate_json(await request.body()).dataset
+    except ValidationError as problem:
+        broken = problem.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
+        kind = MalformedJson if broken else InvalidRequest
+        raise kind('The body must be {"dataset": "<name>"}.') from problem
+    if name not in state.settings.datasets:
+        raise UnknownDataset("There is no data set with this name; GET /info lists them.")
+    path = state.settings.datasets[name]
+    try:
+        found = await run_in_threadpool(read_items, path)
+    except DataInvalid as problem:  # the client knows the set by its name; where it lies is not told
+        raise type(problem)(str(problem).replace(str(path), f'"{name}"')) from problem
+    return EvaluationInput(found.items, found.skipped, contextlib.ExitStack())
+
+
+async def _uploaded_set(request: Request, state: State) -> EvaluationInput:
+    with contextlib.ExitStack() as stack:
+        # An unlinked file: whatever ends this process ends the file too.
+        sink = cast(BinaryIO, tempfile.TemporaryFile(dir=state.settings.spool_dir))  # noqa: SIM115  # closed below
+        stack.callback(_close, sink)
+        await receive_file(request, "archive", sink)
+        sink.seek(0)
+        photos, skipped = await run_in_threadpool(read_archive, sink, state.settings)
+        return EvaluationInput(photos, skipped, stack.pop_all())
+
+
+def _close(sink: BinaryIO) -> None:
+    with contextlib.suppress(OSError):  # what a full disk did not take is tried once more and would hide the reason
+        sink.close()

@@ -1,0 +1,73 @@
+"""The gallery's own photos and classes."""
+
+import io
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from PIL import Image
+
+from indexer.items import sha256_bytes
+from model.dataset import read_file
+from model.errors import CarsearchError, UnknownItem
+from model.images.decode import decode
+from service.engine import Engine
+from service.http.errors import USED_UP, problems
+from service.http.state import ServerState
+
+router = APIRouter(tags=["gallery"])
+
+LONGEST_SIDE = 1024
+
+
+@router.get("/gallery/classes", responses=problems(429, 503))
+async def classes(request: Request, state: ServerState) -> dict[str, int]:
+    """The classes of the gallery with their numbers of photos, in alphabetical order."""
+    engine = state.serving.engine
+    found, _ = await state.pool.run(engine.items.classes, request)
+    return found
+
+
+@router.get(
+    "/gallery/{identity:path}/image",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/jpeg": {}}},
+        304: {"description": "It is the one that the client has."},
+        **problems(404, 429, 503),
+    },
+)
+async def image(
+    request: Request,
+    identity: str,
+    state: ServerState,
+    if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
+) -> Response:
+    """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
+    engine = state.serving.engine
+    known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity, known), request)
+    headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped
+    if data is None:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="image/jpeg", headers=headers)
+
+
+def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes | None]:
+    """The tag of a photo and its picture, None when the client knows the tag."""
+    item = engine.items.by_id(identity)
+    etag = f'"{item.sha256[:32]}"'
+    try:
+        original = read_file(engine.photo_path(item))
+    except CarsearchError as problem:
+        if isinstance(problem.__cause__, OSError) and problem.__cause__.errno in USED_UP:
+            raise problem.__cause__ from None  # it may well be there
+        raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
+    if sha256_bytes(original) != item.sha256:
+        raise UnknownItem("The photo has changed since the gallery was indexed.")
+    if etag in known:
+        return etag, None
+    picture = Image.fromarray(decode(original))
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return etag, buffer.getvalue()

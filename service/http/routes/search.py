@@ -1,0 +1,72 @@
+"""POST /search: a photo in, the nearest photos of the gallery out."""
+
+import time
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from service.engine import MAX_K
+from service.http.errors import problems
+from service.http.schemas import SearchResponse, Timings
+from service.http.state import ServerState
+from service.http.upload import receive_bytes
+
+router = APIRouter(tags=["search"])
+
+# The upload is read by service.http.upload and not by FastAPI's form parser, so its shape is written out here.
+FILE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}},
+                },
+                "encoding": {"file": {"contentType": "image/jpeg, image/png, image/webp"}},
+            }
+        },
+    }
+}
+
+# What the document says of going on from an answer.
+IMAGE_LINK = {
+    "operationRef": "#/paths/~1gallery~1{identity}~1image/get",
+    "parameters": {"identity": "$response.body#/nearest/id"},
+}
+
+
+@router.post(
+    "/search",
+    openapi_extra=FILE_BODY,
+    responses={200: {"links": {"image": IMAGE_LINK}}, **problems(400, 408, 413, 415, 422, 429, 503)},
+)
+async def search(
+    request: Request,
+    state: ServerState,
+    k: Annotated[int, Query(ge=1, le=MAX_K, description="How many photos to return.")] = 5,
+    class_: Annotated[
+        list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
+    ] = None,
+) -> SearchResponse:
+    """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
+    engine = state.serving.engine
+    request.scope["index"] = engine.manifest.id
+    data = await receive_bytes(request, "file")
+    request.scope["received_ns"] = time.time_ns()
+    received = time.perf_counter()
+    search = partial(state.batcher.search, engine, data, k, class_ or ())
+    result, queue_ms = await state.pool.begin(search, request)
+    total_ms = (time.perf_counter() - received) * 1000
+    request.scope["stages_ms"] = {**result.stages_ms, "queue": queue_ms + result.stages_ms["queue"]}
+    stages = {**request.scope["stages_ms"], "total": total_ms}
+    for stage, milliseconds in stages.items():
+        state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
+    return SearchResponse(
+        nearest=result.hits[0] if result.hits else None,
+        results=result.hits,
+        versions=engine.versions,
+        timings_ms=Timings(**{stage: round(milliseconds, 3) for stage, milliseconds in stages.items()}),
+    )

@@ -1,0 +1,231 @@
+"""Evaluations in the background: one at a time, recorded in files so that any replica can answer for or cancel them."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+
+from indexer.benchmark.evaluate import evaluate
+from indexer.benchmark.report import Evaluation
+from model.dataset import Photo, Skipped
+from model.errors import CarsearchError, EvaluationCancelled
+from service.engine import Engine
+from service.http.errors import Overloaded, UnknownEvaluation
+from service.http.schemas import EvaluationRecord
+from service.http.workers import started_threads
+from service.observability.metrics import Metrics
+from service.private_directory import STALE_S, PrivateDirectory
+from service.settings import Settings
+
+IDENTITY = re.compile(r"[0-9a-f]{32}")
+KEPT_RECORDS = 100
+RECORD_INTERVAL_S = 0.5
+MAX_YIELD_S = 0.5
+log = logging.getLogger("carsearch")
+
+
+class EvaluationInput:
+    """A labelled set with everything that must be closed when the evaluation ends."""
+
+    def __init__(self, photos: Sequence[Photo], skipped: list[Skipped], close: contextlib.ExitStack) -> None:
+        self.photos, self.skipped, self.close = photos, skipped, close
+
+
+class Evaluations:
+    """Starts, records and answers for evaluations; `searching` says whether there are searches to yield to."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, searching: Callable[[], bool] = lambda: False) -> None:
+        self._searching = searching
+        self._private = PrivateDirectory() if settings.state_dir is None else None
+        self._directory = (self._private.path if self._private else settings.state_dir or Path()) / "evaluations"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+        self._thread = started_threads("evaluate", 1)
+        self._metrics = metrics
+        self._stopping = False
+        self._busy = False  # touched on the event loop only
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keeps the one place free for a request from before its body is read until `run` has begun its evaluation.
+
+        Raises Overloaded while the place is taken. Whatever fails inside gives it back.
+        """
+        if self._busy:
+            raise Overloaded("The server is busy with another evaluation; try again later.")
+        self._busy = True
+        try:
+            yield
+        except BaseException:
+            self._free()
+            raise
+
+    async def run(
+        self, record: EvaluationRecord, data: EvaluationInput, engine: Engine
+    ) -> "asyncio.Future[EvaluationRecord]":
+        """Begins an evaluation on one engine, whatever is swapped meanwhile; the future gives its last record.
+
+        It is called inside `reserved`; the place is free again when the future is done. A failure closes `data`.
+        """
+        try:
+            await run_in_threadpool(self._begin, record, data)
+        except BaseException:
+            data.close.close()
+            raise
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, record, data, engine)
+        running.add_done_callback(lambda _: self._free())
+        return running
+
+    def _free(self) -> None:
+        self._busy = False
+
+    def _begin(self, record: EvaluationRecord, data: EvaluationInput) -> None:
+        data.close.enter_context(self._held(record.id))  # before the record, so that nobody finds it without its owner
+        self._write(record)
+
+    def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> EvaluationRecord:
+        with data.close:
+            finished = record.model_copy(update=self._outcome(record, data, engine))
+            self._try_write(finished)
+        self._metrics.evaluations.labels(finished.status).inc()
+        return finished
+
+    def _outcome(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> dict[str, object]:
+        try:
+            evaluation = self._evaluate(record, data, engine)
+        except EvaluationCancelled:
+            return {"status": "cancelled"}
+        except CarsearchError as problem:
+            return {"status": "failed", "problem": {"code": problem.code, "detail": str(problem)}}
+        except Exception:  # a worker's last resort: whoever waits must get an answer
+            log.exception("evaluation %s failed", record.id)
+            return {"status": "failed", "problem": {"code": "internal", "detail": "The server failed."}}
+        report, predictions = evaluation.report.to_json(), evaluation.predictions
+        return {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}
+
+    def _evaluate(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Evaluation:
+        told, before = 0.0, 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told, before
+            self._metrics.evaluation_done.set(done)
+            if done > before:  # scoring tells too, when all are embedded
+                self._metrics.batch_photos.labels("evaluate").observe(done - before)
+            before = done
+            if self._stopping or self._marker(record.id).exists():
+                raise EvaluationCancelled("The evaluation was cancelled.")
+            self._let_searches_pass()
+            if time.monotonic() - told >= RECORD_INTERVAL_S:
+                told = time.monotonic()
+                self._try_write(record.model_copy(update={"done": done, "total": total}))
+
+        gallery = engine.served if record.mode == "gallery" else None
+        with self._metrics.evaluating(len(data.photos)):
+            return evaluate(data.photos, engine.embedder, gallery=gallery, skipped=data.skipped, progress=progress)
+
+    def _let_searches_pass(self) -> None:
+        """Between two batches an evaluation waits until nobody searches, but it is not stopped by a busy server."""
+        patience = time.monotonic() + MAX_YIELD_S
+        while self._searching() and not self._stopping and time.monotonic() < patience:
+            time.sleep(0.001)
+
+    def read(self, identity: str) -> EvaluationRecord:
+        """The record of an evaluation of any replica; raises UnknownEvaluation."""
+        record = self._stored(identity)
+        if record.status == "running" and not self._is_held(identity):
+            record = self._stored(identity)  # it may have ended between the two looks
+            if record.status == "running":
+                detail = "The server that ran the evaluation ended; start it again."
+                return record.model_copy(update={"status": "failed", "problem": {"code": "internal", "detail": detail}})
+        return record
+
+    def _stored(self, identity: str) -> EvaluationRecord:
+        try:
+            if IDENTITY.fullmatch(identity):
+                return EvaluationRecord.model_validate_json(self._record(identity).read_bytes())
+        except FileNotFoundError:
+            pass
+        raise UnknownEvaluation("There is no evaluation with this id.")
+
+    def cancel(self, identity: str) -> EvaluationRecord:
+        """Asks an evaluation to stop, whichever replica runs it; one that has ended stays as it is."""
+        record = self.read(identity)
+        if record.status == "running":
+            self._marker(identity).touch()
+        return record
+
+    def close(self) -> None:
+        """Stops what runs within one batch."""
+        self._stopping = True
+        self._thread.shutdown()
+        if self._private:
+            self._private.close()
+
+    def _record(self, identity: str) -> Path:
+        return self._directory / f"{identity}.json"
+
+    def _marker(self, identity: str) -> Path:
+        return self._directory / f"{identity}.cancel"
+
+    @contextmanager
+    def _held(self, identity: str) -> Iterator[None]:
+        """Holds a lock that ends with the process: a running record that nobody holds was interrupted."""
+        with (self._directory / f"{identity}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _is_held(self, identity: str) -> bool:
+        try:
+            with (self._directory / f"{identity}.lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError as problem:
+            return problem.errno in (errno.EAGAIN, errno.EACCES)
+        return False
+
+    def _write(self, record: EvaluationRecord) -> None:
+        path = self._record(record.id)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(record.model_dump_json(), encoding="utf-8")
+        temporary.replace(path)
+        if record.status != "running":
+            self._forget_old()
+
+    def _try_write(self, record: EvaluationRecord) -> None:
+        try:
+            self._write(record)
+        except OSError:  # whoever waits for the report gets it, on a full disk too
+            log.exception("the record of evaluation %s cannot be written", record.id)
+
+    def _forget_old(self) -> None:
+        try:
+            records = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        except FileNotFoundError:
+            return  # another replica is doing the same
+        for path in records[:-KEPT_RECORDS]:
+            for suffix in (".json", ".cancel", ".lock"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """What killed processes left between two steps: half a record, or a lock without one."""
+        for path in self._directory.iterdir():
+            of_a_record = path.suffix != ".tmp" and path.with_suffix(".json").exists()
+            with contextlib.suppress(OSError):  # another replica is doing the same
+                if not of_a_record and time.time() - path.stat().st_mtime > STALE_S:
+                    path.unlink()
+
+
+def new_record(mode: str, total: int) -> EvaluationRecord:
+    """The record of an evaluation that is about to begin."""
+    return EvaluationRecord.model_validate({"id": uuid.uuid4().hex, "status": "running", "mode": mode, "total": total})

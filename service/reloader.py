@@ -1,0 +1,169 @@
+"""Which engine serves: the version that CURRENT names, swapped when CURRENT changes and the new one verifies."""
+
+import logging
+import threading
+import time
+from datetime import datetime
+
+from indexer.load import Trials
+from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, IndexDirectory
+from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
+from service.engine import Engine
+from service.http.errors import NotReady
+from service.observability.memory import available_bytes
+from service.observability.metrics import Metrics, ServedIndex
+from service.priority import stand_back
+from service.settings import Settings
+
+RETRY_S = 60
+STOP_S = 5
+"""How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
+
+BESIDE_BYTES = 100 << 20
+"""What loading takes beside the index itself: the process that reads it first, and blocks of rows that are checked."""
+
+NO_INDEX = "There is no index to serve yet."
+log = logging.getLogger("carsearch")
+
+
+class Serving:
+    """Holds the engine of a server process. One thread loads; requests take the engine once and keep it."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.index = IndexDirectory(settings.index_dir)
+        self.refused_version: str | None = None
+        self._engine: Engine | None = None
+        self._why_not = "The server is loading its index."
+        self._seen: tuple[str, int] | None = None
+        self._retry_at = 0.0
+        self._trials = Trials()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="index-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._trials.close()
+        self._thread.join(STOP_S)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine to answer one request with; raises NotReady when there is none."""
+        engine = self._engine
+        if engine is None:
+            raise NotReady(self._why_not)
+        return engine
+
+    @property
+    def loaded(self) -> Engine | None:
+        return self._engine
+
+    def _watch(self) -> None:
+        stand_back()  # and with this thread those of the network, which it starts
+        while not self._stop.is_set():
+            try:
+                self.look()
+            except Exception:  # the thread must outlive whatever a bad disk does to it
+                log.exception("looking at %s failed", self.index.root)
+            self._stop.wait(self.settings.watch_interval_s)
+
+    def look(self) -> None:
+        """Looks at CURRENT once and swaps to what it names if that is new and verifies."""
+        try:
+            version = self.index.current()
+            # The time tells a version published again under its name from one that was refused a moment ago.
+            seen = (version, (self.index.root / CURRENT_NAME).stat().st_mtime_ns)
+        except (IndexNotFound, OSError) as problem:
+            if self._why_not != NO_INDEX:
+                log.warning("%s", problem)
+            self._why_not = NO_INDEX
+            return
+        except CarsearchError as problem:
+            self._refuse("CURRENT", problem)
+            return
+        refused = self.refused_version is not None
+        if seen == self._seen and not (refused and time.monotonic() >= self._retry_at):
+            return
+        self._seen = seen
+        previous = self._engine
+        if previous is not None and previous.manifest.id == version:
+            self._clear()
+            return
+        try:
+            engine = self._load(version, previous)
+            created_s = _created_s(engine)
+        except Exception as problem:  # a crafted version may raise anything, and is refused like a damaged one
+            if not self._stop.is_set():  # else it is the end of this server that ended its child
+                self._refuse(version, problem)
+            return
+        self._swap(engine, created_s)
+
+    def _load(self, version: str, previous: Engine | None) -> Engine:
+        self._refuse_too_large(version)
+        return Engine.load(
+            self.index,
+            version,
+            model=self.settings.model,
+            runtime=self.settings.runtime,
+            cache_dir=self.settings.cache_dir,
+            gallery_dir=self.settings.gallery_dir,
+            previous=previous,
+            trials=self._trials,
+        )
+
+    def _refuse_too_large(self, version: str) -> None:
+        """Raises IndexTooLarge before a byte is read of what has no room beside the version that serves meanwhile."""
+        files = self.index.manifest(version).files
+        needed = files[INDEX_NAME].bytes + files[ITEMS_NAME].bytes + BESIDE_BYTES
+        available = available_bytes()
+        if needed > available:
+            raise IndexTooLarge(
+                f"{self.index.path_of(version)} takes {needed >> 20} MiB of memory while it is loaded, and "
+                f"{int(available) >> 20} MiB are free; give the server more, or index fewer photos."
+            )
+
+    def _swap(self, engine: Engine, created_s: float) -> None:
+        self._engine = engine  # one assignment: a request sees the old pair or the new one
+        self._clear()
+        runtime = engine.embedder.runtime
+        self.metrics.serve(
+            ServedIndex(
+                version=engine.manifest.id,
+                model=engine.manifest.model_name,
+                runtime=runtime.name,
+                precision=runtime.precision,
+                created_s=created_s,
+                photos=len(engine.store),
+                classes=int(engine.manifest.gallery["classes"]),
+            )
+        )
+        log.info("serving index version %s: %d photos", engine.manifest.id, len(engine.store))
+
+    def _clear(self) -> None:
+        self.refused_version = None
+        self.metrics.refused.set(0)
+
+    def _refuse(self, version: str, problem: Exception) -> None:
+        if self.refused_version == version == "CURRENT":
+            return  # an unreadable CURRENT is looked at again and again, but told once
+        self.refused_version = version
+        self._retry_at = time.monotonic() + RETRY_S  # the disk may have had a bad moment
+        self._why_not = "The index cannot be served; the server's log says why."
+        known = isinstance(problem, CarsearchError | OSError)
+        code = getattr(problem, "code", type(problem).__name__)
+        way_out = f"To mend {self.index.root}, run carsearch index again, or with --rollback."
+        log.error("refused index version %s: %s: %s %s", version, code, problem, way_out, exc_info=not known)
+        self.metrics.refusals.inc()  # last: whoever sees the count finds the reason in the log
+        self.metrics.refused.set(1)
+
+
+def _created_s(engine: Engine) -> float:
+    """When the version was made, in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(engine.manifest.created).timestamp()
+    except (ValueError, OverflowError) as problem:
+        raise IndexInvalid(f"Index version {engine.manifest.id} does not say when it was made.") from problem
