@@ -46,15 +46,15 @@ bench: $(VENV)/.dev
 	$(BIN)/carsearch-bench performance
 
 endure: $(VENV)/.dev
-	$(BIN)/python -m tests.endurance
+	$(BIN)/python -m tests.soak
 
 soak: $(VENV)/.dev
-	$(BIN)/python -m tests.endurance soak
+	$(BIN)/python -m tests.soak soak
 
 fuzz: $(VENV)/.dev
-	$(BIN)/python -m tests.fuzz decode --seconds $(SECONDS)
-	$(BIN)/python -m tests.fuzz archive --seconds $(SECONDS)
-	$(BIN)/python -m tests.fuzz api --seconds $(SECONDS)
+	$(BIN)/python -m tests.soak.fuzz decode --seconds $(SECONDS)
+	$(BIN)/python -m tests.soak.fuzz archive --seconds $(SECONDS)
+	$(BIN)/python -m tests.soak.fuzz api --seconds $(SECONDS)
 
 audit: $(VENV)/.dev
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt

@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from indexer.versions import IndexDirectory
 from model.card import GOLDEN_NAME, WEIGHTS_NAME, Card, InputSpec
 from model.embedder import Embedder
 from model.storage import FileRecord
-from tests.photos import car_photo, write_gallery
-from tests.servers import Server, running_server
+from service.cli import main as cli
+from tests.support.photos import car_photo, write_gallery
+from tests.support.servers import Server, running_server
 
 # Whoever started this may have told its children to ignore these, and so the servers and builds of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -134,3 +137,25 @@ def server(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory,
     log = tmp_path_factory.mktemp("server") / "log"
     with running_server(real_index.root, log, DATASETS=f'{{"demo": "{gallery}"}}') as running:
         yield running
+
+
+Printed = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def carsearch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Printed]:
+    """`carsearch ...` in this process, which has everything imported already."""
+
+    def run(*arguments: str | Path) -> Printed:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["carsearch", *map(str, arguments)])
+        capsys.readouterr()
+        status: object = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        assert isinstance(status, int)
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
+
+    return run

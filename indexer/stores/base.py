@@ -40,7 +40,7 @@ class VectorStore(Protocol):
         exclude: Rows | None = None,
         threads: int | None = None,
     ) -> Neighbours:
-        """The k nearest rows of each unit query float32 (B, D) by `model.retrieval.exact_scores`; ties to the lower row.
+        """The k nearest rows of each unit query float32 (B, D) by `model.retrieval.exact_scores`; ties to lower rows.
 
         `among` int64 (n,), ascending, restricts the answer to some rows; `exclude` int64 (B,) leaves one row out for
         each query. `threads` is how many threads may work on this call, by default one for each core of the process.

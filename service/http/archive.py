@@ -1,7 +1,8 @@
 """Labelled sets in a zip or tar: read in place, never extracted, nothing that the sender named touches the disk.
 
 Names follow the rule of class folders (`model.dataset`): the first folder is the class. A folder that wraps the
-whole set ("val/<class>/...") is looked through: were it taken for the one class of all photos, every score would be perfect.
+whole set ("val/<class>/...") is looked through: taken for the one class of all photos, it would make every score
+perfect.
 """
 
 import stat

@@ -6,7 +6,7 @@ import socket
 import httpx
 
 from service.http.errors import MEDIA_TYPE
-from tests.photos import car_photo
+from tests.support.photos import car_photo
 
 MIB = 1 << 20
 PHOTO = {"file": ("a secret name.jpg", car_photo(1, 9))}

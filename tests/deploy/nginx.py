@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEMPLATES = ROOT / "docker" / "nginx"

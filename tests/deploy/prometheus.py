@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.servers import Server, free_port, stop, wait_for
+from tests.support.servers import Server, free_port, stop, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MONITORING = ROOT / "docker" / "monitoring"

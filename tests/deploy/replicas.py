@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers import START_S, Server, clean_environment, wait_for
+from tests.support.servers import START_S, Server, clean_environment, wait_for
 
 SETTINGS = {"SEARCH_THREADS": "1", "WATCH_INTERVAL_S": "0.1", "DRAIN_S": "0.5"}
 

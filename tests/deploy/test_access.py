@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.calls import MIB, PHOTO, assert_problem, raw
 from tests.deploy.nginx import needs_nginx, port_of, running_nginx, unchanged
-from tests.servers import Server, free_port
+from tests.support.servers import Server, free_port
 
 pytestmark = needs_nginx
 

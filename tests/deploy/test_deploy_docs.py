@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.nginx import ROOT, needs_nginx, port_of, running_nginx
-from tests.photos import write_gallery
-from tests.servers import clean_environment, running_server
-from tests.service.calls import eventually
-from tests.test_readme import commands
+from tests.e2e.test_readme import commands
+from tests.support.calls import eventually
+from tests.support.photos import write_gallery
+from tests.support.servers import clean_environment, running_server
 
 DOCUMENT = ROOT / "docs" / "deploy.md"
 SCRIPT_S = 240

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import PREFIX, Settings
-from tests.test_packaging import PACKAGES, PROJECT, constraints, files_of
+from tests.unit.test_packaging import PACKAGES, PROJECT, constraints, files_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CPU, GPU = "docker/cpu.Dockerfile", "docker/gpu.Dockerfile"

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from service.http.errors import STATUS_OF
-from service.http.routes import evaluate, gallery, health, search
+from service.http.routes import evaluate, gallery, ops, search
 from tests.deploy.prometheus import (
     MONITORING,
     ROOT,
@@ -35,11 +35,11 @@ from tests.deploy.prometheus import (
     rules,
     running_prometheus,
 )
-from tests.photos import car_photo
-from tests.servers import Server, free_port, running_server
-from tests.service import calls
-from tests.service.bad_requests import ADDRESSES, QUERIES, SECRET, UPLOADS
-from tests.service.bodies import BOUNDARY
+from tests.support import calls
+from tests.support.bad_requests import ADDRESSES, QUERIES, SECRET, UPLOADS
+from tests.support.bodies import BOUNDARY
+from tests.support.photos import car_photo
+from tests.support.servers import Server, free_port, running_server
 
 SEARCHES = 7
 MOST_SERIES = 500
@@ -295,7 +295,7 @@ def test_nothing_that_clients_send_becomes_a_label(watched: Watched) -> None:
     before = series_of(prometheus)
     after = series_after_nonsense(1)
     assert series_after_nonsense(2) == after
-    parts = (route for part in (search, evaluate, gallery, health) for route in part.router.routes)
+    parts = (route for part in (search, evaluate, gallery, ops) for route in part.router.routes)
     routes = {route.path for route in parts if isinstance(route, APIRoute)} | {"none"}
     for labels in map(dict, after - before):
         assert labels["__name__"].startswith(("carsearch_answers_", "carsearch_request_seconds_"))

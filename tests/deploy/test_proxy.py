@@ -16,8 +16,8 @@ import pytest
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from tests.deploy.calls import MIB, PHOTO, assert_problem, raw
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx
-from tests.photos import KOREAN, car_photo
-from tests.servers import Server, free_port, running_server, wait_for
+from tests.support.photos import KOREAN, car_photo
+from tests.support.servers import Server, free_port, running_server, wait_for
 
 pytestmark = needs_nginx
 
@@ -241,7 +241,7 @@ def test_photos_of_classes_in_any_script_keep_their_address(proxy: Nginx) -> Non
 def test_a_refusal_that_comes_while_a_large_photo_is_sent_is_passed_on(
     tmp_path: Path, real_index: IndexDirectory
 ) -> None:
-    refusing = "tests.endurance.full_server"
+    refusing = "tests.soak.full_server"
     with (
         running_server(real_index.root, tmp_path / "log", True, refusing) as server,
         running_nginx(tmp_path / "nginx", [port_of(server.url)]) as nginx,

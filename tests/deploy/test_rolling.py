@@ -13,7 +13,7 @@ from service.engine import Engine
 from tests.deploy.calls import PHOTO
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx
 from tests.deploy.replicas import Load, Replica, lasting_port, running_replicas
-from tests.servers import START_S, Server
+from tests.support.servers import START_S, Server
 
 pytestmark = needs_nginx
 CLIENTS = 6

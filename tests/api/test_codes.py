@@ -1,0 +1,42 @@
+"""The contract of error codes: each one that a client can cause is caused by a test."""
+
+from collections.abc import Callable
+
+from service.http.errors import RETRY_AFTER_S, STATUS_OF
+from tests.api import test_access_http, test_errors_http, test_evaluate_http, test_limits_http
+from tests.e2e import test_drain, test_swap
+from tests.support.bad_requests import BAD_REQUESTS
+
+CAUSED_BY: dict[str, Callable[..., None]] = {
+    "client_disconnected": test_limits_http.test_065_a_client_that_goes_away_in_the_middle_harms_nobody,
+    "payload_too_large": test_limits_http.test_a_body_in_chunks_is_cut_off_at_the_limit,
+    "upload_timeout": test_limits_http.test_060_an_upload_that_stalls_is_told_so_and_cut_off,
+    "evaluation_too_large": test_limits_http.test_a_set_that_is_too_large_is_refused,
+    "archive_too_large": test_limits_http.test_a_set_that_is_too_large_is_refused,
+    "overloaded": test_evaluate_http.test_while_one_evaluation_runs_searches_are_answered_and_another_evaluation_is_not,
+    "deadline_exceeded": test_limits_http.test_an_answer_that_would_come_too_late_is_not_waited_for,
+    "not_ready": test_swap.test_a_server_waits_for_its_index_and_then_keeps_it,
+    "draining": test_drain.test_a_server_that_drains_says_so_goes_on_answering_and_ends_at_a_second_signal,
+    "unauthorized": test_access_http.test_068_without_a_key_that_is_known_nothing_is_answered_but_probes,
+    "forbidden": test_access_http.test_a_key_for_searches_does_not_open_evaluations,
+    "rate_limited": test_access_http.test_who_sends_more_than_its_rate_is_told_when_to_come_back,
+    "internal": test_errors_http.test_a_failure_of_the_server_says_nothing_of_its_inside_and_passes,
+}
+NO_CLIENT_CAUSES = {
+    "embedding_invalid",
+    "backend_unavailable",
+}
+
+
+def test_every_code_that_a_client_can_cause_is_caused_by_a_test() -> None:
+    tabled = {bad.code for bad in BAD_REQUESTS}
+    assert tabled | CAUSED_BY.keys() | NO_CLIENT_CAUSES == STATUS_OF.keys()
+    assert not tabled & CAUSED_BY.keys()
+
+
+def test_trying_again_is_advised_where_it_can_help_and_only_there() -> None:
+    assert {code for code, status in STATUS_OF.items() if status in (429, 503)} == RETRY_AFTER_S.keys()
+
+
+def test_only_the_server_s_own_failures_are_500() -> None:
+    assert {code for code, status in STATUS_OF.items() if status == 500} == {"internal", "embedding_invalid"}

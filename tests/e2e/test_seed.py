@@ -1,0 +1,69 @@
+"""`carsearch demo --seed`: what fills the index of a deployment's first start, and never touches one that is there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from indexer.build import build_index
+from indexer.versions import CURRENT_NAME, IndexDirectory
+from model.embedder import Embedder
+from service.demo import command as demo
+from service.demo import gallery as demo_gallery
+from service.demo.gallery import Query, write_contents
+from tests.conftest import Printed
+from tests.support.calls import search
+from tests.support.photos import car_photo, write_gallery
+from tests.support.servers import running_server
+
+Carsearch = Callable[..., Printed]
+
+
+@pytest.fixture
+def ships(tmp_path: Path, real_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small gallery in place of the one that ships, and the small model."""
+    gallery = tmp_path / "ships"
+    write_gallery(gallery / "gallery")
+    (gallery / "queries").mkdir()
+    (gallery / "queries" / "1.jpg").write_bytes(car_photo(1, 9))
+    write_contents(gallery, [Query("queries/1.jpg", "car 1", "9.jpg")], {})
+    monkeypatch.setattr(demo, "MODEL", str(real_model))
+    monkeypatch.setattr(demo_gallery, "shipped_directory", lambda: gallery)
+    return gallery
+
+
+def test_an_empty_volume_gets_the_demo_s_index_and_a_server_serves_it(
+    ships: Path, tmp_path: Path, carsearch: Carsearch
+) -> None:
+    del ships
+    volume = tmp_path / "index"
+    volume.mkdir()
+    seeded = carsearch("demo", "--seed", volume)
+    assert seeded.returncode == 0, seeded.stderr
+    assert "12 rendered photos of 3 classes, 12 embedded" in seeded.stdout
+    with running_server(volume, tmp_path / "log") as server:
+        answer = search(server, car_photo(1, 9))
+        assert answer["nearest"]["class"] == "car 1"
+        assert server.client.get(answer["nearest"]["image"]).status_code == 200
+    before = (volume / CURRENT_NAME).read_bytes()
+    again = carsearch("demo", "--seed", volume)
+    assert (again.returncode, again.stdout) == (0, f"{volume} has an index; it is left as it is.\n")
+    assert (volume / CURRENT_NAME).read_bytes() == before
+
+
+def test_an_operator_s_own_index_is_left_as_it_is(
+    ships: Path, tmp_path: Path, real_embedder: Embedder, carsearch: Carsearch
+) -> None:
+    del ships
+    index = IndexDirectory(tmp_path / "index")
+    version = build_index(write_gallery(tmp_path / "own", classes=2), index, real_embedder).version
+    assert carsearch("demo", "--seed", index.root).returncode == 0
+    assert (index.current(), [one.name for one in (index.root / "versions").iterdir()]) == (version, [version])
+
+
+def test_a_volume_that_cannot_be_written_is_told(ships: Path, tmp_path: Path, carsearch: Carsearch) -> None:
+    del ships
+    (tmp_path / "file").write_text("no directory")
+    told = carsearch("demo", "--seed", tmp_path / "file")
+    assert told.returncode == 1
+    assert "cannot be written (File exists); name another directory" in told.stderr

@@ -1,0 +1,99 @@
+"""The benchmark against a gallery: queries of one set, neighbours from an index version."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer.benchmark.evaluate import Served, evaluate
+from indexer.build import build_index
+from indexer.items import ItemTable
+from indexer.stores.faiss import FaissStore
+from indexer.versions import IndexDirectory
+from model.dataset import read_items
+from model.embedder import Embedder
+from model.errors import EvaluationSetInvalid
+from tests.support.photos import KOREAN, car_photo
+from tests.support.servers import run_cli
+from tests.unit.indexer.sets import MemoryPhoto
+
+
+@pytest.fixture
+def served(gallery: Path, fake_embedder: Embedder, tmp_path: Path) -> Iterator[Served]:
+    """The session's gallery: three classes (kinds 0, 1, 2) of four shots."""
+    index = IndexDirectory(tmp_path / "index")
+    directory = index.path_of(build_index(gallery, index, fake_embedder).version)
+    items = ItemTable(directory / "items.sqlite")
+    yield Served(FaissStore.read(directory / "index.faiss", 64, 12), items, directory.name)
+    items.close()
+
+
+def test_every_query_finds_its_nearest_photo_of_the_gallery(served: Served, fake_embedder: Embedder) -> None:
+    queries = [
+        MemoryPhoto("known car", "car 1", car_photo(1, 90)),
+        MemoryPhoto("very file", KOREAN, car_photo(0, 2)),
+        MemoryPhoto("wrong name", "car 2", car_photo(1, 0)),
+        MemoryPhoto("no such class", "car 9", car_photo(2, 91)),
+    ]
+    evaluation = evaluate(queries, fake_embedder, gallery=served)
+    report = evaluation.report
+    assert (report.mode, report.top1, report.correct, report.total) == ("gallery", 0.5, 2, 4)
+    assert report.unanswerable == ["no such class"]
+    assert report.identical_in_gallery == 2
+    assert report.classes == 4
+    assert report.versions["index"] == served.version
+    nearest = dict(evaluation.predictions)
+    assert nearest["very file"] == "%EC%95%84%EB%B0%98%EB%96%BC/2.jpg"
+    assert nearest["wrong name"] == "car%201/0.jpg"
+    assert nearest["known car"].startswith("car%201/")
+    assert nearest["no such class"].startswith("car%202/")
+    assert json.loads(json.dumps(report.to_json(), allow_nan=False))["identical_in_gallery"] == 2
+
+
+def test_147_a_query_may_be_its_own_file_in_the_gallery(served: Served, fake_embedder: Embedder, gallery: Path) -> None:
+    items = read_items(gallery).items
+    evaluation = evaluate(items, fake_embedder, gallery=served)
+    assert evaluation.predictions == [(item.id, item.id) for item in items]
+    assert (evaluation.report.top1, evaluation.report.identical_in_gallery) == (1.0, 12)
+    assert evaluation.report.recall_at == {"1": 1.0, "5": 1.0, "10": 1.0}
+
+
+def test_leave_one_out_reports_nothing_about_a_gallery(fake_embedder: Embedder, gallery: Path) -> None:
+    report = evaluate(read_items(gallery).items, fake_embedder).report
+    assert report.identical_in_gallery is None
+    assert "index" not in report.versions
+
+
+def test_one_photo_is_enough_and_none_is_not(served: Served, fake_embedder: Embedder) -> None:
+    assert evaluate([MemoryPhoto("0", "car 1", car_photo(1, 90))], fake_embedder, gallery=served).report.total == 1
+    with pytest.raises(EvaluationSetInvalid, match=r"has 0 usable photos of 0 classes \(1 skipped\)"):
+        evaluate([MemoryPhoto("0", "car 1")], fake_embedder, gallery=served)
+
+
+def test_a_set_with_no_class_of_the_gallery_is_refused(served: Served, fake_embedder: Embedder) -> None:
+    with pytest.raises(EvaluationSetInvalid, match="none of its classes is in the gallery"):
+        evaluate([MemoryPhoto("0", "nobody's", car_photo(1, 90))], fake_embedder, gallery=served)
+
+
+def test_the_command_line_takes_gallery_and_model_from_the_index(real_index: IndexDirectory, gallery: Path) -> None:
+    answer = run_cli("evaluate", "--data", gallery, "--index", real_index.root, "--mode", "gallery", "--json")
+    assert answer.returncode == 0
+    report = json.loads(answer.stdout)
+    assert (report["mode"], report["top1"], report["identical_in_gallery"]) == ("gallery", 1.0, 12)
+    assert report["versions"]["index"] == real_index.current()
+
+
+def test_the_gallery_mode_needs_an_index(real_model: Path, gallery: Path) -> None:
+    answer = run_cli("evaluate", "--data", gallery, "--model", real_model, "--mode", "gallery")
+    assert answer.returncode == 2
+    assert "--mode gallery needs --index" in answer.stderr
+
+
+def test_a_set_without_two_photos_is_told_in_one_sentence(real_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.jpg").write_bytes(car_photo())
+    answer = run_cli("evaluate", "--data", tmp_path, "--model", real_model)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.splitlines()[-1].startswith("error: The set has 1 usable photos of 1 classes (0 skipped)")
+    assert "Traceback" not in answer.stderr

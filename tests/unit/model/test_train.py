@@ -1,0 +1,236 @@
+"""Training with the real loop: killed runs resume as if nothing had happened, and bad input is one sentence."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.card import WEIGHTS_NAME, load_card, verify_artifact
+from model.dataset import read_items, split_classes
+from model.embedder import Embedder
+from model.training.recipes import RECIPES
+from model.training.trainer import _DurableCheckpoints, main
+from tests.support.photos import car_photo, write_gallery
+
+EPOCHS = 3
+TOO_FEW = (
+    "Training needs at least 1 epoch, 1 photo a batch, 1 device and 1 epoch between validations, "
+    "and no fewer than 0 workers."
+)
+WITHOUT_THE_REST = (
+    "import sys; sys.modules.update(dict.fromkeys(['faiss', 'openvino', 'pydantic', 'fastapi', 'typer'])); "
+    "from model.training.trainer import main; sys.exit(main())"
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gallery(tmp_path_factory.mktemp("photos"), classes=6, photos=6)
+
+
+def arguments(data: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("--data", str(data), "--out", str(out), "--recipe", "quick", "--epochs", str(EPOCHS)),
+        *("--workers", "0", "--device", "cpu", "--precision", "32-true", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed, in a process that cannot import what serving needs."""
+    out = tmp_path_factory.mktemp("trained")
+    command = [sys.executable, "-c", WITHOUT_THE_REST, *arguments(photos, out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def resumed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed when its first checkpoint appeared, and started again by the same command."""
+    out = tmp_path_factory.mktemp("resumed")
+    command = [sys.executable, "-m", "model.training", *arguments(photos, out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out / "training" / "last.ckpt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "card.json").exists()
+    subprocess.run(command, capture_output=True, check=True, timeout=200)
+    return out
+
+
+def epochs_with_score(out: Path, run: int) -> list[int]:
+    """The epochs that one process of a run validated."""
+    path = out / "training" / "csv" / f"version_{run}" / "metrics.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file) if row["val_top1"]]
+
+
+def test_a_run_needs_only_the_training_packages_and_writes_an_artifact_that_verifies(
+    trained: Path, photos: Path
+) -> None:
+    card = verify_artifact(trained)
+    train, held = split_classes(read_items(photos).items, 0.2)
+    assert (card.name, card.embedding_dim, card.input.crop) == (trained.name, 512, 96)
+    assert card.training["train"] == {"photos": len(train), "classes": 4} == {"photos": 24, "classes": 4}
+    assert card.training["validation"] == {"photos": len(held), "classes": 2} == {"photos": 12, "classes": 2}
+    assert card.training["recipe"]["epochs"] == EPOCHS
+    assert epochs_with_score(trained, 0) == list(range(EPOCHS))
+    assert Embedder.load(trained, "torch").embed_photo(car_photo()).shape == (512,)
+
+
+def test_the_artifact_is_the_best_epoch(trained: Path) -> None:
+    with (trained / "training" / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
+        scores = [float(row["val_top1"]) for row in csv.DictReader(file) if row["val_top1"]]
+    training = load_card(trained).training
+    assert training["validation_top1"] == pytest.approx(max(scores), abs=1e-6)
+    assert scores[training["epoch"] - 1] == max(scores)
+
+
+def test_a_recipe_may_keep_the_last_epoch_and_only_watch_validation(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = dataclasses.replace(RECIPES["quick"], name="patient", keep="last")
+    monkeypatch.setitem(RECIPES, "patient", patient)
+    assert main([*arguments(photos, tmp_path), "--recipe", "patient", "--validate-every", "2"]) == 0
+    assert epochs_with_score(tmp_path, 0) == [1]
+    training = load_card(tmp_path).training
+    assert training["epoch"] == EPOCHS
+    last = torch.load(tmp_path / "training" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    assert torch.equal(load_file(tmp_path / WEIGHTS_NAME)["bn1.weight"], last["network.backbone.bn1.weight"])
+
+
+def test_a_killed_run_goes_on_where_it_was(resumed: Path) -> None:
+    first, second = epochs_with_score(resumed, 0), epochs_with_score(resumed, 1)
+    assert second
+    assert second[0] >= 1
+    assert second == list(range(second[0], EPOCHS))
+    assert set(first) <= set(range(second[0] + 1))
+    assert verify_artifact(resumed).training["recipe"]["epochs"] == EPOCHS
+
+
+def test_a_killed_and_resumed_run_ends_with_the_network_of_an_undisturbed_one(trained: Path, resumed: Path) -> None:
+    assert load_card(resumed).weights_sha256 == load_card(trained).weights_sha256
+    last = [
+        torch.load(out / "training" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+        for out in (trained, resumed)
+    ]
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    _DurableCheckpoints().save_checkpoint({"epoch": 1}, path)
+
+    def killed(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _DurableCheckpoints().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]  # and no half of the next
+
+
+def refused(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
+    """Runs a command line that must fail; returns its one sentence."""
+    assert main(command) == 1
+    written = capsys.readouterr()
+    assert written.out == ""
+    *_, sentence = written.err.splitlines()
+    assert "Traceback" not in written.err
+    return sentence.removeprefix("error: ")
+
+
+def test_other_photos_or_epochs_in_the_directory_of_a_run_are_refused(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained / WEIGHTS_NAME).read_bytes()
+    other = write_gallery(tmp_path, classes=5, photos=4)
+    for command in (arguments(other, trained), arguments(photos, trained, "--epochs", "9")):
+        assert "holds checkpoints of another run (recipe, epochs or photos differ)" in refused(capsys, command)
+    assert (trained / WEIGHTS_NAME).read_bytes() == before
+
+
+def test_a_directory_whose_run_is_unreadable_is_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "run.json").write_text("{")
+    assert refused(capsys, arguments(photos, tmp_path)).endswith("run.json is not valid JSON.")
+
+
+def test_a_class_in_both_sets_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_gallery(tmp_path / "val", classes=2, first_kind=5)
+    sentence = refused(capsys, arguments(photos, tmp_path / "out", "--val", str(other)))
+    assert sentence == 'The class "car 5" is in both sets; validation needs classes never trained on.'
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_gallery(tmp_path / "data", classes=1)
+    (tmp_path / "data" / "broken").mkdir()
+    (tmp_path / "data" / "broken" / "1.jpg").write_bytes(car_photo()[:500])
+    (tmp_path / "data" / "broken" / "2.jpg").write_bytes(b"")
+    (tmp_path / "data" / "stray.jpg").write_bytes(car_photo())
+    assert main(arguments(tmp_path / "data", tmp_path / "out")) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "skipped stray.jpg: The file lies in no class folder.",
+        "skipped broken/1.jpg: The photo is damaged or cut off and cannot be decoded.",
+        "skipped broken/2.jpg: The file is empty.",
+        "error: Training needs photos of at least two classes.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--recipe", "slow"], 'There is no recipe "slow"; there are: baseline, efficientnet_lite0, quick, resnet18.'),
+        (["--epochs", "0"], TOO_FEW),
+        (["--epochs", "-1"], TOO_FEW),
+        (["--batch-size", "0"], TOO_FEW),
+        (["--devices", "0"], TOO_FEW),
+        (["--validate-every", "0"], TOO_FEW),
+        (["--devices", "19"], "Training needs at least two photos for each of 19 processes."),
+        (["--data", "no such folder"], "no such folder cannot be read: No such file or directory."),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], sentence: str
+) -> None:
+    assert refused(capsys, arguments(photos, tmp_path / "out", *more)) == sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_directory_is_one_sentence(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_bytes(b"")
+    assert "out" in refused(capsys, arguments(photos, tmp_path / "out"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_one_sentence(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refused(capsys, arguments(photos, tmp_path / "out", "--device", "cuda"))
+    assert sentence == "There is no CUDA device; train with --device cpu."
+
+
+def test_the_run_says_which_photos_an_export_is_measured_on(trained: Path, photos: Path) -> None:
+    assert json.loads((trained / "training" / "run.json").read_bytes())["photos"] == str(photos)

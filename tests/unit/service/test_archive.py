@@ -1,0 +1,341 @@
+"""Labelled sets in archives: names as every system writes them, and nothing that an archive does can do harm."""
+
+import io
+import stat
+import struct
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
+
+from indexer.benchmark.evaluate import evaluate
+from model.dataset import MAX_FILE_BYTES, Skipped
+from model.embedder import Embedder
+from model.errors import CarsearchError, DuplicateId, EvaluationSetInvalid
+from service.http.archive import ArchivePhoto, ArchiveTooLarge, read_archive
+from service.settings import MIB, Settings, load_settings
+from tests.support.bodies import tar_of, zip_of
+from tests.support.photos import KOREAN, car_photo
+
+Found = tuple[list[ArchivePhoto], list[Skipped]]
+PHOTOS = {"a/1.jpg": car_photo(1, 0), "a/2.jpg": car_photo(1, 1), "b/1.jpg": car_photo(2, 0)}
+STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+
+
+def read(archive: bytes, **limits: int) -> Found:
+    return read_archive(io.BytesIO(archive), Settings(**limits))  # type: ignore[arg-type]  # only whole numbers here
+
+
+def zip_entry(name: str, data: bytes, mode: int = 0, extra: bytes = b"") -> bytes:
+    """A zip of one member with a mode and an extra field of its own."""
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr, entry.create_system, entry.extra = mode << 16, 3, extra
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(entry, data)
+    return buffer.getvalue()
+
+
+def tar_entry(name: str, kind: bytes, target: str = "") -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(entry)
+    return buffer.getvalue()
+
+
+def cp949() -> bytes:
+    """As Windows in Korea writes it: the name in CP949, and no flag that says so."""
+    raw = KOREAN.encode("cp949")
+    return zip_of({"?" * len(raw) + "/1.jpg": b"x"}).replace(b"?" * len(raw), raw)
+
+
+def unicode_extra() -> bytes:
+    name = f"{KOREAN}/1.jpg".encode()
+    return zip_entry(
+        "???/1.jpg", b"x", extra=struct.pack("<HHBL", 0x7075, 5 + len(name), 1, zlib.crc32(b"???/1.jpg")) + name
+    )
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pytest.param(zip_of({f"{KOREAN}/1.jpg": b"x"}), id="UTF-8 flag"),
+        pytest.param(zip_of({unicodedata.normalize("NFD", f"{KOREAN}/1.jpg"): b"x"}), id="NFD"),
+        pytest.param(cp949(), id="CP949"),
+        pytest.param(unicode_extra(), id="unicode extra field"),
+        pytest.param(tar_of({f"{KOREAN}/1.jpg": b"x"}), id="tar"),
+        pytest.param(tar_of({unicodedata.normalize("NFD", f"./{KOREAN}/1.jpg"): b"x"}), id="tar of ./, NFD"),
+    ],
+)
+def test_a_korean_class_is_the_same_however_the_archive_spells_it(archive: bytes) -> None:
+    photos, skipped = read(archive)
+    assert [photo.label for photo in photos] == [KOREAN]
+    assert (photos[0].read(), skipped) == (b"x", [])
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+def test_photos_come_ordered_by_id_with_their_classes(pack: Callable[[dict[str, bytes]], bytes]) -> None:
+    photos, skipped = read(pack(dict(reversed(PHOTOS.items()))))
+    assert [(photo.id, photo.label, photo.read()) for photo in photos] == [
+        (name, name[0], data) for name, data in PHOTOS.items()
+    ]
+    assert skipped == []
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+def test_a_folder_around_the_whole_set_is_looked_through(pack: Callable[[dict[str, bytes]], bytes]) -> None:
+    photos, _ = read(pack({f"val/{name}": data for name, data in PHOTOS.items()}))
+    assert [photo.id for photo in photos] == list(PHOTOS)
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+@pytest.mark.parametrize("folder", ["", "val/"])
+def test_files_beside_the_class_folders_are_skipped(
+    pack: Callable[[dict[str, bytes]], bytes], folder: str, fake_embedder: Embedder
+) -> None:
+    photos, skipped = read(pack({f"{folder}labels.csv": b"x", **{folder + name: PHOTOS[name] for name in PHOTOS}}))
+    assert [(photo.id, photo.label) for photo in photos] == [(name, name[0]) for name in PHOTOS]
+    assert skipped == [Skipped("labels.csv", "no_class", "The file lies in no class folder.")]
+    assert evaluate(photos, fake_embedder).report.classes == 2
+
+
+def test_a_file_beside_the_folder_around_the_set_does_not_make_it_a_class() -> None:
+    photos, skipped = read(zip_of({"README.txt": b"x", **{f"val/{name}": data for name, data in PHOTOS.items()}}))
+    assert [photo.id for photo in photos] == list(PHOTOS)
+    assert [(one.name, one.code) for one in skipped] == [("README.txt", "no_class")]
+
+
+def test_two_top_folders_are_classes_however_deep_their_photos_lie() -> None:
+    photos, _ = read(zip_of({"a/x/1.jpg": b"x", "b/y/1.jpg": b"x"}))
+    assert [photo.label for photo in photos] == ["a", "b"]
+
+
+@pytest.mark.parametrize("litter", ["__MACOSX/a/._1.jpg", "a/.DS_Store", "a/Thumbs.db", "desktop.ini", ".hidden/1.jpg"])
+def test_what_systems_leave_behind_is_ignored(litter: str) -> None:
+    photos, skipped = read(zip_of({**PHOTOS, litter: b"litter"}))
+    assert ([photo.id for photo in photos], skipped) == (list(PHOTOS), [])
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+@pytest.mark.parametrize(
+    "name",
+    ["../1.jpg", "a/../../1.jpg", "/etc/1.jpg", "C:/1.jpg", "a\\1.jpg", "a/" + "x" * 2000 + ".jpg", ".git/../../x"],
+)
+def test_a_name_that_leaves_the_archive_is_refused(pack: Callable[[dict[str, bytes]], bytes], name: str) -> None:
+    with pytest.raises(CarsearchError) as refused:
+        read(pack({**PHOTOS, name: b"x"}))
+    assert refused.value.code == "archive_unsafe_path"
+    assert name not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pytest.param(zip_entry("a/link.jpg", b"/etc/passwd", stat.S_IFLNK | 0o777), id="zip, link"),
+        pytest.param(zip_entry("a/pipe", b"", stat.S_IFIFO), id="zip, pipe"),
+        pytest.param(tar_entry("a/link.jpg", tarfile.SYMTYPE, "/etc/passwd"), id="tar, link"),
+        pytest.param(tar_entry("a/hard.jpg", tarfile.LNKTYPE, "../1.jpg"), id="tar, hard link"),
+        pytest.param(tar_entry("a/pipe", tarfile.FIFOTYPE), id="tar, pipe"),
+        pytest.param(tar_entry("a/disk", tarfile.BLKTYPE), id="tar, device"),
+    ],
+)
+def test_links_and_special_files_are_listed_and_never_followed(archive: bytes) -> None:
+    photos, skipped = read(archive)
+    assert photos == []
+    assert [one.code for one in skipped] == ["not_a_file"]
+
+
+def with_flag(flag: int) -> bytes:
+    archive = bytearray(zip_of(PHOTOS))
+    archive[archive.index(b"PK\x01\x02") + 8] |= flag
+    return bytes(archive)
+
+
+def many_long_names() -> bytes:
+    """A tar of headers that each say: the name of what follows is long."""
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 512
+    return (header.tobuf(tarfile.GNU_FORMAT) + b"a" * 512) * 3000
+
+
+def far_away() -> bytes:
+    """A zip of four photos; the directory, in zip64, puts the last one beyond what a file position can be."""
+    extra = struct.pack("<HHQ", 1, 8, 2**63 + 5)
+    buffer = io.BytesIO(zip_of(PHOTOS))
+    entry = zipfile.ZipInfo("b/2.jpg")
+    entry.extra = extra
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(entry, car_photo(2, 1))
+    changed = bytearray(buffer.getvalue())
+    last = changed.rindex(b"PK\x01\x02")
+    changed[last + 42 : last + 46] = b"\xff" * 4
+    return bytes(changed)
+
+
+def with_entries_declared(number: int) -> bytes:
+    archive = bytearray(zip_of(PHOTOS))
+    archive[-12:-10] = archive[-14:-12] = number.to_bytes(2, "little")
+    return bytes(archive)
+
+
+def as_zip64(archive: bytes) -> bytes:
+    """The same zip with its directory described in the records of zip64 only."""
+    count, size, offset = struct.unpack("<HLL", archive[-12:-2])
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(archive) - 22, 1)
+    end = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return archive[:-22] + record + locator + end
+
+
+@pytest.mark.parametrize(
+    ("archive", "limits", "code"),
+    [
+        pytest.param(with_flag(0x1), {}, "unsupported_archive", id="encrypted"),
+        pytest.param(zip_of(PHOTOS, zipfile.ZIP_BZIP2), {}, "unsupported_archive", id="bzip2"),
+        pytest.param(zip_of(PHOTOS, zipfile.ZIP_LZMA), {}, "unsupported_archive", id="lzma"),
+        pytest.param(tar_of(PHOTOS, "w:gz"), {}, "unsupported_archive", id="tar.gz"),
+        pytest.param(tar_of(PHOTOS, "w:xz"), {}, "unsupported_archive", id="tar.xz"),
+        pytest.param(b"Rar!\x1a\x07\x00", {}, "unsupported_archive", id="rar"),
+        pytest.param(b"", {}, "unsupported_archive", id="nothing"),
+        pytest.param(zip_of({"a/1.jpg": bytes(2 * MIB)}, DEFLATED), {}, "archive_bomb", id="packed 1000 times"),
+        pytest.param(zip_of({".a": bytes(2 * MIB)}, DEFLATED), {}, "archive_bomb", id="a bomb among the litter"),
+        pytest.param(zip_of(PHOTOS), {"max_archive_total_bytes": 4000}, "archive_bomb", id="too large in sum"),
+        pytest.param(zip_of(PHOTOS), {"max_archive_entries": 2}, "archive_too_large", id="too many in a zip"),
+        pytest.param(tar_of(PHOTOS), {"max_archive_entries": 2}, "archive_too_large", id="too many in a tar"),
+        pytest.param(with_entries_declared(1), {"max_archive_entries": 2}, "archive_too_large", id="a zip that lies"),
+        pytest.param(as_zip64(zip_of(PHOTOS)), {"max_archive_entries": 2}, "archive_too_large", id="too many in zip64"),
+        pytest.param(
+            zip_of({f"{name}/": b"" for name in "abc"}),
+            {"max_archive_entries": 2},
+            "archive_too_large",
+            id="zip folders",
+        ),
+        pytest.param(
+            tar_entry("a", tarfile.DIRTYPE)[:512] * 3 + bytes(1024),
+            {"max_archive_entries": 2},
+            "archive_too_large",
+            id="tar folders",
+        ),
+        pytest.param(many_long_names(), {}, "archive_invalid", id="tar of 3000 long names"),
+        pytest.param(zip_of(PHOTOS)[:-40], {}, "archive_invalid", id="zip cut off"),
+        pytest.param(tar_of(PHOTOS)[:1000], {}, "archive_invalid", id="tar cut off in a photo"),
+        pytest.param(tar_of(PHOTOS)[: 512 * 10 + 100], {}, "archive_invalid", id="tar cut off further on"),
+        pytest.param(
+            tar_of(PHOTOS).replace(b"b/1.jpg", b"b/2.jpg", 1), {}, "archive_invalid", id="tar, damaged header"
+        ),
+        pytest.param(zip_of({"1.jpg": b"x"}), {}, "evaluation_set_invalid", id="no class folder"),
+    ],
+)
+def test_an_archive_that_cannot_be_used_says_why(archive: bytes, limits: dict[str, int], code: str) -> None:
+    with pytest.raises(CarsearchError) as refused:
+        read(archive, **limits)
+    assert refused.value.code == code
+
+
+def test_photos_that_all_lie_in_no_class_folder_are_named() -> None:
+    with pytest.raises(EvaluationSetInvalid, match=r"^12 files lie in no class folder: photo 0.jpg, .*photo 9.jpg\.$"):
+        read(zip_of({f"photo {number}.jpg": b"x" for number in range(12)}))
+
+
+@pytest.mark.parametrize("archive", [zip_of(PHOTOS), as_zip64(zip_of(PHOTOS))], ids=["zip", "zip64"])
+def test_a_directory_that_is_too_long_is_refused_before_it_is_parsed(
+    archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(read(archive, max_archive_entries=3)[0]) == 3
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    with pytest.raises(ArchiveTooLarge):
+        read(archive, max_archive_entries=2)
+
+
+def test_a_member_that_cannot_be_reached_is_skipped_and_the_others_count(fake_embedder: Embedder) -> None:
+    photos, _ = read(far_away())
+    report = evaluate(photos, fake_embedder).report
+    assert (report.total, [(one.name, one.code) for one in report.skipped]) == (3, [("b/2.jpg", "image_undecodable")])
+
+
+def test_a_file_larger_than_a_photo_may_be_is_skipped() -> None:
+    photos, skipped = read(zip_of({**PHOTOS, "b/2.jpg": bytes(5000)}), max_photo_bytes=4000)
+    assert [photo.id for photo in photos] == list(PHOTOS)
+    assert [(one.name, one.code) for one in skipped] == [("b/2.jpg", "payload_too_large")]
+
+
+def test_a_photo_in_an_archive_may_be_as_large_as_one_in_a_folder() -> None:
+    assert load_settings().max_photo_bytes == MAX_FILE_BYTES
+
+
+@pytest.mark.parametrize("archive", [zip_of({}), zip_of({"a/": b""})], ids=["empty", "only a folder"])
+def test_an_archive_of_nothing_is_no_set(archive: bytes, fake_embedder: Embedder) -> None:
+    photos, skipped = read(archive)
+    assert (photos, skipped) == ([], [])
+    with pytest.raises(EvaluationSetInvalid):
+        evaluate(photos, fake_embedder)
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_stands_twice_is_refused(
+    pack: Callable[[list[tuple[str, bytes]]], bytes], fake_embedder: Embedder
+) -> None:
+    photos, _ = read(pack([*PHOTOS.items(), ("a/1.jpg", car_photo(3))]))
+    with pytest.raises(DuplicateId, match=r"a/1\.jpg"):
+        evaluate(photos, fake_embedder)
+
+
+def test_one_damaged_member_is_skipped_and_the_others_count(fake_embedder: Embedder) -> None:
+    damaged = bytearray(zip_of({**PHOTOS, "a/3.jpg": car_photo(1, 2)}))
+    damaged[damaged.index(PHOTOS["a/2.jpg"]) + 600] ^= 0xFF
+    photos, skipped = read(bytes(damaged))
+    report = evaluate(photos, fake_embedder, skipped=skipped).report
+    assert (report.total, [(one.name, one.code) for one in report.skipped]) == (3, [("a/2.jpg", "image_undecodable")])
+
+
+def test_an_archive_inside_is_a_file_that_is_no_photo(fake_embedder: Embedder) -> None:
+    photos, _ = read(zip_of({**PHOTOS, "b/inner.zip": zip_of(PHOTOS)}))
+    report = evaluate(photos, fake_embedder).report
+    assert [(one.name, one.code) for one in report.skipped] == [("b/inner.zip", "unsupported_image_format")]
+
+
+SMALL = {"a/1": b"first " * 40, f"{KOREAN}/2": b"second" * 40}
+VALID = [
+    zip_of(SMALL),
+    zip_of(SMALL, DEFLATED),
+    tar_of(SMALL),
+    cp949(),
+    unicode_extra(),
+    as_zip64(zip_of(SMALL)),
+    zip_entry("a/l", b"x", stat.S_IFLNK),
+]
+
+
+@st.composite
+def damaged_archives(draw: st.DrawFn) -> bytes:
+    """A valid archive with bytes changed, and perhaps a piece cut out or put in."""
+    archive = bytearray(draw(st.sampled_from(VALID)))
+    for place, value in draw(st.lists(st.tuples(st.integers(0, len(archive) - 1), st.integers(0, 255)), max_size=8)):
+        archive[place] = value
+    start, end = sorted(draw(st.tuples(st.integers(0, len(archive)), st.integers(0, len(archive)))))
+    piece = draw(st.sampled_from([bytes(archive[start:end]), b"", b"\xff" * 8, bytes(512)]))
+    archive[start:end] = piece
+    return bytes(archive)
+
+
+@tried(max_examples=500, deadline=None)
+@given(archive=damaged_archives())
+def test_whatever_is_damaged_gives_a_set_or_one_of_our_errors(archive: bytes) -> None:
+    try:
+        photos, _ = read(archive, max_archive_entries=100, max_archive_total_bytes=MIB, max_photo_bytes=MIB)
+    except CarsearchError:
+        return
+    for photo in photos:
+        try:
+            assert len(photo.read()) <= MIB
+        except CarsearchError as problem:
+            assert problem.code == "image_undecodable"  # noqa: PT017
