@@ -42,16 +42,21 @@ CarsearchError
   ServerUnreachable             server_unreachable
   ServerRefused                 (the code that the server gave)
 
-The service maps codes to HTTP statuses in one place (`service.http.errors`); the command line prints the sentence.
+The service answers with `status` and code (`service.http.errors`); the command line prints the sentence.
 """
 
 from typing import ClassVar
 
 
 class CarsearchError(Exception):
-    """Base of every error that is told to a user as one sentence and a code."""
+    """Base of every error that is told to a user as one sentence and a code.
+
+    `status` is the HTTP status of an error that an API client can meet; an error without one is a failure of the
+    server, which the service answers with 500 `internal`.
+    """
 
     code: ClassVar[str] = "internal"
+    status: ClassVar[int | None] = None
 
 
 class MissingDependency(CarsearchError):
@@ -95,6 +100,8 @@ class SettingsInvalid(CarsearchError):
 class ImageRejected(CarsearchError):
     """A photo that cannot be used; the classes below say why."""
 
+    status = 422
+
 
 class EmptyFile(ImageRejected):
     code = "empty_file"
@@ -102,6 +109,7 @@ class EmptyFile(ImageRejected):
 
 class UnsupportedImageFormat(ImageRejected):
     code = "unsupported_image_format"
+    status = 415
 
 
 class ImageUndecodable(ImageRejected):
@@ -126,6 +134,7 @@ class DataInvalid(CarsearchError):
     """A gallery, training set or manifest that cannot be used as it stands."""
 
     code = "data_invalid"
+    status = 422
 
 
 class ManifestInvalid(DataInvalid):
@@ -178,12 +187,14 @@ class EmbeddingInvalid(ModelInvalid):
     """The network returned something that is not a finite unit vector: always a fault of the model."""
 
     code = "embedding_invalid"
+    status = 500
 
 
 class BackendUnavailable(CarsearchError):
     """What runs the network has failed, as a GPU does that is out of memory; the next time it may work."""
 
     code = "backend_unavailable"
+    status = 503
 
 
 class IndexInvalid(CarsearchError):
@@ -222,28 +233,34 @@ class QueryInvalid(CarsearchError):
 
 class InvalidK(QueryInvalid):
     code = "invalid_k"
+    status = 422
 
 
 class UnknownClass(QueryInvalid):
     code = "unknown_class"
+    status = 422
 
 
 class UnknownItem(QueryInvalid):
     code = "unknown_item"
+    status = 404
 
 
 class UnknownDataset(QueryInvalid):
     code = "unknown_dataset"
+    status = 404
 
 
 class EvaluationSetInvalid(CarsearchError):
     """A labelled set on which the benchmark is not defined."""
 
     code = "evaluation_set_invalid"
+    status = 422
 
 
 class EvaluationTooLarge(EvaluationSetInvalid):
     code = "evaluation_too_large"
+    status = 413
 
 
 class EvaluationCancelled(CarsearchError):

@@ -1,18 +1,16 @@
-"""One loaded (model, index) pair: what answers a search. It is swapped whole and never changes."""
+"""One loaded (model, index) pair, which answers searches. It is swapped whole and never changes."""
 
 import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
 from indexer.benchmark.evaluate import Served
 from indexer.items import GalleryItem, ItemNames, ItemTable
-from indexer.load import Trials, read_contents
+from indexer.load import read_contents
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory, Manifest
 from model.card import INT8, card_sha256
@@ -22,14 +20,33 @@ from model.errors import DimMismatch, InvalidK, ModelMismatch
 from model.images.decode import Pixels
 from model.retrieval import Embeddings, Rows
 from model.runtimes.base import Pending
-from service.http.schemas import Hit, Versions
 
 MAX_K = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Hit:
+    """One photo of the gallery; `rank` is from 1, `score` the cosine of the embeddings."""
+
+    rank: int
+    id: str
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What answers: an index version, its model and the id of its embeddings."""
+
+    index: str
+    model: str
+    model_sha256: str
+    embedding_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, and the milliseconds of decode, forward and search; of queue too, where it had to wait for a batch."""
+    """Hits, best first, and the milliseconds of each stage: queue (the wait for a batch), decode, forward, search."""
 
     hits: list[Hit]
     stages_ms: dict[str, float]
@@ -70,20 +87,16 @@ class Engine:
         cache_dir: Path | None = None,
         gallery_dir: Path | None = None,
         previous: "Engine | None" = None,
-        trials: Trials | None = None,
     ) -> "Engine":
         """Verifies and loads a version (by default the one CURRENT names) and its model.
 
         The model runs in the precision that the index was built in. `model` asserts which model it must be. `previous`
-        lends its model when that is the same. With `trials` a child process reads the version first. Raises
-        IndexInvalid, ModelInvalid and their kinds; ModelMismatch when index, model and runtime do not belong together.
+        lends its model when that is the same. Raises IndexInvalid, ModelInvalid and their kinds; ModelMismatch when
+        index, model and runtime do not belong together.
         """
         manifest = index.verify(version or index.current())
         _assert_model(model, manifest)
-        with trials.begin(index, manifest) if trials else nullcontext() as tried:
-            embedder = _embedder_of(index, manifest, runtime, cache_dir, previous)
-            if tried:
-                tried()
+        embedder = _embedder_of(index, manifest, runtime, cache_dir, previous)
         contents = read_contents(index.path_of(manifest.id), manifest)
         return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]))
 
@@ -155,18 +168,12 @@ class Engine:
         hits = []
         for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1):
             identity, label = self.names.at(row)
-            hits.append(Hit(rank=rank, id=identity, label=label, score=score, image=image_url(identity)))
+            hits.append(Hit(rank, identity, label, score))
         return hits
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""
         return self.gallery_root / os.fsdecode(item.path)
-
-
-def image_url(identity: str) -> str:
-    """The path of a photo's image on the server; an id is text, so its own percent signs are quoted again."""
-    dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
-    return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"
 
 
 def _gives(embedder: Embedder, manifest: Manifest) -> bool:

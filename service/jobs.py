@@ -7,12 +7,16 @@ import fcntl
 import logging
 import os
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from indexer.benchmark.evaluate import evaluate
@@ -20,18 +24,49 @@ from indexer.benchmark.report import Evaluation
 from model.dataset import Photo, Skipped
 from model.errors import CarsearchError, EvaluationCancelled
 from service.engine import Engine
-from service.http.errors import Overloaded, UnknownEvaluation
-from service.http.schemas import EvaluationRecord
-from service.http.workers import started_threads
+from service.errors import Overloaded, UnknownEvaluation
 from service.observability.metrics import Metrics
-from service.private_directory import STALE_S, PrivateDirectory
-from service.settings import Settings
+from service.process import started_threads
 
 IDENTITY = re.compile(r"[0-9a-f]{32}")
 KEPT_RECORDS = 100
 RECORD_INTERVAL_S = 0.5
 MAX_YIELD_S = 0.5
+STALE_S = 60
+"""A file that was last touched so long ago is not being made at this moment."""
+
 log = logging.getLogger("carsearch")
+
+
+# The schema of a tuple has a keyword ("prefixItems") that many readers of such documents do not know.
+IdPair = Annotated[
+    tuple[str, str],
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}),
+]
+"""The id of a query, and that of its nearest photo."""
+
+
+class EvaluationRecord(BaseModel):
+    """An evaluation that runs in the background, or ran; it is kept as JSON and answered as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    status: Literal["running", "done", "failed", "cancelled"]
+    mode: Literal["leave-one-out", "gallery"]
+    done: int = Field(0, description="Photos embedded so far.")
+    total: int = Field(0, description="Photos in the set.")
+    report: dict[str, Any] | None = None
+    predictions: list[IdPair] | None = None
+    problem: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An evaluation that has ended: its last record, and the error that ended it, if one did."""
+
+    record: EvaluationRecord
+    error: Exception | None = None
 
 
 class EvaluationInput:
@@ -42,12 +77,15 @@ class EvaluationInput:
 
 
 class Evaluations:
-    """Starts, records and answers for evaluations; `searching` says whether there are searches to yield to."""
+    """Starts, records and answers for evaluations; `searching` says whether there are searches to yield to.
 
-    def __init__(self, settings: Settings, metrics: Metrics, searching: Callable[[], bool] = lambda: False) -> None:
+    Without a state directory, which replicas share, the records are in a temporary one of this process.
+    """
+
+    def __init__(self, state_dir: Path | None, metrics: Metrics, searching: Callable[[], bool] = lambda: False) -> None:
         self._searching = searching
-        self._private = PrivateDirectory() if settings.state_dir is None else None
-        self._directory = (self._private.path if self._private else settings.state_dir or Path()) / "evaluations"
+        self._temporary = tempfile.TemporaryDirectory(prefix="carsearch-") if state_dir is None else None
+        self._directory = Path(self._temporary.name if self._temporary else state_dir or "") / "evaluations"
         self._directory.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
         self._thread = started_threads("evaluate", 1)
@@ -70,10 +108,8 @@ class Evaluations:
             self._free()
             raise
 
-    async def run(
-        self, record: EvaluationRecord, data: EvaluationInput, engine: Engine
-    ) -> "asyncio.Future[EvaluationRecord]":
-        """Begins an evaluation on one engine, whatever is swapped meanwhile; the future gives its last record.
+    async def run(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> "asyncio.Future[Ended]":
+        """Begins an evaluation on one engine, whatever is swapped meanwhile; the future tells how it ended.
 
         It is called inside `reserved`; the place is free again when the future is done. A failure closes `data`.
         """
@@ -93,25 +129,28 @@ class Evaluations:
         data.close.enter_context(self._held(record.id))  # before the record, so that nobody finds it without its owner
         self._write(record)
 
-    def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> EvaluationRecord:
+    def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Ended:
         with data.close:
-            finished = record.model_copy(update=self._outcome(record, data, engine))
+            update, error = self._outcome(record, data, engine)
+            finished = record.model_copy(update=update)
             self._try_write(finished)
         self._metrics.evaluations.labels(finished.status).inc()
-        return finished
+        return Ended(finished, error)
 
-    def _outcome(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> dict[str, object]:
+    def _outcome(
+        self, record: EvaluationRecord, data: EvaluationInput, engine: Engine
+    ) -> tuple[dict[str, object], Exception | None]:
         try:
             evaluation = self._evaluate(record, data, engine)
         except EvaluationCancelled:
-            return {"status": "cancelled"}
+            return {"status": "cancelled"}, None
         except CarsearchError as problem:
-            return {"status": "failed", "problem": {"code": problem.code, "detail": str(problem)}}
-        except Exception:  # a worker's last resort: whoever waits must get an answer
+            return {"status": "failed", "problem": {"code": problem.code, "detail": str(problem)}}, problem
+        except Exception as problem:  # a worker's last resort: the client must get an answer
             log.exception("evaluation %s failed", record.id)
-            return {"status": "failed", "problem": {"code": "internal", "detail": "The server failed."}}
+            return {"status": "failed", "problem": {"code": "internal", "detail": "The server failed."}}, problem
         report, predictions = evaluation.report.to_json(), evaluation.predictions
-        return {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}
+        return {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}, None
 
     def _evaluate(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Evaluation:
         told, before = 0.0, 0
@@ -168,8 +207,8 @@ class Evaluations:
         """Stops what runs within one batch."""
         self._stopping = True
         self._thread.shutdown()
-        if self._private:
-            self._private.close()
+        if self._temporary:
+            self._temporary.cleanup()
 
     def _record(self, identity: str) -> Path:
         return self._directory / f"{identity}.json"

@@ -1,44 +1,50 @@
-"""Which engine serves: the version that CURRENT names, swapped when CURRENT changes and the new one verifies."""
+"""Follows CURRENT: loads the version that it names, and switches to it when it verifies."""
 
+import faulthandler
 import logging
 import threading
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
-from indexer.load import Trials
 from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, IndexDirectory
 from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
 from service.engine import Engine
-from service.http.errors import NotReady
+from service.errors import NotReady
 from service.observability.memory import available_bytes
 from service.observability.metrics import Metrics, ServedIndex
-from service.priority import stand_back
+from service.process import lower_priority
 from service.settings import Settings
 
+WATCH_INTERVAL_S = 1.0
 RETRY_S = 60
 STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
 
 BESIDE_BYTES = 100 << 20
-"""What loading takes beside the index itself: the process that reads it first, and blocks of rows that are checked."""
+"""What loading takes beside the index itself."""
 
+STALE_MARK_S = 3600
 NO_INDEX = "There is no index to serve yet."
 log = logging.getLogger("carsearch")
 
 
-class Serving:
+class Reloader:
     """Holds the engine of a server process. One thread loads; requests take the engine once and keep it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, interval_s: float = WATCH_INTERVAL_S) -> None:
         self.settings = settings
         self.metrics = metrics
+        self._interval_s = interval_s
         self.index = IndexDirectory(settings.index_dir)
         self.refused_version: str | None = None
         self._engine: Engine | None = None
         self._why_not = "The server is loading its index."
         self._seen: tuple[str, int] | None = None
         self._retry_at = 0.0
-        self._trials = Trials()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="index-watch", daemon=True)
 
@@ -47,7 +53,6 @@ class Serving:
 
     def stop(self) -> None:
         self._stop.set()
-        self._trials.close()
         self._thread.join(STOP_S)
 
     @property
@@ -63,13 +68,13 @@ class Serving:
         return self._engine
 
     def _watch(self) -> None:
-        stand_back()  # and with this thread those of the network, which it starts
+        lower_priority()  # and with it that of the network's threads, which this one starts
         while not self._stop.is_set():
             try:
                 self.look()
             except Exception:  # the thread must outlive whatever a bad disk does to it
                 log.exception("looking at %s failed", self.index.root)
-            self._stop.wait(self.settings.watch_interval_s)
+            self._stop.wait(self._interval_s)
 
     def look(self) -> None:
         """Looks at CURRENT once and swaps to what it names if that is new and verifies."""
@@ -97,23 +102,22 @@ class Serving:
             engine = self._load(version, previous)
             created_s = _created_s(engine)
         except Exception as problem:  # a crafted version may raise anything, and is refused like a damaged one
-            if not self._stop.is_set():  # else it is the end of this server that ended its child
-                self._refuse(version, problem)
+            self._refuse(version, problem)
             return
         self._swap(engine, created_s)
 
     def _load(self, version: str, previous: Engine | None) -> Engine:
         self._refuse_too_large(version)
-        return Engine.load(
-            self.index,
-            version,
-            model=self.settings.model,
-            runtime=self.settings.runtime,
-            cache_dir=self.settings.cache_dir,
-            gallery_dir=self.settings.gallery_dir,
-            previous=previous,
-            trials=self._trials,
-        )
+        with _marked_as_loading(self.settings.state_dir, version):
+            return Engine.load(
+                self.index,
+                version,
+                model=self.settings.model,
+                runtime=self.settings.runtime,
+                cache_dir=self.settings.cache_dir,
+                gallery_dir=self.settings.gallery_dir,
+                previous=previous,
+            )
 
     def _refuse_too_large(self, version: str) -> None:
         """Raises IndexTooLarge before a byte is read of what has no room beside the version that serves meanwhile."""
@@ -167,3 +171,37 @@ def _created_s(engine: Engine) -> float:
         return datetime.fromisoformat(engine.manifest.created).timestamp()
     except (ValueError, OverflowError) as problem:
         raise IndexInvalid(f"Index version {engine.manifest.id} does not say when it was made.") from problem
+
+
+@contextmanager
+def _marked_as_loading(state_dir: Path | None, version: str) -> Iterator[None]:
+    """Leaves a mark in the state directory while a version is loaded, and refuses one that has crashed a server.
+
+    FAISS, SQLite and OpenVINO read files in native code. When they crash the process, Python's fault handler writes
+    where it was into the mark. No server that starts later loads the version: a volume that outlives an upgrade of
+    FAISS cannot crash every replica for ever. A process that is killed writes nothing, and the next one tries again.
+    """
+    if state_dir is None:
+        yield
+        return
+    folder = state_dir / "loading"
+    folder.mkdir(exist_ok=True)
+    for mark in folder.glob(f"{version}.*"):
+        if mark.stat().st_size:
+            raise IndexInvalid(
+                f"A server crashed while it loaded index version {version}; build the index again, or delete {mark} to "
+                "have it tried once more."
+            )
+        if time.time() - mark.stat().st_mtime > STALE_MARK_S:
+            mark.unlink(missing_ok=True)  # its process was killed
+    mark, told = folder / f"{version}.{uuid.uuid4().hex}", faulthandler.is_enabled()
+    with mark.open("w") as file:
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            if told:
+                faulthandler.enable()
+            else:
+                faulthandler.disable()
+            mark.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ docs/settings.md lists them all; a test holds it to this file.
 """
 
 import ipaddress
+import logging
 import os
 import re
 import tempfile
@@ -13,15 +14,25 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.dataset import MAX_FILE_BYTES
 from model.errors import SettingsInvalid
 
 PREFIX = "CARSEARCH_"
+log = logging.getLogger("carsearch")
 MIB = 1 << 20
-# What Kubernetes puts into every container of a namespace that has a Service named carsearch.
-OF_KUBERNETES = re.compile(
-    rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+KUBERNETES = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+"""Variables that Kubernetes sets in every container beside a Service whose name begins with carsearch."""
+
+REMOVED = frozenset(
+    f"{PREFIX}{name}"
+    for name in (
+        "BODY_DEADLINE_S", "HEAD_DEADLINE_S", "MAX_ARCHIVE_BYTES", "MAX_ARCHIVE_ENTRIES", "MAX_ARCHIVE_TOTAL_BYTES",
+        "MAX_PHOTO_BYTES", "MAX_SYNC_PHOTOS", "MIN_UPLOAD_BYTES_PER_S", "RATE_LIMIT", "WATCH_INTERVAL_S",
+        "WRITE_DEADLINE_S",
+    )
+)  # fmt: skip
+"""Settings of 0.1 that are constants now; for one release they are warned about and not refused."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -30,14 +41,15 @@ PositiveSeconds = Annotated[float, Field(gt=0)]
 class Settings(BaseSettings):
     """What an operator may choose; each field is the variable CARSEARCH_<NAME IN CAPITALS>."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     index_dir: Path = Field(Path("index"), description="Index directory that `carsearch index` writes.")
     model: str | None = Field(
         None, description="Name or directory of the model that the index must have been built with."
     )
-    runtime: Literal["auto", "openvino", "torch"] = Field(
-        "auto", description="`openvino`, `torch`, or `auto`: torch where CUDA is, else OpenVINO."
+    runtime: Literal["auto", "openvino", "torch", "fake"] = Field(
+        "auto",
+        description="`openvino`, `torch`, or `auto`: torch where CUDA is, else OpenVINO. `fake` is for tests.",
     )
     cache_dir: Path | None = Field(None, description="Where compiled graphs are kept between starts.")
     gallery_dir: Path | None = Field(
@@ -54,13 +66,6 @@ class Settings(BaseSettings):
     request_deadline_s: PositiveSeconds = Field(
         10, description="Longest time from a whole upload to its answer, in seconds."
     )
-    head_deadline_s: PositiveSeconds = Field(
-        10, description="Longest time for a request's line and headers, in seconds."
-    )
-    body_deadline_s: PositiveSeconds = Field(15, description="Longest time for an upload to `/search`, in seconds.")
-    write_deadline_s: PositiveSeconds = Field(
-        30, description="Longest time that a client may leave an answer unread, in seconds."
-    )
     max_body_bytes: PositiveInt = Field(10 * MIB, description="Largest body, but for archives sent to `/evaluate`.")
     max_uploads_bytes: PositiveInt = Field(
         256 * MIB, description="Most that photos being received and searched may take together; more get 429."
@@ -69,31 +74,18 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(
         None, description="API keys, a line each: `KEY HOLDER SCOPE`, with the scope `search` or `admin`."
     )
-    rate_limit: str | None = Field(
-        None, description="Most requests of one client, as in `20/second` or `20/second;1000/hour`."
-    )
     trusted_proxies: str | None = Field(
         None, description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with commas."
     )
 
-    max_archive_bytes: PositiveInt = Field(512 * MIB, description="Largest body of `POST /evaluate`.")
-    min_upload_bytes_per_s: PositiveInt = Field(16 * 1024, description="Slowest upload, after the first seconds.")
-    max_archive_entries: PositiveInt = Field(20_000, description="Most files in an archive.")
-    max_archive_total_bytes: PositiveInt = Field(
-        2048 * MIB, description="Largest sum of the unpacked files of an archive."
-    )
-    max_photo_bytes: PositiveInt = Field(MAX_FILE_BYTES, description="Largest unpacked file in an archive.")
-    max_sync_photos: PositiveInt = Field(
-        500, description="Largest set that `/evaluate` answers at once; more need async."
-    )
     spool_dir: Path = Field(
         Path(tempfile.gettempdir()), description="Where an uploaded archive lies, unlinked, while it is read."
     )
     state_dir: Path | None = Field(
-        None, description="Where evaluations are recorded, shared by replicas; by default private to the process."
+        None,
+        description="Where evaluations are recorded, shared by replicas, and index versions that crashed a server; "
+        "by default a temporary directory of the process.",
     )
-
-    watch_interval_s: PositiveSeconds = Field(1, description="How often CURRENT is looked at, in seconds.")
     drain_s: Annotated[float, Field(ge=0)] = Field(
         0, description="How long requests are still answered after SIGTERM, while `/readyz` says no, in seconds."
     )
@@ -101,6 +93,11 @@ class Settings(BaseSettings):
         "info", description="Least severe log record written."
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or JSON for machines.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_small_letters(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -120,8 +117,10 @@ def load_settings(**chosen: object) -> Settings:
     a misspelt setting that is silently ignored is found in production.
     """
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    ours = (name for name in os.environ if name.upper().startswith(PREFIX) and not OF_KUBERNETES.fullmatch(name))
-    unknown = sorted(name for name in ours if name.upper() not in known)
+    given = {name.upper() for name, value in os.environ.items() if name.upper().startswith(PREFIX) and value}
+    for name in sorted(given & REMOVED):
+        log.warning("%s is not a setting any more and does nothing; docs/settings.md lists what there is.", name)
+    unknown = sorted(name for name in given - known - REMOVED if not KUBERNETES.fullmatch(name))
     if unknown:
         raise SettingsInvalid(f"There is no setting {unknown[0]}; docs/settings.md lists them.")
     try:

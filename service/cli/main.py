@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -173,8 +174,9 @@ def search(
         answer = client.search(url, data, k, class_ or [])
     else:
         engine = _engine(index_dir, runtime)
-        hits = [hit.model_dump(by_alias=True) for hit in engine.search(data, k, class_ or []).hits]
-        versions = engine.versions.model_dump()
+        found = engine.search(data, k, class_ or []).hits
+        hits = [{"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score} for hit in found]
+        versions = asdict(engine.versions)
         answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": versions}
     if json_:
         out.print_json(data=answer, ensure_ascii=False)

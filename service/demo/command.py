@@ -31,7 +31,7 @@ from model.errors import IndexLocked, ModelNotFound, SettingsInvalid
 from service.cli.output import complain, progress_bar, say
 from service.demo.check import DemoFailed, check
 from service.demo.gallery import DemoGallery
-from service.http.server import listen, make_server, several
+from service.http.server import listen, make_server
 from service.observability.logging import start_log
 from service.settings import load_settings
 
@@ -213,7 +213,7 @@ def _running(server: uvicorn.Server, listener: socket.socket) -> Iterator[thread
 
     def serve() -> None:
         try:
-            server.run(sockets=several(listener))
+            server.run(sockets=[listener])
         finally:
             ended.set()
 

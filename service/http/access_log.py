@@ -1,85 +1,121 @@
-"""Every answer on its way out: its headers, its place in the metrics, its line in the log."""
+"""The outermost middleware: a request's context, its answer's common headers, its log line, metrics and trace.
 
+Whatever is raised below and not answered there is answered here, so that every answer is counted and has its id.
+"""
+
+import asyncio
 import logging
+import re
 import time
-from collections.abc import Iterable
-from functools import partial
+import uuid
 
-from starlette.types import Message, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.drain import Drain
-from service.http.errors import PayloadTooLarge, UploadTimeout
+from service.errors import Draining, PayloadTooLarge, UploadTimeout
+from service.http.context import METHODS, RequestContext, RouteTable
+from service.http.errors import problem, response_to
+from service.http.state import Drain
+from service.observability.logging import request_id
 from service.observability.metrics import Metrics
-from service.observability.tracing import method_of, route_of
+from service.observability.tracing import Tracing
 
-# After these the connection ends: what is still on its way will not be read, or uvicorn hangs up after a bug.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SHORT_BODY_BYTES = 1 << 20
+"""An unread body up to this size costs less than the new connection that its client would need."""
+
 CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
-POLLED = ("/livez", "/readyz", "/metrics")
-"""Asked for by machines every few seconds: no traces, and a log line only for an answer that is an error."""
+"""After these errors the connection ends: the rest of the body is not read, or the server's state is not known."""
 
-Header = tuple[bytes, bytes]
-NOSNIFF, CLOSE = (b"x-content-type-options", b"nosniff"), (b"connection", b"close")
 log = logging.getLogger("carsearch")
 
 
-class Answer:
-    """The sending side of one request."""
+class AccessLog:
+    """Wraps the application; see the module."""
 
-    def __init__(self, scope: Scope, metrics: Metrics, drain: Drain, send: Send | None = None) -> None:
-        """Without `send` there is only a beginning."""
-        self._scope, self._send, self._metrics, self._drain = scope, send, metrics, drain
-        self._started = time.monotonic()
+    def __init__(self, app: ASGIApp, routes: RouteTable, metrics: Metrics, tracing: Tracing, drain: Drain) -> None:
+        self._app, self._routes, self._metrics, self._tracing, self._drain = app, routes, metrics, tracing, drain
 
-    async def send(self, message: Message) -> None:
-        """Passes a message on; the first one of an answer is counted and gets its headers."""
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": self.begin(message["status"], message.get("headers", ()))}
-        assert self._send is not None  # noqa: S101  # whoever sends has given it
-        await self._send(message)
-
-    def begin(self, status: int, headers: Iterable[Header]) -> list[Header]:
-        """Counts an answer and tells of it; its headers with those that every answer has."""
-        whole = [*headers, (b"x-request-id", self._scope["request_id"].encode()), NOSNIFF]
-        if self._ends_connection():
-            whole.append(CLOSE)
-        self._count(status)
-        return whole
-
-    def _ends_connection(self) -> bool:
-        unread = self._scope.get("closes_unread", False) and not self._scope.get("received_all", False)
-        return unread or self._drain.begun or self._scope.get("problem_code") in CUT_OFF
-
-    def _count(self, status: int) -> None:
-        route, code = route_of(self._scope), self._scope.get("problem_code", "ok")
-        took_s = time.monotonic() - self._started
-        self._scope["answer_status"] = status
-        self._metrics.answers_of(route, status, code).inc()
-        self._metrics.request_seconds_of(route).observe(took_s)
-        level = logging.DEBUG if route in POLLED and code == "ok" else logging.INFO
-        if not log.isEnabledFor(level):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        cause = self._scope.get("problem_cause")
-        told = self._scope["request_id"], route, status, f"{code} ({cause})" if cause else code, took_s * 1000
-        # Made here and not by the logger, which would look for the line of code that every answer comes from.
-        record = logging.LogRecord(log.name, level, "", 0, "%s %s %d %s %.1f ms", told, None)
-        vars(record)["fields"] = partial(self._fields, route, status, code, took_s * 1000)
-        log.handle(record)
+        headers = dict(reversed(scope["headers"]))  # the first of each name
+        offered = headers.get(b"x-request-id", b"").decode("latin-1")
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        identity = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        context = scope["context"] = RequestContext(identity, self._routes.find(scope["path"]), method)
+        request_id.set(identity)  # a request has a task of its own, and with it the variable
+        started = time.monotonic()
 
-    def _fields(self, route: str, status: int, code: str, took_ms: float) -> dict[str, object]:
-        """What a line of JSON tells: numbers and words of ours, nothing of what was sent."""
-        fields: dict[str, object] = {
-            "request_id": self._scope["request_id"],
-            "method": method_of(self._scope),
-            "route": route,
-            "status": status,
-            "code": code,
-            "took_ms": round(took_ms, 2),
-        }
-        for name in ("received_bytes", "index", "trace_id"):
-            if name in self._scope:
-                fields[name] = self._scope[name]
-        if "problem_cause" in self._scope:
-            fields["cause"] = self._scope["problem_cause"]
-        if "stages_ms" in self._scope:
-            fields["stages_ms"] = {stage: round(value, 3) for stage, value in self._scope["stages_ms"].items()}
-        return fields
+        async def send_and_log(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                context.status = message["status"]
+                self._tell(context, time.monotonic() - started)
+                message = {**message, "headers": [*message.get("headers", ()), *self._common(context, headers)]}
+            await send(message)
+
+        if context.route.rules.polled:
+            await self._answer(scope, receive, send_and_log, context)
+            return
+        with self._tracing.request(context, headers.get(b"traceparent", b"").decode("latin-1")):
+            await self._answer(scope, receive, send_and_log, context)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:  # uvicorn's, when a server that stops has waited long enough
+            if context.status:
+                raise
+            stopped = problem(context, Draining.status, Draining.code, "The server stopped; ask another one.")
+            await stopped(scope, receive, send)
+        except Exception as error:  # the handler of bugs, and of what middlewares refuse
+            if context.status:
+                raise
+            await response_to(error, context)(scope, receive, send)
+
+    def _common(self, context: RequestContext, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        common = [(b"x-request-id", context.request_id.encode()), (b"x-content-type-options", b"nosniff")]
+        unread = not context.body_complete and _has_long_body(headers)
+        if unread or self._drain.begun or context.code in CUT_OFF:
+            common.append((b"connection", b"close"))
+        return common
+
+    def _tell(self, context: RequestContext, took_s: float) -> None:
+        route = context.route.template
+        self._metrics.answers.labels(route, context.status, context.code).inc()
+        self._metrics.request_seconds.labels(route).observe(took_s)
+        level = logging.DEBUG if context.route.rules.polled and context.code == "ok" else logging.INFO
+        if log.isEnabledFor(level):
+            code = f"{context.code} ({context.cause})" if context.cause else context.code
+            told = (context.request_id, route, context.status, code, took_s * 1000)
+            log.log(level, "%s %s %d %s %.1f ms", *told, extra={"fields": _fields(context, took_s)})
+
+
+def _has_long_body(headers: dict[bytes, bytes]) -> bool:
+    """Whether the body is longer than uvicorn should read and throw away, or may be.
+
+    A body that is announced by "Expect" may never come, and the next request would be taken for it.
+    """
+    length = headers.get(b"content-length", b"")
+    unbounded = b"transfer-encoding" in headers or b"expect" in headers
+    return unbounded or (length.isdigit() and int(length) > SHORT_BODY_BYTES)
+
+
+def _fields(context: RequestContext, took_s: float) -> dict[str, object]:
+    """What a line of JSON tells: numbers and fixed words, nothing of what was sent."""
+    fields: dict[str, object] = {
+        "request_id": context.request_id,
+        "method": context.method,
+        "route": context.route.template,
+        "status": context.status,
+        "code": context.code,
+        "took_ms": round(took_s * 1000, 2),
+    }
+    optional = {
+        "received_bytes": context.received_bytes or None,
+        "index": context.index,
+        "trace_id": context.trace_id,
+        "cause": context.cause,
+        "stages_ms": {stage: round(value, 3) for stage, value in context.stages_ms.items()} or None,
+    }
+    return fields | {name: value for name, value in optional.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The HTTP application: parts, routes, error handlers, and the intake around them."""
+"""The HTTP application: its parts, routes and middlewares."""
 
 import asyncio
 import logging
@@ -6,31 +6,37 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
 
 from indexer.stores.faiss import refuse_two_distributions
 from model.errors import SettingsInvalid
 from service import __version__
 from service.batching import Batcher
 from service.http import errors
-from service.http.drain import Drain
-from service.http.guard import Guard
+from service.http.access_log import AccessLog
+from service.http.admission import Admission, FairShare
+from service.http.auth import Auth, read_keys
+from service.http.body_limit import BodyLimit
+from service.http.context import RouteTable
+from service.http.limits import Limits
 from service.http.routes import evaluate, gallery, ops, search
-from service.http.shares import Shares
-from service.http.state import State
-from service.http.workers import WorkPool, places_of
+from service.http.state import Drain, State
+from service.http.workers import Workers
 from service.jobs import Evaluations
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
-from service.reloader import Serving
+from service.reloader import Reloader
 from service.settings import PREFIX, Settings
 
 END_S = 5
-"""Everything has been answered by then, and an evaluation stops within a batch."""
+"""By then everything has been answered, and an evaluation stops within a batch."""
 
 log = logging.getLogger("carsearch")
 
@@ -40,51 +46,32 @@ A photo of a car goes in; the nearest car of a gallery and its class come out.
 Errors have one shape, `application/problem+json`, with a stable `code`."""
 
 
-def create_app(settings: Settings, drain: Drain | None = None) -> Guard:
+def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | None = None) -> FastAPI:
     """A server for one index directory; it is live at once, and ready from when the index is loaded until it drains.
 
-    The guard stands around everything, the handler of bugs included, so that every answer is counted and has its id.
+    Raises SettingsInvalid for keys or directories that cannot be used.
     """
-    drain = drain or Drain()
-    metrics, tracing = Metrics(), Tracing.from_environment()
-    metrics.draining.set_function(lambda: drain.begun)
-    places = places_of(settings)
-    return Guard(create_api(settings, metrics, drain, tracing, places), settings, metrics, drain, tracing, places)
-
-
-def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing, places: Shares) -> FastAPI:
-    """The routes without the guard."""
     refuse_two_distributions()
-    _assert_writable("spool_dir", settings.spool_dir, make=False)
-    for name, directory in (("state_dir", settings.state_dir), ("cache_dir", settings.cache_dir)):
-        if directory is not None:
-            _assert_writable(name, directory, make=True)
-    pool = WorkPool(settings, metrics, places)
-    state = State(
-        settings=settings,
-        metrics=metrics,
-        serving=Serving(settings, metrics),
-        pool=pool,
-        batcher=Batcher(metrics),
-        evaluations=Evaluations(settings, metrics, lambda: pool.busy),
-        drain=drain,
-    )
+    _assert_usable(settings)
+    keys = read_keys(settings.keys_file) if settings.keys_file else []
+    tracing = Tracing.from_environment()
+    places = FairShare(settings.search_threads + settings.max_queue)
+    state = _make_state(settings, drain or Drain(), limits or Limits(), places)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        state.serving.start()
+        state.reloader.start()
         yield
         _end_threads(state)
-        state.serving.stop()
+        state.reloader.stop()
         await asyncio.to_thread(tracing.close)
 
-    # The documents' scripts come from the package and not from somebody's content network.
+    # The documents' scripts come from the package and not from a content network.
     app = FastAPIOffline(
         title="carsearch", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
     )
     app.state.parts = state
-    routers = [routes.router for routes in (search, evaluate, gallery, ops)]
-    errors.install(app, routers)
+    routers = [module.router for module in (search, evaluate, gallery, ops)]
     for router in routers:
         app.include_router(router)
 
@@ -92,15 +79,41 @@ def create_api(settings: Settings, metrics: Metrics, drain: Drain, tracing: Trac
     async def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    for error in (HTTPException, RequestValidationError):  # which FastAPI would answer in its own shape
+        app.add_exception_handler(error, errors.handle)
+    # The last one added is the outermost.
+    memory = FairShare(settings.max_uploads_bytes)
+    app.add_middleware(Admission, places=places, memory=memory)
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
+    app.add_middleware(Auth, keys=keys)
+    table = RouteTable([*app.routes, *chain.from_iterable(router.routes for router in routers)])
+    app.add_middleware(AccessLog, routes=table, metrics=state.metrics, tracing=tracing, drain=state.drain)
     return app
 
 
+def _make_state(settings: Settings, drain: Drain, limits: Limits, places: FairShare) -> State:
+    metrics = Metrics()
+    metrics.draining.set_function(lambda: drain.begun)
+    workers = Workers(settings.search_threads, places, settings.request_deadline_s, metrics)
+    return State(
+        settings=settings,
+        limits=limits,
+        metrics=metrics,
+        reloader=Reloader(settings, metrics),
+        workers=workers,
+        batcher=Batcher(metrics),
+        evaluations=Evaluations(settings.state_dir, metrics, lambda: workers.busy),
+        drain=drain,
+    )
+
+
 def _end_threads(state: State) -> None:
-    """Waits for the threads that work, but not for one that hangs in a decoder: nobody waits for what it does."""
+    """Waits for the work threads, but not for one that hangs in a decoder: nobody waits for what it does."""
 
     def end() -> None:
         state.evaluations.close()
-        state.pool.close()
+        state.workers.close()
+        state.batcher.close()
 
     ending = threading.Thread(target=end, daemon=True)
     ending.start()
@@ -109,13 +122,22 @@ def _end_threads(state: State) -> None:
         log.warning("a thread is still at work after %d s; the process ends without it", END_S)
 
 
-def _assert_writable(name: str, directory: Path, make: bool) -> None:
-    """Raises SettingsInvalid before anything is served and not in the middle of somebody's request."""
-    try:
-        if make:
-            directory.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory).close()  # permission bits do not tell of a file system that is read-only
-    except OSError as problem:
-        raise SettingsInvalid(
-            f"{PREFIX}{name.upper()} is wrong: {directory} is no directory to write to ({problem.strerror})."
-        ) from problem
+def _assert_usable(settings: Settings) -> None:
+    """Checks directories when the server starts; raises SettingsInvalid."""
+    for name in ("spool_dir", "state_dir", "cache_dir"):
+        directory: Path | None = getattr(settings, name)
+        if directory is None:
+            continue
+        try:
+            if name != "spool_dir":
+                directory.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=directory).close()  # permission bits do not tell of a read-only file system
+        except OSError as problem:
+            raise SettingsInvalid(
+                f"{PREFIX}{name.upper()} is wrong: {directory} is no directory to write to ({problem.strerror})."
+            ) from problem
+    if settings.gallery_dir is not None and not settings.gallery_dir.is_dir():
+        raise SettingsInvalid(f"{PREFIX}GALLERY_DIR is wrong: {settings.gallery_dir} is no directory.")
+    for name, path in settings.datasets.items():
+        if not path.exists():
+            raise SettingsInvalid(f"{PREFIX}DATASETS is wrong: there is nothing at {path}, the path of {name}.")

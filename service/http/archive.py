@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from model.dataset import LITTER, Skipped, id_of, normalise_label, printable
 from model.errors import CarsearchError, EvaluationSetInvalid, ImageUndecodable
-from service.http.errors import PayloadTooLarge
-from service.settings import MIB, Settings
+from service.errors import PayloadTooLarge
+from service.http.limits import MIB, Limits
 
 MAX_RATIO = 100
 MAX_NAME_BYTES = 1024
@@ -40,10 +40,12 @@ DAMAGED = (
 
 class UnsupportedArchive(CarsearchError):
     code = "unsupported_archive"
+    status = 415
 
 
 class ArchiveInvalid(CarsearchError):
     code = "archive_invalid"
+    status = 422
 
 
 class ArchiveUnsafePath(ArchiveInvalid):
@@ -56,6 +58,7 @@ class ArchiveBomb(ArchiveInvalid):
 
 class ArchiveTooLarge(ArchiveInvalid):
     code = "archive_too_large"
+    status = 413
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,13 @@ class _Member:
     read: Callable[[], bytes]
 
 
-def read_archive(file: BinaryIO, settings: Settings) -> tuple[list[ArchivePhoto], list[Skipped]]:
+def read_archive(file: BinaryIO, limits: Limits) -> tuple[list[ArchivePhoto], list[Skipped]]:
     """Lists the photos of a zip or tar of class folders, ordered by id, and what in it is not used.
 
     The photos can be read as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid
     and its kinds, or EvaluationSetInvalid when there are photos but none of them in a class folder.
     """
-    members = list(_checked(_members(file, settings), settings))
+    members = list(_checked(_members(file, limits), limits))
     prefix = _wrapping_folder([member.name for member in members if member.unusable is None])
     photos, skipped, stray = [], [], []
     for member in members:
@@ -106,43 +109,43 @@ def read_archive(file: BinaryIO, settings: Settings) -> tuple[list[ArchivePhoto]
     return sorted(photos, key=lambda photo: photo.id), skipped
 
 
-def _members(file: BinaryIO, settings: Settings) -> Iterator[_Member | None]:
+def _members(file: BinaryIO, limits: Limits) -> Iterator[_Member | None]:
     """The files of an archive, and None for each of its folders."""
     head = file.read(512)
     file.seek(0)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _zip_members(file, settings)
+        return _zip_members(file, limits)
     if head[257:262] == b"ustar":
         return _tar_members(file)
     raise UnsupportedArchive("Send a zip, or a tar that is not compressed.")
 
 
-def _checked(members: Iterator[_Member | None], settings: Settings) -> Iterator[_Member]:
+def _checked(members: Iterator[_Member | None], limits: Limits) -> Iterator[_Member]:
     """Enforces the limits that hold for both formats, before any member is read."""
     total = 0
     for count, member in enumerate(members, 1):
-        if count > settings.max_archive_entries:
-            raise _too_many(settings)
+        if count > limits.archive_entries:
+            raise _too_many(limits)
         if member is None:
             continue
         parts = member.name.split("/")
         if _is_unsafe(member.name, parts):
             raise ArchiveUnsafePath("The archive has a file whose name is too long or leads out of it.")
         total += member.size_bytes
-        if total > settings.max_archive_total_bytes:
-            raise ArchiveBomb(f"Unpacked, the archive is larger than {settings.max_archive_total_bytes} bytes.")
+        if total > limits.archive_unpacked_bytes:
+            raise ArchiveBomb(f"Unpacked, the archive is larger than {limits.archive_unpacked_bytes} bytes.")
         if member.size_bytes > MIB and member.size_bytes > MAX_RATIO * max(1, member.packed_bytes):
             raise ArchiveBomb(f"The archive packs a file more than {MAX_RATIO} times.")
         if any(part.startswith(".") or part.lower() in LITTER for part in parts):
             continue
-        if member.unusable is None and member.size_bytes > settings.max_photo_bytes:
-            message = f"The file is larger than {settings.max_photo_bytes} bytes."
+        if member.unusable is None and member.size_bytes > limits.archive_photo_bytes:
+            message = f"The file is larger than {limits.archive_photo_bytes} bytes."
             member = replace(member, unusable=(PayloadTooLarge.code, message))
         yield member
 
 
-def _too_many(settings: Settings) -> ArchiveTooLarge:
-    return ArchiveTooLarge(f"The archive has more than {settings.max_archive_entries} files and folders.")
+def _too_many(limits: Limits) -> ArchiveTooLarge:
+    return ArchiveTooLarge(f"The archive has more than {limits.archive_entries} files and folders.")
 
 
 def _is_unsafe(name: str, parts: list[str]) -> bool:
@@ -158,17 +161,17 @@ def _wrapping_folder(names: list[str]) -> str:
     return f"{top.pop()}/" if wraps else ""
 
 
-def _refuse_long_directory(file: BinaryIO, settings: Settings) -> None:
+def _refuse_long_directory(file: BinaryIO, limits: Limits) -> None:
     """zipfile parses the whole directory before it gives the first entry, so its length is looked at before that.
 
     Its entries are counted: the number that the archive declares may be a lie, and zipfile does not heed it.
     """
     for end, size in _directories(file):
-        if size > settings.max_archive_entries * MAX_ZIP_ENTRY_BYTES:
-            raise _too_many(settings)
+        if size > limits.archive_entries * MAX_ZIP_ENTRY_BYTES:
+            raise _too_many(limits)
         file.seek(max(0, end - size))
-        if file.read(size).count(ZIP_ENTRY) > settings.max_archive_entries:
-            raise _too_many(settings)
+        if file.read(size).count(ZIP_ENTRY) > limits.archive_entries:
+            raise _too_many(limits)
 
 
 def _directories(file: BinaryIO) -> Iterator[tuple[int, int]]:
@@ -193,9 +196,9 @@ def _directories(file: BinaryIO) -> Iterator[tuple[int, int]]:
                 yield place, struct.unpack_from("<Q", record, 40)[0]
 
 
-def _zip_members(file: BinaryIO, settings: Settings) -> Iterator[_Member | None]:
+def _zip_members(file: BinaryIO, limits: Limits) -> Iterator[_Member | None]:
     try:
-        _refuse_long_directory(file, settings)
+        _refuse_long_directory(file, limits)
         archive = zipfile.ZipFile(file)
         entries = archive.infolist()
     except DAMAGED as problem:

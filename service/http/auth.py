@@ -1,72 +1,54 @@
-"""Who asks, and whether they may: API keys with their scopes, a rate for each client.
+"""API keys and their scopes.
 
-A client is the holder of its key; without keys its address, or the one that a proxy named in the settings vouches for.
+A client is the holder of its key; without keys it is its address, or the address that a trusted proxy gives.
 """
 
 import hashlib
 import hmac
 import ipaddress
-import math
 import re
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-from limits import RateLimitItem, parse_many
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.datastructures import Headers
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.errors import SettingsInvalid
-from service.http.errors import Forbidden, RateLimited, Unauthorized
-from service.settings import PREFIX, Settings
+from service.errors import Forbidden, Unauthorized
+from service.http.context import KeyScope, context_of
+from service.settings import PREFIX
 
-KeyScope = Literal["search", "admin"]
-ADMIN_PATHS = ("/evaluate", "/evaluations")
-"""What a key for searches does not open: it costs minutes of the machine, or shows and stops what others began."""
-
-OPEN_PATHS = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
-"""What needs no key: probes, scrapes, and what is in the sources anyway."""
-
-OPEN_FOLDERS = ("/static-offline-docs/",)
 MIN_KEY_CHARACTERS = 16
 LINE = re.compile(r"(?P<key>\S+)\s+(?P<holder>[A-Za-z0-9._-]{1,64})\s+(?P<scope>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Of a key only its hash is kept."""
+    """An API key, of which only the hash is kept."""
 
     sha256: bytes
     holder: str
     scope: KeyScope
 
 
-class Access:
-    """Decides from a request's address and headers alone, so before anything of its body is read."""
+class Auth:
+    """Middleware that names the client of a request, and asks for a key where the route's rules want one."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises SettingsInvalid for a file of keys or a rate that cannot be used."""
-        self._keys = read_keys(settings.keys_file) if settings.keys_file else []
-        self._rates = _rates(settings.rate_limit) if settings.rate_limit else []
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage()) if self._rates else None
+    def __init__(self, app: ASGIApp, keys: Sequence[Key]) -> None:
+        self._app, self._keys = app, keys
 
-    def admit(self, scope: Scope) -> str:
-        """Who asks, as a name that is the same for all of its requests.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            context = context_of(scope)
+            wanted = context.route.rules.key_scope
+            context.client = self._holder(wanted, scope) if self._keys and wanted else address_of(scope)
+        await self._app(scope, receive, send)
 
-        Raises Unauthorized without a key that is known, Forbidden when its scope is another, RateLimited.
-        """
-        path = scope["path"]
-        if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
-            return address_of(scope)
-        client = self._holder(path, Headers(scope=scope)) if self._keys else address_of(scope)
-        if self._limiter is not None:
-            self._count(self._limiter, client)
-        return client
-
-    def _holder(self, path: str, headers: Headers) -> str:
+    def _holder(self, wanted: KeyScope, scope: Scope) -> str:
+        """The holder of the request's key; raises Unauthorized without a known key, Forbidden for another scope."""
+        headers = Headers(scope=scope)
         # Headers are latin-1: bytes are compared, since compare_digest refuses text that is not ASCII.
         given = headers.get("x-api-key", "")
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -76,20 +58,13 @@ class Access:
         found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]  # all: the time tells nothing
         if not found:
             raise Unauthorized("Send an API key that this server knows, in the header X-API-Key.")
-        admin = any(path == one or path.startswith(f"{one}/") for one in ADMIN_PATHS)
-        if admin and all(key.scope != "admin" for key in found):
+        if wanted == "admin" and all(key.scope != "admin" for key in found):
             raise Forbidden("This API key is for searches; evaluations need one of the scope admin.")
         return found[0].holder
 
-    def _count(self, limiter: SlidingWindowCounterRateLimiter, client: str) -> None:
-        for rate in self._rates:
-            if not limiter.hit(rate, client):
-                wait_s = max(1, math.ceil(limiter.get_window_stats(rate, client).reset_time - time.time()))
-                raise RateLimited(f"More than {rate} were sent; wait {wait_s} s.", wait_s)
-
 
 def address_of(scope: Scope) -> str:
-    """The address of the peer, or of whom a trusted proxy names; of IPv6 the network (/64), which is one client's."""
+    """The client's address; of IPv6 its network (/64), which is one client's."""
     host = str((scope.get("client") or ("", 0))[0])
     if ":" not in host:
         return host if len(host) <= 15 else "unknown"
@@ -122,12 +97,3 @@ def read_keys(path: Path) -> list[Key]:
     if not keys:
         raise SettingsInvalid(f"{where} has no key.")  # an empty file must not open the server to everybody
     return keys
-
-
-def _rates(text: str) -> list[RateLimitItem]:
-    try:
-        return list(parse_many(text))
-    except ValueError as problem:
-        raise SettingsInvalid(
-            f'{PREFIX}RATE_LIMIT is wrong: it must be like "20/second" or "20/second;1000/hour".'
-        ) from problem

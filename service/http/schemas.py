@@ -1,8 +1,11 @@
 """What goes over HTTP, as types: requests, responses and the one error shape."""
 
-from typing import Annotated, Any, Literal
+from typing import Literal, Self
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
+
+from service import engine
 
 
 class Schema(BaseModel):
@@ -19,6 +22,11 @@ class Hit(Schema):
     label: str = Field(serialization_alias="class", validation_alias="class")
     score: float = Field(description="Cosine of the embeddings, -1 to 1.")
     image: str = Field(description="Path of the photo on this server.")
+
+    @classmethod
+    def of(cls, hit: engine.Hit) -> Self:
+        """A hit with the path of its image."""
+        return cls(rank=hit.rank, id=hit.id, label=hit.label, score=hit.score, image=image_path(hit.id))
 
 
 class Versions(Schema):
@@ -68,27 +76,6 @@ class DatasetRequest(BaseModel):
     dataset: str
 
 
-# The schema of a tuple has a keyword ("prefixItems") that many readers of such documents do not know.
-IdPair = Annotated[
-    tuple[str, str],
-    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}),
-]
-"""Of a query, and of its nearest photo."""
-
-
-class EvaluationRecord(Schema):
-    """An evaluation that runs in the background, or ran."""
-
-    id: str
-    status: Literal["running", "done", "failed", "cancelled"]
-    mode: Literal["leave-one-out", "gallery"]
-    done: int = Field(0, description="Photos embedded so far.")
-    total: int = Field(0, description="Photos in the set.")
-    report: dict[str, Any] | None = None
-    predictions: list[IdPair] | None = None
-    problem: dict[str, Any] | None = None
-
-
 class Info(Schema):
     """What is being served."""
 
@@ -108,3 +95,9 @@ class Health(Schema):
     """An answer that says nothing but its status."""
 
     status: Literal["ok"] = "ok"
+
+
+def image_path(identity: str) -> str:
+    """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
+    dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
+    return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"

@@ -1,26 +1,28 @@
-"""The server process: one event loop, one worker; several are several processes."""
+"""The server process: one event loop, one worker; several workers are several processes."""
 
+import asyncio
 import faulthandler
 import logging
-import resource
+import signal
 import socket
+import time
+from types import FrameType
 
 import uvicorn
 
 from model.errors import SettingsInvalid
-from service.allocator import collect_seldom, give_memory_back
 from service.http.app import create_app
-from service.http.drain import Drain, DrainingServer
-from service.http.protocol import bounded_protocol
+from service.http.limits import Limits
+from service.http.protocol import limited_protocol
+from service.http.state import Drain
 from service.observability.logging import start_log
-from service.priority import loop_waits_shortly
+from service.process import freeze_objects, tune_interpreter
 from service.settings import Settings
 
 GRACE_S = 30
 BACKLOG = 2048
-ACCEPTED_AT_ONCE = 64
-"""libuv accepts one connection of a socket in each turn of its loop (its pull request 3696). Turns are long where much
-is refused, and every newcomer, a health check too, would wait for those before it: so one socket listens many times."""
+ARRIVED_S = 0.1
+"""How long a server that stops takes in what has arrived: uvicorn closes its sockets with unread requests in them."""
 
 log = logging.getLogger("carsearch")
 
@@ -29,45 +31,33 @@ def run(settings: Settings, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first, within GRACE_S seconds."""
     start_log(settings)
     faulthandler.enable()  # a crash below Python says where it was, in the log
-    give_memory_back()
-    loop_waits_shortly()
+    tune_interpreter()
     with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
         server = make_server(settings)
-        collect_seldom()
+        freeze_objects()
         log.info("listening on %s port %d", *listener.getsockname()[:2])
-        server.run(sockets=several(listener))
+        server.run(sockets=[listener])
 
 
-def several(listener: socket.socket) -> list[socket.socket]:
-    """A listening socket, and as many more for the same connections as are accepted at once.
-
-    They take a sixteenth of the files that the process may open at most: what is left is for connections and photos.
-    """
-    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = may_open == resource.RLIM_INFINITY
-    at_once = ACCEPTED_AT_ONCE if unlimited else max(1, min(ACCEPTED_AT_ONCE, may_open // 16))
-    return [listener, *(listener.dup() for _ in range(at_once - 1))]
-
-
-def make_server(settings: Settings) -> uvicorn.Server:
+def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Server:
     """A server that is still to be run; raises SettingsInvalid."""
-    drain = Drain()
+    drain, limits = Drain(), limits or Limits()
     config = uvicorn.Config(
-        create_app(settings, drain),
-        http=bounded_protocol(settings),
+        create_app(settings, drain, limits),
+        http=limited_protocol(limits),
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or [],  # and never what the environment says to uvicorn
         loop="uvloop",
         ws="none",
         log_config=None,
-        access_log=False,  # the guard writes one line a request, with the request's id
+        access_log=False,  # `AccessLog` writes one line a request, with the request's id
         timeout_graceful_shutdown=GRACE_S,
     )
     return DrainingServer(config, drain, settings.drain_s)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Binds before uvicorn does, which would end the process with its own status; raises CarsearchError."""
+    """Binds before uvicorn does, which would end the process with its own status; raises SettingsInvalid."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol has to be named: asyncio turns Nagle's delay off (40 ms an answer) only where it says TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -79,3 +69,38 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise SettingsInvalid(f"The server cannot listen on {host} port {port}: {problem.strerror}.") from problem
     return listener
+
+
+class DrainingServer(uvicorn.Server):
+    """Stops `drain_s` seconds after the first SIGTERM, so that a load balancer sees it coming.
+
+    uvicorn closes its sockets at once; a balancer that asks /readyz every few seconds would go on sending requests to a
+    closed port. A second signal, or Ctrl-C, does not wait.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, drain_s: float) -> None:
+        super().__init__(config)
+        self._drain, self._drain_s = drain, drain_s
+        self._stop_at: float | None = None
+        self._told = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        first = not self._drain.begun
+        self._drain.begun = True
+        if first and sig == signal.SIGTERM and self._drain_s > 0:
+            self._captured_signals.append(sig)  # uvicorn ends the process by it when all is done
+            self._stop_at = time.monotonic() + self._drain_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_at is not None:
+            if not self._told:  # here and not in the handler, which may have interrupted the log itself
+                log.info("draining: not ready any more, and stopping in %g s", self._drain_s)
+            self._told = True
+            self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(ARRIVED_S)
+        await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""What the routes share: made once with the app, read through typed aliases."""
+"""What the routes share: made once with the application, read through a typed alias."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,12 +6,19 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.batching import Batcher
-from service.http.drain import Drain
-from service.http.workers import WorkPool
+from service.http.limits import Limits
+from service.http.workers import Workers
 from service.jobs import Evaluations
 from service.observability.metrics import Metrics
-from service.reloader import Serving
+from service.reloader import Reloader
 from service.settings import Settings
+
+
+class Drain:
+    """Whether this process is about to stop."""
+
+    def __init__(self) -> None:
+        self.begun = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +26,10 @@ class State:
     """The parts of one running server."""
 
     settings: Settings
+    limits: Limits
     metrics: Metrics
-    serving: Serving
-    pool: WorkPool
+    reloader: Reloader
+    workers: Workers
     batcher: Batcher
     evaluations: Evaluations
     drain: Drain

@@ -1,41 +1,35 @@
-"""Threads for the work that must not run on the event loop, with a bounded queue and a deadline."""
+"""Work threads for everything that must not run on the event loop, with a bounded queue and a deadline."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from model.errors import CarsearchError
-from service.http.errors import FULL, STATUS_OF, DeadlineExceeded, Overloaded
-from service.http.shares import Shares
+from service.errors import DeadlineExceeded, Overloaded
+from service.http.admission import QUEUE_FULL, FairShare
+from service.http.context import context_of
 from service.observability.metrics import Metrics
-from service.priority import stand_back
-from service.settings import Settings
+from service.process import started_threads
 
 Result = TypeVar("Result")
 
 
-class WorkPool:
+class Workers:
     """Runs searches and image requests; refuses at once when too many wait."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, places: Shares | None = None) -> None:
-        """`places` are those that work has in threads and queue; the guard looks at them too."""
-        self._threads = started_threads("search", settings.search_threads)
-        self._places = places or places_of(settings)  # touched on the event loop only
-        self._deadline_s = settings.request_deadline_s
+    def __init__(self, threads: int, places: FairShare, deadline_s: float, metrics: Metrics) -> None:
+        """`places` are one for each request that is worked on or waits; only the event loop touches them."""
+        self._threads = started_threads("work", threads)
+        self._places, self._deadline_s = places, deadline_s
         self._waiting, self._running = metrics.queue_waiting, metrics.queue_running
-        metrics.queue_limit.set(settings.max_queue)
+        metrics.queue_limit.set(places.limit - threads)
 
     async def run(self, work: Callable[[], Result], request: Request) -> tuple[Result, float]:
-        """Runs `work` in a thread; returns its result and how long it waited for one, in milliseconds.
-
-        Raises as `begin` does. Work that has begun when nobody waits for it any more goes on until it ends.
-        """
+        """Runs `work` in a thread; returns its result and the milliseconds that it waited. Raises as `begin` does."""
 
         def whole(reply: "Future[Result]") -> None:
             if reply.set_running_or_notify_cancel():
@@ -46,14 +40,13 @@ class WorkPool:
     async def begin(self, work: Callable[["Future[Result]"], None], request: Request) -> tuple[Result, float]:
         """Runs `work` in a thread; it answers the future that it is given, or has another thread answer it later.
 
-        Returns the answer and how long it waited for a thread, in milliseconds. Raises what `work` raises or answers,
-        Overloaded when the queue is full, DeadlineExceeded when the answer would come too late, ClientDisconnect when
-        nobody waits for it any more; then the future is cancelled, unless somebody has marked it as running.
+        Returns the answer and the milliseconds that `work` waited for a thread. Raises what `work` raises, Overloaded
+        when no place is free, DeadlineExceeded when the answer would come too late, ClientDisconnect when the client
+        has left. Then the future is cancelled; work that has begun goes on until it ends.
         """
-        client = str(request.scope.get("asker", ""))
-        self._places.redeem(request.scope)
-        if not self._places.room(client):
-            raise Overloaded(FULL)
+        client = context_of(request.scope).client
+        if not self._places.has_room(client):
+            raise Overloaded(QUEUE_FULL)
         accepted = time.perf_counter()
         waited_ms = 0.0
 
@@ -62,16 +55,16 @@ class WorkPool:
             waited_ms = (time.perf_counter() - accepted) * 1000
             work(reply)
 
-        running = asyncio.wrap_future(self._submit(timed, client))
+        answer = asyncio.wrap_future(self._submit(timed, client))
         try:
             async with asyncio.timeout(self._deadline_s):
-                if not await done_while_connected(request, running):
+                if not await done_while_connected(request, answer):
                     raise ClientDisconnect
-                return running.result(), waited_ms
+                return answer.result(), waited_ms
         except TimeoutError as problem:
             raise DeadlineExceeded("The answer was not ready in time; try again in a moment.") from problem
         finally:
-            running.cancel()
+            answer.cancel()
 
     def _submit(self, work: Callable[["Future[Result]"], None], client: str) -> "Future[Result]":
         loop = asyncio.get_running_loop()
@@ -83,7 +76,7 @@ class WorkPool:
             try:
                 work(reply)
             except BaseException as problem:
-                _let_go(problem)
+                _drop_frames(problem)
                 if not reply.done():
                     reply.set_exception(problem)
 
@@ -97,15 +90,15 @@ class WorkPool:
         def answered(reply: "Future[Result]") -> None:
             if not reply.cancelled():
                 end()
-            elif working.cancel():  # it never left the queue by itself
+            elif thread.cancel():  # it never left the queue
                 self._waiting.dec()
                 loop.call_soon_threadsafe(leave)
-            else:  # work that nobody waits for any more still has its thread: it counts until the thread is free
-                working.add_done_callback(end)
+            else:  # work that nobody waits for any more holds its place until its thread is free
+                thread.add_done_callback(end)
 
         self._places.take(client)
         self._waiting.inc()
-        working = self._threads.submit(in_thread)
+        thread = self._threads.submit(in_thread)
         reply.add_done_callback(answered)
         return reply
 
@@ -118,33 +111,17 @@ class WorkPool:
         self._threads.shutdown(cancel_futures=True)
 
 
-def _let_go(problem: BaseException) -> None:
-    """Takes from an error that a client caused, and from its causes, the frames that it has come through.
+def _drop_frames(problem: BaseException) -> None:
+    """Takes the frames from an error that a client has caused, and from its causes.
 
-    They hold the photo and what was made of it, and one of them holds the reply, which holds the error: that would end
-    when the garbage collector comes, and the memory of damaged photos of 50 million pixels would add up until then.
+    They hold the photo and its pixels, up to 150 MB, and the future that holds the error: a cycle that would stay until
+    the garbage collector comes.
     """
-    if not isinstance(problem, CarsearchError) or STATUS_OF.get(problem.code, 500) >= 500:
-        return  # the log tells where it was
-    error: BaseException | None = problem
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def started_threads(name: str, count: int) -> ThreadPoolExecutor:
-    """A pool of threads that stand back, all of them started: later the machine might have none to give."""
-    threads = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=stand_back)
-    all_started = threading.Barrier(count + 1)
-    for _ in range(count):
-        threads.submit(all_started.wait)
-    all_started.wait()
-    return threads
-
-
-def places_of(settings: Settings) -> Shares:
-    """One for each search or gallery image that is worked on or waits."""
-    return Shares(settings.search_threads + settings.max_queue)
+    if isinstance(problem, CarsearchError) and (problem.status or 500) < 500:
+        error: BaseException | None = problem
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
 
 async def done_while_connected(request: Request, running: "asyncio.Future[Result]") -> bool:

@@ -3,8 +3,11 @@
 import math
 from pathlib import Path
 
-from service.observability.metrics import CGROUPS, memory_limit_bytes
+CGROUPS = Path("/sys/fs/cgroup")
+LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
+"""Of version 2 and of version 1, as a container sees its own."""
 
+UNLIMITED_BYTES = 1 << 60
 MEMINFO = Path("/proc/meminfo")
 IN_USE = (("memory.current", "memory.stat", ""), ("memory/memory.usage_in_bytes", "memory/memory.stat", "total_"))
 """Of version 2 and of version 1: what a container uses, and what of that are pages of files, which are given up."""
@@ -36,3 +39,15 @@ def _numbers(path: Path, unit: int = 1) -> dict[str, int]:
     except OSError:
         return {}
     return {line[0]: int(line[1]) * unit for line in lines if len(line) > 1 and line[1].isdecimal()}
+
+
+def memory_limit_bytes(cgroups: Path = CGROUPS) -> float:
+    """The memory that this container may use, infinite where there is no limit."""
+    for name in LIMIT_FILES:
+        try:
+            told = (cgroups / name).read_text().strip()
+        except OSError:
+            continue
+        if told.isdecimal() and int(told) < UNLIMITED_BYTES:  # version 1 has no word for "none", only a huge number
+            return int(told)
+    return math.inf

@@ -1,12 +1,9 @@
 """Prometheus metrics of one server process; label names and, but for what is served, label values are fixed."""
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,7 +17,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service import __version__
-from service.http.errors import STATUS_OF
+from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.observability.memory import memory_limit_bytes
 
 STAGE_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05,
@@ -31,17 +29,11 @@ STAGE_SECONDS = (
 REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600)
 BATCH_PHOTOS = (1, 2, 4, 8, 16, 32, 64)
 WORK_ROUTES = ("/search", "/evaluate")
-WATCHED_CODES = ("internal", "overloaded", "deadline_exceeded", "not_ready")
-"""What an alert asks for: the first error must show as growth, and not as a series that begins at 1."""
+WATCHED_ERRORS = (Overloaded, DeadlineExceeded, NotReady)
+"""With `internal`, what an alert asks for: the first error must show as growth, not as a series that begins at 1."""
 
 STAGES = ("queue", "decode", "forward", "search", "total")
 
-
-CGROUPS = Path("/sys/fs/cgroup")
-LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
-"""Of version 2 and of version 1, as a container sees its own."""
-
-UNLIMITED_BYTES = 1 << 60
 
 # A time beside every counter and histogram, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the package does not say what it takes: nothing
@@ -106,14 +98,12 @@ class Metrics:
             "carsearch_request_seconds", "From a request's headers to its answer, the upload included", ["route"],
             buckets=REQUEST_SECONDS, registry=self.registry,
         )  # fmt: skip
-        # Every answer is counted; with label values from fixed sets what the package looks up each time can be kept.
-        self.answers_of = cache(self.answers.labels)
-        self.request_seconds_of = cache(self.request_seconds.labels)
         for route in WORK_ROUTES:  # a series that is there from the start can be asked how it grew
             self.request_seconds.labels(route)
             self.answers.labels(route, "200", "ok")
-            for code in WATCHED_CODES:
-                self.answers.labels(route, str(STATUS_OF[code]), code)
+            self.answers.labels(route, "500", "internal")
+            for error in WATCHED_ERRORS:
+                self.answers.labels(route, str(error.status), error.code)
         self.stage_seconds = Histogram(
             "carsearch_search_stage_seconds", "Time of each stage of a search", ["stage"],
             buckets=STAGE_SECONDS, registry=self.registry,
@@ -165,18 +155,6 @@ class Metrics:
         finally:
             for gauge in (self.evaluation_running, self.evaluation_photos, self.evaluation_done):
                 gauge.set(0)
-
-
-def memory_limit_bytes(cgroups: Path = CGROUPS) -> float:
-    """The memory that this container may use, infinite where there is no limit."""
-    for name in LIMIT_FILES:
-        try:
-            told = (cgroups / name).read_text().strip()
-        except OSError:
-            continue
-        if told.isdecimal() and int(told) < UNLIMITED_BYTES:  # version 1 has no word for "none", only a huge number
-            return int(told)
-    return math.inf
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

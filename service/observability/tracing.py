@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
-from starlette.types import Scope
-
 from model.errors import SettingsInvalid
 from service import __version__
+from service.http.context import RequestContext
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
 HTTP_PROTOCOL = "http/protobuf"
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 NS_A_MS = 1_000_000
 
 
@@ -56,44 +53,41 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    def request(self, scope: Scope) -> AbstractContextManager[None]:
-        """A span around a request; `scope` gets `trace_id`, and at the end says what there is to tell."""
-        return nullcontext() if self._tracer is None else self._traced(scope, self._tracer)
+    def request(self, context: RequestContext, traceparent: str) -> AbstractContextManager[None]:
+        """A span around a request; its context gets a `trace_id`, and at the end says what there is to tell."""
+        return nullcontext() if self._tracer is None else self._traced(context, traceparent, self._tracer)
 
     @contextmanager
-    def _traced(self, scope: Scope, tracer: "Tracer") -> Iterator[None]:
+    def _traced(self, context: RequestContext, traceparent: str, tracer: "Tracer") -> Iterator[None]:
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        caller = TraceContextTextMapPropagator().extract({"traceparent": Headers(scope=scope).get("traceparent", "")})
-        span = tracer.start_span(method_of(scope), caller, SpanKind.SERVER)
-        scope["trace_id"] = f"{span.get_span_context().trace_id:032x}"
+        caller = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+        span = tracer.start_span(f"{context.method} {context.route.template}", caller, SpanKind.SERVER)
+        context.trace_id = f"{span.get_span_context().trace_id:032x}"
         try:
             yield
         finally:
-            self._tell(span, scope)
+            self._tell(tracer, span, context)
             span.end()
 
-    def _tell(self, span: "Span", scope: Scope) -> None:
+    def _tell(self, tracer: "Tracer", span: "Span", context: RequestContext) -> None:
         from opentelemetry.trace import StatusCode, set_span_in_context
 
-        route, status = route_of(scope), scope.get("answer_status", 0)
-        span.update_name(f"{method_of(scope)} {route}")
         span.set_attributes(
             {
-                "http.request.method": method_of(scope),
-                "http.route": route,
-                "http.response.status_code": status,
-                "carsearch.request_id": scope["request_id"],
-                "carsearch.code": scope.get("problem_code", "ok"),
+                "http.request.method": context.method,
+                "http.route": context.route.template,
+                "http.response.status_code": context.status,
+                "carsearch.request_id": context.request_id,
+                "carsearch.code": context.code,
             }
         )
-        if status >= 500:
+        if context.status >= 500:
             span.set_status(StatusCode.ERROR)
-        assert self._tracer is not None  # noqa: S101  # there would be no span
-        at_ns: int = scope.get("received_ns", 0)
-        for stage, milliseconds in scope.get("stages_ms", {}).items():  # they follow each other without a gap
-            child = self._tracer.start_span(stage, set_span_in_context(span), start_time=at_ns)
+        at_ns = context.received_ns
+        for stage, milliseconds in context.stages_ms.items():  # they follow each other without a gap
+            child = tracer.start_span(stage, set_span_in_context(span), start_time=at_ns)
             at_ns += int(milliseconds * NS_A_MS)
             child.end(at_ns)
 
@@ -101,14 +95,3 @@ class Tracing:
         """Sends what is left; a collector that does not answer costs its timeout and nothing else."""
         if self._provider is not None:
             self._provider.shutdown()
-
-
-def route_of(scope: Scope) -> str:
-    """The template of the route that answered, "none" for addresses that lead nowhere: no new one is ever made up."""
-    found: str = getattr(scope.get("route"), "path", None) or scope.get("refused_route", "none")
-    return found
-
-
-def method_of(scope: Scope) -> str:
-    """The method when it is one that HTTP knows, else the word that OpenTelemetry has for the others."""
-    return scope["method"] if scope["method"] in METHODS else "_OTHER"

@@ -9,24 +9,19 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from model.dataset import read_items
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
+from service.errors import InvalidRequest, MalformedJson, PayloadTooLarge, UnsupportedContentType
 from service.http.archive import read_archive
-from service.http.errors import (
-    STATUS_OF,
-    InvalidRequest,
-    MalformedJson,
-    UnsupportedContentType,
-    problem_response,
-    problems,
-    request_id_of,
-)
-from service.http.schemas import DatasetRequest, EvaluationRecord
+from service.http.context import rules
+from service.http.errors import problems
+from service.http.schemas import DatasetRequest
 from service.http.state import ServerState, State
-from service.http.upload import receive_file
+from service.http.upload import receive_archive
 from service.http.workers import done_while_connected
-from service.jobs import EvaluationInput, new_record
+from service.jobs import Ended, EvaluationInput, EvaluationRecord, new_record
 
 router = APIRouter(tags=["evaluation"])
 
@@ -68,6 +63,7 @@ def _link(method: str) -> dict[str, Any]:
         **problems(400, 404, 408, 413, 415, 422, 429, 503),
     },
 )
+@rules(key_scope="admin", upload="archive")
 async def evaluate(
     request: Request,
     state: ServerState,
@@ -76,13 +72,13 @@ async def evaluate(
     prefer: Annotated[str, Header(description="How to be answered.", examples=["respond-async"])] = "",
 ) -> Response:
     """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location."""
-    engine = state.serving.engine
+    engine = state.reloader.engine
     background = "respond-async" in prefer.lower()
     with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
         data = await _read_set(request, state)
-        if not background and len(data.photos) > state.settings.max_sync_photos:
+        if not background and len(data.photos) > state.limits.sync_photos:
             data.close.close()
-            most = state.settings.max_sync_photos
+            most = state.limits.sync_photos
             raise EvaluationTooLarge(f"The set has {len(data.photos)} photos; above {most} send Prefer: respond-async.")
         record = new_record(mode, len(data.photos))
         running = await state.evaluations.run(record, data, engine)
@@ -93,30 +89,31 @@ async def evaluate(
 
 
 @router.get("/evaluations/{identity}", responses=problems(404))
+@rules(key_scope="admin")
 async def progress(identity: str, state: ServerState) -> EvaluationRecord:
     """How far an evaluation is, and its report when it is done."""
     return await run_in_threadpool(state.evaluations.read, identity)
 
 
 @router.delete("/evaluations/{identity}", status_code=202, responses=problems(404))
+@rules(key_scope="admin")
 async def cancel(identity: str, state: ServerState) -> EvaluationRecord:
     """Stops an evaluation within one batch."""
     return await run_in_threadpool(state.evaluations.cancel, identity)
 
 
 async def _answer_of(
-    request: Request, state: State, identity: str, running: "asyncio.Future[EvaluationRecord]", predictions: bool
+    request: Request, state: State, identity: str, running: "asyncio.Future[Ended]", predictions: bool
 ) -> Response:
     if not await done_while_connected(request, running):
         await run_in_threadpool(state.evaluations.cancel, identity)
-    record = await running
-    if record.report is None:
-        problem = record.problem or {"code": "client_disconnected", "detail": "The client went away."}
-        code = problem["code"] if problem["code"] in STATUS_OF else "internal"
-        request.scope["problem_code"] = code
-        return problem_response(request_id_of(request), code, problem["detail"])
-    pairs = {"predictions": record.predictions} if predictions else {}
-    return JSONResponse({**record.report, **pairs})
+    ended = await running
+    if ended.error is not None:
+        raise ended.error
+    if ended.record.report is None:  # it was cancelled
+        raise ClientDisconnect
+    pairs = {"predictions": ended.record.predictions} if predictions else {}
+    return JSONResponse({**ended.record.report, **pairs})
 
 
 async def _read_set(request: Request, state: State) -> EvaluationInput:
@@ -130,7 +127,7 @@ async def _read_set(request: Request, state: State) -> EvaluationInput:
 
 async def _named_set(request: Request, state: State) -> EvaluationInput:
     try:
-        name = DatasetRequest.model_validate_json(await request.body()).dataset
+        name = DatasetRequest.model_validate_json(await _json_body(request, state.limits.json_bytes)).dataset
     except ValidationError as problem:
         broken = problem.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
         kind = MalformedJson if broken else InvalidRequest
@@ -145,14 +142,24 @@ async def _named_set(request: Request, state: State) -> EvaluationInput:
     return EvaluationInput(found.items, found.skipped, contextlib.ExitStack())
 
 
+async def _json_body(request: Request, limit_bytes: int) -> bytes:
+    """A body in memory; the limit of the route is an archive's."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise PayloadTooLarge(f"The body is larger than {limit_bytes} bytes.")
+    return body
+
+
 async def _uploaded_set(request: Request, state: State) -> EvaluationInput:
     with contextlib.ExitStack() as stack:
         # An unlinked file: whatever ends this process ends the file too.
         sink = cast(BinaryIO, tempfile.TemporaryFile(dir=state.settings.spool_dir))  # noqa: SIM115  # closed below
         stack.callback(_close, sink)
-        await receive_file(request, "archive", sink)
+        await receive_archive(request, sink)
         sink.seek(0)
-        photos, skipped = await run_in_threadpool(read_archive, sink, state.settings)
+        photos, skipped = await run_in_threadpool(read_archive, sink, state.limits)
         return EvaluationInput(photos, skipped, stack.pop_all())
 
 

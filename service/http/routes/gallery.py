@@ -11,7 +11,8 @@ from model.dataset import read_file
 from model.errors import CarsearchError, UnknownItem
 from model.images.decode import decode
 from service.engine import Engine
-from service.http.errors import USED_UP, problems
+from service.http.context import rules
+from service.http.errors import is_exhausted, problems
 from service.http.state import ServerState
 
 router = APIRouter(tags=["gallery"])
@@ -20,10 +21,11 @@ LONGEST_SIDE = 1024
 
 
 @router.get("/gallery/classes", responses=problems(429, 503))
+@rules(key_scope="search")
 async def classes(request: Request, state: ServerState) -> dict[str, int]:
     """The classes of the gallery with their numbers of photos, in alphabetical order."""
-    engine = state.serving.engine
-    found, _ = await state.pool.run(engine.items.classes, request)
+    engine = state.reloader.engine
+    found, _ = await state.workers.run(engine.items.classes, request)
     return found
 
 
@@ -36,6 +38,7 @@ async def classes(request: Request, state: ServerState) -> dict[str, int]:
         **problems(404, 429, 503),
     },
 )
+@rules(key_scope="search")
 async def image(
     request: Request,
     identity: str,
@@ -43,9 +46,9 @@ async def image(
     if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
 ) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
-    engine = state.serving.engine
+    engine = state.reloader.engine
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
-    (etag, data), _ = await state.pool.run(lambda: _encoded(engine, identity, known), request)
+    (etag, data), _ = await state.workers.run(lambda: _encoded(engine, identity, known), request)
     headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped
     if data is None:
         return Response(status_code=304, headers=headers)
@@ -59,8 +62,8 @@ def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes
     try:
         original = read_file(engine.photo_path(item))
     except CarsearchError as problem:
-        if isinstance(problem.__cause__, OSError) and problem.__cause__.errno in USED_UP:
-            raise problem.__cause__ from None  # it may well be there
+        if problem.__cause__ is not None and is_exhausted(problem.__cause__):
+            raise problem.__cause__ from None  # the photo may well be there
         raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
     if sha256_bytes(original) != item.sha256:
         raise UnknownItem("The photo has changed since the gallery was indexed.")

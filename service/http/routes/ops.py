@@ -1,23 +1,29 @@
-"""Is it up, can it answer, what is it serving."""
+"""Liveness, readiness, metrics, and what is served."""
+
+from dataclasses import asdict
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
-from service.http.errors import Draining, problems
-from service.http.schemas import Health, Info
+from service.errors import Draining
+from service.http.context import rules
+from service.http.errors import problems
+from service.http.schemas import Health, Info, Versions
 from service.http.state import ServerState
 
 router = APIRouter(tags=["operation"])
 
 
 @router.get("/livez", responses=problems())
+@rules(polled=True)
 async def livez() -> Health:
     """200 as long as the event loop answers."""
     return Health()
 
 
 @router.get("/readyz", responses=problems(503))
+@rules(polled=True)
 async def readyz(state: ServerState) -> Health:
     """200 when model and index are loaded, verified, and gave the golden photo's embedding; else 503 `not_ready`.
 
@@ -25,7 +31,7 @@ async def readyz(state: ServerState) -> Health:
     """
     if state.drain.begun:
         raise Draining("The server is about to stop; ask another one.")
-    _ = state.serving.engine  # raises NotReady
+    _ = state.reloader.engine  # raises NotReady
     return Health()
 
 
@@ -34,24 +40,26 @@ async def readyz(state: ServerState) -> Health:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
 )
+@rules(polled=True)
 async def metrics(state: ServerState) -> Response:
     """Prometheus metrics of this process."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/info", responses=problems())
+@rules(key_scope="search")
 async def info(state: ServerState) -> Info:
     """Versions of everything that is served."""
-    engine = state.serving.loaded
+    engine = state.reloader.loaded
     return Info(
         version=__version__,
         ready=engine is not None,
-        versions=engine.versions if engine else None,
+        versions=Versions(**asdict(engine.versions)) if engine else None,
         photos=len(engine.store) if engine else 0,
         classes=int(engine.manifest.gallery["classes"]) if engine else 0,
         runtime=engine.embedder.runtime.name if engine else None,
         precision=engine.embedder.runtime.precision if engine else None,
         index_created=engine.manifest.created if engine else None,
         datasets=sorted(state.settings.datasets),
-        refused_version=state.serving.refused_version,
+        refused_version=state.reloader.refused_version,
     )

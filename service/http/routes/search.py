@@ -1,20 +1,22 @@
 """POST /search: a photo in, the nearest photos of the gallery out."""
 
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
 from service.engine import MAX_K
+from service.http.context import context_of, rules
 from service.http.errors import problems
-from service.http.schemas import SearchResponse, Timings
+from service.http.schemas import Hit, SearchResponse, Timings, Versions
 from service.http.state import ServerState
-from service.http.upload import receive_bytes
+from service.http.upload import receive_photo
 
 router = APIRouter(tags=["search"])
 
-# The upload is read by service.http.upload and not by FastAPI's form parser, so its shape is written out here.
+# The upload is read by `receive_photo` and not by FastAPI's form parser, so its shape is written out here.
 FILE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -43,6 +45,7 @@ IMAGE_LINK = {
     openapi_extra=FILE_BODY,
     responses={200: {"links": {"image": IMAGE_LINK}}, **problems(400, 408, 413, 415, 422, 429, 503)},
 )
+@rules(key_scope="search", upload="photo")
 async def search(
     request: Request,
     state: ServerState,
@@ -52,21 +55,21 @@ async def search(
     ] = None,
 ) -> SearchResponse:
     """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
-    engine = state.serving.engine
-    request.scope["index"] = engine.manifest.id
-    data = await receive_bytes(request, "file")
-    request.scope["received_ns"] = time.time_ns()
+    engine, context = state.reloader.engine, context_of(request.scope)
+    context.index = engine.manifest.id
+    data = await receive_photo(request)
     received = time.perf_counter()
     search = partial(state.batcher.search, engine, data, k, class_ or ())
-    result, queue_ms = await state.pool.begin(search, request)
+    result, queue_ms = await state.workers.begin(search, request)
     total_ms = (time.perf_counter() - received) * 1000
-    request.scope["stages_ms"] = {**result.stages_ms, "queue": queue_ms + result.stages_ms["queue"]}
-    stages = {**request.scope["stages_ms"], "total": total_ms}
-    for stage, milliseconds in stages.items():
+    context.stages_ms = {**result.stages_ms, "queue": queue_ms + result.stages_ms["queue"]}
+    stages_ms = {**context.stages_ms, "total": total_ms}
+    for stage, milliseconds in stages_ms.items():
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
+    hits = [Hit.of(hit) for hit in result.hits]
     return SearchResponse(
-        nearest=result.hits[0] if result.hits else None,
-        results=result.hits,
-        versions=engine.versions,
-        timings_ms=Timings(**{stage: round(milliseconds, 3) for stage, milliseconds in stages.items()}),
+        nearest=hits[0] if hits else None,
+        results=hits,
+        versions=Versions(**asdict(engine.versions)),
+        timings_ms=Timings(**{stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}),
     )
