@@ -1,23 +1,4 @@
-"""Errors of the server itself; those of photos, models and indexes are in `model.errors`.
-
-CarsearchError
-  RequestRefused                (never raised itself)
-    MalformedMultipart          400 malformed_multipart
-    MalformedJson               400 malformed_json
-    Unauthorized                401 unauthorized
-    Forbidden                   403 forbidden
-    UnknownEvaluation           404 unknown_evaluation
-    UploadTimeout               408 upload_timeout
-    PayloadTooLarge             413 payload_too_large
-    UnsupportedContentType      415 unsupported_content_type
-    MissingFile                 422 missing_file
-    MultipleFiles               422 multiple_files
-    InvalidRequest              422 invalid_request
-    Overloaded                  429 overloaded
-    NotReady                    503 not_ready
-    Draining                    503 draining
-    DeadlineExceeded            503 deadline_exceeded
-"""
+"""Errors that only a server has; those of photos, models and indexes are in `model.errors`."""
 
 from model.errors import CarsearchError
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import re
@@ -32,8 +30,8 @@ IDENTITY = re.compile(r"[0-9a-f]{32}")
 KEPT_RECORDS = 100
 RECORD_INTERVAL_S = 0.5
 MAX_YIELD_S = 0.5
-STALE_S = 60
-"""A file that was last touched so long ago is not being made at this moment."""
+LOST_S = 30
+"""A running evaluation writes its record every second; one that has not for so long has lost its server."""
 
 log = logging.getLogger("carsearch")
 
@@ -114,7 +112,7 @@ class Evaluations:
         It is called inside `reserved`; the place is free again when the future is done. A failure closes `data`.
         """
         try:
-            await run_in_threadpool(self._begin, record, data)
+            await run_in_threadpool(self._write, record)
         except BaseException:
             data.close.close()
             raise
@@ -124,10 +122,6 @@ class Evaluations:
 
     def _free(self) -> None:
         self._busy = False
-
-    def _begin(self, record: EvaluationRecord, data: EvaluationInput) -> None:
-        data.close.enter_context(self._held(record.id))  # before the record, so that nobody finds it without its owner
-        self._write(record)
 
     def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Ended:
         with data.close:
@@ -181,11 +175,9 @@ class Evaluations:
     def read(self, identity: str) -> EvaluationRecord:
         """The record of an evaluation of any replica; raises UnknownEvaluation."""
         record = self._stored(identity)
-        if record.status == "running" and not self._is_held(identity):
-            record = self._stored(identity)  # it may have ended between the two looks
-            if record.status == "running":
-                detail = "The server that ran the evaluation ended; start it again."
-                return record.model_copy(update={"status": "failed", "problem": {"code": "internal", "detail": detail}})
+        if record.status == "running" and time.time() - self._record(identity).stat().st_mtime > LOST_S:
+            detail = "The server that ran the evaluation ended; start it again."
+            return record.model_copy(update={"status": "failed", "problem": {"code": "internal", "detail": detail}})
         return record
 
     def _stored(self, identity: str) -> EvaluationRecord:
@@ -216,23 +208,6 @@ class Evaluations:
     def _marker(self, identity: str) -> Path:
         return self._directory / f"{identity}.cancel"
 
-    @contextmanager
-    def _held(self, identity: str) -> Iterator[None]:
-        """Holds a lock that ends with the process: a running record that nobody holds was interrupted."""
-        with (self._directory / f"{identity}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def _is_held(self, identity: str) -> bool:
-        try:
-            with (self._directory / f"{identity}.lock").open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError as problem:
-            return problem.errno in (errno.EAGAIN, errno.EACCES)
-        return False
-
     def _write(self, record: EvaluationRecord) -> None:
         path = self._record(record.id)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -253,15 +228,15 @@ class Evaluations:
         except FileNotFoundError:
             return  # another replica is doing the same
         for path in records[:-KEPT_RECORDS]:
-            for suffix in (".json", ".cancel", ".lock"):
+            for suffix in (".json", ".cancel"):
                 path.with_suffix(suffix).unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
-        """What killed processes left between two steps: half a record, or a lock without one."""
+        """What killed processes left between two steps: half a record, or a mark without one."""
         for path in self._directory.iterdir():
             of_a_record = path.suffix != ".tmp" and path.with_suffix(".json").exists()
             with contextlib.suppress(OSError):  # another replica is doing the same
-                if not of_a_record and time.time() - path.stat().st_mtime > STALE_S:
+                if not of_a_record and time.time() - path.stat().st_mtime > LOST_S:
                     path.unlink()
 
 

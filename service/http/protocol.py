@@ -4,7 +4,7 @@ uvicorn waits for the head of a request, and for a client to read its answer, as
 """
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -35,7 +35,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     """Whether the parser is reading the head that `_ignore_upgrade` made."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _OneWrite(transport, self.loop)))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -154,3 +154,32 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Breaks the connection off if what is left to write is not written in time."""
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(self.limits.write_deadline_s, self.transport.abort)
+
+
+class _OneWrite:
+    """A transport that sends what is written in one turn of the event loop in one piece.
+
+    uvicorn writes the head of an answer, and then its body. A process that is killed between the two has sent a head: a
+    proxy passes it on, and can no longer ask another server when the body does not come.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._pending: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._transport.write(b"".join(self._pending))
+            self._pending.clear()
