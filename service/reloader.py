@@ -19,7 +19,7 @@ from service.observability.metrics import Metrics, ServedIndex
 from service.process import lower_priority
 from service.settings import Settings
 
-WATCH_INTERVAL_S = 1.0
+WATCH_INTERVAL_S = 0.2
 RETRY_S = 60
 STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""

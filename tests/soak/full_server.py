@@ -1,21 +1,17 @@
 """A server that has no room for any search: `python -m tests.soak.full_server serve ...`.
 
-Every search is refused, by the very code that refuses one that finds the queue full: what a refusal costs is then
-what this server takes.
+It refuses every search by the code that refuses one when the queue is full, so its CPU time is that of refusals.
 """
 
-from typing import Any
-
 from service.cli import main as cli
-from service.http.shares import Shares
+from service.http.admission import FairShare
 
 
-def no_room(_shares: Shares, _client: str, _amount: int = 1) -> bool:
-    """Whoever asks, nothing is free."""
+def no_room(_share: FairShare, _client: str, _amount: int = 1) -> bool:
+    """Nothing is free for anybody."""
     return False
 
 
 if __name__ == "__main__":
-    full: Any = Shares
-    full.room = no_room
+    FairShare.has_room = no_room  # type: ignore[method-assign]
     cli.main()
