@@ -74,7 +74,7 @@ class Capacity:
     refusal_s: float
 
     def share_left(self, over: Asked) -> float:
-        """The CPU time that generator, proxy and refusals of an overload leave, of what the closed loop's server had."""
+        """The CPU time that generator, proxy and refusals leave, as a share of what the closed loop's server had."""
         cores = len(os.sched_getaffinity(0))
         taken = over.other_cores + over.load.refused * self.refusal_s / over.load.seconds
         return (cores - taken) / (cores - self.other_cores)
@@ -131,6 +131,5 @@ def probe_figure(what: str, probe: Regular) -> Figure:
     how = f"of {asked:,} probes; {probe.failures} not answered within {PROBE_PATIENCE_S:g} s"
     slowest = max(probe.took_ms, default=math.nan)
     bar = f"99.9% within {PROBE_LATE_MS} ms, all within {PROBE_PATIENCE_S:g} s"
-    return Figure(
-        f"{probe.path}{what} later than {PROBE_LATE_MS} ms", str(late), bar, kept, f"{how}; slowest {slowest:.0f} ms"
-    )
+    name = f"{probe.path}{what} later than {PROBE_LATE_MS} ms"
+    return Figure(name, str(late), bar, kept, f"{how}; slowest {slowest:.0f} ms")
