@@ -29,11 +29,14 @@ STAGE_SECONDS = (
 REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600)
 BATCH_PHOTOS = (1, 2, 4, 8, 16, 32, 64)
 WORK_ROUTES = ("/search", "/evaluate")
-WATCHED_ERRORS = (Overloaded, DeadlineExceeded, NotReady)
-"""With `internal`, what an alert asks for: the first error must show as growth, not as a series that begins at 1."""
+WATCHED = (
+    ("200", "ok"),
+    ("500", "internal"),
+    *((str(e.status), e.code) for e in (Overloaded, DeadlineExceeded, NotReady)),
+)
+"""What an alert asks for: the first error must show as growth, not as a series that begins at 1."""
 
 STAGES = ("queue", "decode", "forward", "search", "total")
-
 
 # A time beside every counter and histogram, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the package does not say what it takes: nothing
@@ -82,63 +85,48 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._index = _IndexCollector()
         self.registry.register(self._index)
-        self._count_requests()
-        self._count_work()
-        self._count_index()
-        limit = self._gauge("carsearch_memory_limit_bytes", "Memory at which the container is killed, or +Inf")
-        limit.set(memory_limit_bytes())
-        build = self._gauge("carsearch_build_info", "The program's version; always 1", ["version"])
-        build.labels(__version__).set(1)
 
-    def _count_requests(self) -> None:
-        self.answers = self._counter(
-            "carsearch_answers_total", "Answers by route, status and error code", ["route", "status", "code"]
-        )
-        self.request_seconds = Histogram(
-            "carsearch_request_seconds", "From a request's headers to its answer, the upload included", ["route"],
-            buckets=REQUEST_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        for route in WORK_ROUTES:  # a series that is there from the start can be asked how it grew
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"carsearch_{name}", what, labels, registry=self.registry)
+
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"carsearch_{name}", what, labels, registry=self.registry)
+
+        def histogram(name: str, what: str, label: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"carsearch_{name}", what, (label,), buckets=buckets, registry=self.registry)
+
+        self.answers = counter("answers_total", "Answers by route, status and error code", "route", "status", "code")
+        took = "From a request's headers to its answer, the upload included"
+        self.request_seconds = histogram("request_seconds", took, "route", REQUEST_SECONDS)
+        self.stage_seconds = histogram("search_stage_seconds", "Time of each stage of a search", "stage", STAGE_SECONDS)
+        self.draining = gauge("draining", "1 after SIGTERM, while requests are still answered")
+        self.queue_waiting = gauge("queue_waiting", "Searches and gallery images that wait")
+        self.queue_running = gauge("queue_running", "Searches and gallery images being worked on")
+        self.queue_limit = gauge("queue_limit", "How many may wait before more get 429")
+        self.batch_photos = histogram("batch_photos", "Photos embedded together", "work", BATCH_PHOTOS)
+        self.evaluations = counter("evaluations_total", "Evaluations by how they ended", "status")
+        self.evaluation_running = gauge("evaluation_running", "1 while an evaluation runs")
+        self.evaluation_photos = gauge("evaluation_photos", "Photos of the running evaluation")
+        self.evaluation_done = gauge("evaluation_photos_done", "Of these, embedded so far")
+        self.swaps = counter("index_swaps_total", "Index versions switched to")
+        self.refusals = counter("index_refusals_total", "Index versions that did not verify")
+        self.refused = gauge("index_refused", "1 while CURRENT names a version that was refused")
+        gauge("memory_limit_bytes", "Memory at which the container is killed, or +Inf").set(memory_limit_bytes())
+        gauge("build_info", "The program's version; always 1", "version").labels(__version__).set(1)
+        self._begin_series()
+
+    def _begin_series(self) -> None:
+        """A series that is there from the start can be asked how it grew."""
+        for route in WORK_ROUTES:
             self.request_seconds.labels(route)
-            self.answers.labels(route, "200", "ok")
-            self.answers.labels(route, "500", "internal")
-            for error in WATCHED_ERRORS:
-                self.answers.labels(route, str(error.status), error.code)
-        self.stage_seconds = Histogram(
-            "carsearch_search_stage_seconds", "Time of each stage of a search", ["stage"],
-            buckets=STAGE_SECONDS, registry=self.registry,
-        )  # fmt: skip
+            for status, code in WATCHED:
+                self.answers.labels(route, status, code)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
-        self.draining = self._gauge("carsearch_draining", "1 after SIGTERM, while requests are still answered")
-
-    def _count_work(self) -> None:
-        self.queue_waiting = self._gauge("carsearch_queue_waiting", "Searches and gallery images that wait")
-        self.queue_running = self._gauge("carsearch_queue_running", "Searches and gallery images being worked on")
-        self.queue_limit = self._gauge("carsearch_queue_limit", "How many may wait before more get 429")
-        self.batch_photos = Histogram(
-            "carsearch_batch_photos", "Photos embedded together", ["work"],
-            buckets=BATCH_PHOTOS, registry=self.registry,
-        )  # fmt: skip
         for work in ("search", "evaluate"):
             self.batch_photos.labels(work)
-        self.evaluations = self._counter("carsearch_evaluations_total", "Evaluations by how they ended", ["status"])
         for status in ("done", "failed", "cancelled"):
             self.evaluations.labels(status)
-        self.evaluation_running = self._gauge("carsearch_evaluation_running", "1 while an evaluation runs")
-        self.evaluation_photos = self._gauge("carsearch_evaluation_photos", "Photos of the running evaluation")
-        self.evaluation_done = self._gauge("carsearch_evaluation_photos_done", "Of these, embedded so far")
-
-    def _count_index(self) -> None:
-        self.swaps = self._counter("carsearch_index_swaps_total", "Index versions switched to")
-        self.refusals = self._counter("carsearch_index_refusals_total", "Index versions that did not verify")
-        self.refused = self._gauge("carsearch_index_refused", "1 while CURRENT names a version that was refused")
-
-    def _counter(self, name: str, what: str, labels: Iterable[str] = ()) -> Counter:
-        return Counter(name, what, tuple(labels), registry=self.registry)
-
-    def _gauge(self, name: str, what: str, labels: Iterable[str] = ()) -> Gauge:
-        return Gauge(name, what, tuple(labels), registry=self.registry)
 
     def serve(self, served: ServedIndex) -> None:
         """Counts a swap and tells from now on of this index."""

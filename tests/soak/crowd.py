@@ -108,7 +108,8 @@ def crowd_figures(what: str, capacity: Capacity, over: Asked, bars: Bars) -> lis
     how = (
         f"{done.rate_per_s:.0f} of {capacity.rate_per_s:.0f} searches/s; generator and proxy took "
         f"{over.other_cores:.2f} cores, {done.refused / done.seconds:.0f} refusals/s "
-        f"{1000 * capacity.refusal_s:.3f} ms each, so {share:.2f} was left; the server took {done.server_cpu_s / done.seconds:.2f} cores"
+        f"{1000 * capacity.refusal_s:.3f} ms each, so {share:.2f} was left; "
+        f"the server took {done.server_cpu_s / done.seconds:.2f} cores"
     )
     of_capacity = done.rate_per_s / max(1e-9, capacity.rate_per_s)
     refused_ms = [load.percentile(done.refused_ms, percent) for percent in (50, 99)]
