@@ -46,14 +46,10 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first, and the milliseconds of each stage: queue (the wait for a batch), decode, forward, search."""
+    """Hits, best first, and the milliseconds of each stage: decode, forward, search."""
 
     hits: list[Hit]
     stages_ms: dict[str, float]
-
-    def after(self, stages_ms: dict[str, float]) -> "SearchResult":
-        """The same with the stages that came before."""
-        return SearchResult(self.hits, {**stages_ms, **self.stages_ms})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +118,8 @@ class Engine:
         started = time.perf_counter()
         query = self.query(data, k, labels)
         decode_ms = (time.perf_counter() - started) * 1000
-        return self.answer(query).after({"decode": decode_ms})
+        answer = self.answer(query)
+        return SearchResult(answer.hits, {"decode": decode_ms, **answer.stages_ms})
 
     def query(self, data: bytes, k: int, labels: Sequence[str] = ()) -> Query:
         """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""

@@ -101,7 +101,7 @@ def _make_state(settings: Settings, drain: Drain, limits: Limits, places: FairSh
         metrics=metrics,
         reloader=Reloader(settings, metrics),
         workers=workers,
-        batcher=Batcher(metrics),
+        batcher=Batcher(workers.threads, metrics),
         evaluations=Evaluations(settings.state_dir, metrics, lambda: workers.busy),
         drain=drain,
     )

@@ -85,7 +85,19 @@ def _domain_error(error: CarsearchError, context: RequestContext) -> Response:
         return problem(context, 500, "internal", INTERNAL)
     if error.__cause__ is not None:  # for the log: a decoder that ran out of memory is no ordinary damaged photo
         context.cause = type(error.__cause__).__name__
+    _drop_frames(error)
     return problem(context, error.status, error.code, str(error))
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Takes the frames from an error and its causes.
+
+    They hold the photo and its pixels, up to 150 MB, and the task that holds the error: a cycle that would stay until
+    the garbage collector comes.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _invalid_request(error: RequestValidationError, context: RequestContext) -> Response:

@@ -1,14 +1,11 @@
-"""Work threads for everything that must not run on the event loop, with a bounded queue and a deadline."""
+"""Work that must not run on the event loop: bounded in number, and with a deadline."""
 
 import asyncio
-import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from model.errors import CarsearchError
 from service.errors import DeadlineExceeded, Overloaded
 from service.http.admission import QUEUE_FULL, FairShare
 from service.http.context import context_of
@@ -19,88 +16,46 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Runs searches and image requests; refuses at once when too many wait."""
+    """Work threads, and a place for each request that is worked on or waits; for one event loop."""
 
     def __init__(self, threads: int, places: FairShare, deadline_s: float, metrics: Metrics) -> None:
-        """`places` are one for each request that is worked on or waits; only the event loop touches them."""
-        self._threads = started_threads("work", threads)
+        self.threads = started_threads("work", threads)
         self._places, self._deadline_s = places, deadline_s
-        self._waiting, self._running = metrics.queue_waiting, metrics.queue_running
         metrics.queue_limit.set(places.limit - threads)
+        metrics.queue_running.set_function(lambda: min(places.taken, threads))
+        metrics.queue_waiting.set_function(lambda: max(0, places.taken - threads))
 
-    async def run(self, work: Callable[[], Result], request: Request) -> tuple[Result, float]:
-        """Runs `work` in a thread; returns its result and the milliseconds that it waited. Raises as `begin` does."""
+    async def run(self, work: Callable[[], Result], request: Request) -> Result:
+        """Runs `work` in a thread; raises as `answer` does."""
+        loop = asyncio.get_running_loop()
 
-        def whole(reply: "Future[Result]") -> None:
-            if reply.set_running_or_notify_cancel():
-                reply.set_result(work())
+        async def in_thread() -> Result:
+            return await loop.run_in_executor(self.threads, work)
 
-        return await self.begin(whole, request)
+        return await self.answer(in_thread(), request)
 
-    async def begin(self, work: Callable[["Future[Result]"], None], request: Request) -> tuple[Result, float]:
-        """Runs `work` in a thread; it answers the future that it is given, or has another thread answer it later.
+    async def answer(self, work: Coroutine[Any, Any, Result], request: Request) -> Result:
+        """Awaits the `work` for a request whose body is complete, in a work place.
 
-        Returns the answer and the milliseconds that `work` waited for a thread. Raises what `work` raises, Overloaded
-        when no place is free, DeadlineExceeded when the answer would come too late, ClientDisconnect when the client
-        has left. Then the future is cancelled; work that has begun goes on until it ends.
+        Raises Overloaded when no place is free, DeadlineExceeded when the answer would come too late, ClientDisconnect
+        when the client has left. Then the work is cancelled; what a thread has begun goes on until it ends.
         """
         client = context_of(request.scope).client
         if not self._places.has_room(client):
+            work.close()
             raise Overloaded(QUEUE_FULL)
-        accepted = time.perf_counter()
-        waited_ms = 0.0
-
-        def timed(reply: "Future[Result]") -> None:
-            nonlocal waited_ms
-            waited_ms = (time.perf_counter() - accepted) * 1000
-            work(reply)
-
-        answer = asyncio.wrap_future(self._submit(timed, client))
+        self._places.take(client)
+        running = asyncio.ensure_future(work)
         try:
             async with asyncio.timeout(self._deadline_s):
-                if not await done_while_connected(request, answer):
+                if not await done_while_connected(request, running):
                     raise ClientDisconnect
-                return answer.result(), waited_ms
+                return running.result()
         except TimeoutError as problem:
             raise DeadlineExceeded("The answer was not ready in time; try again in a moment.") from problem
         finally:
-            answer.cancel()
-
-    def _submit(self, work: Callable[["Future[Result]"], None], client: str) -> "Future[Result]":
-        loop = asyncio.get_running_loop()
-        reply: Future[Result] = Future()
-
-        def in_thread() -> None:
-            self._waiting.dec()
-            self._running.inc()
-            try:
-                work(reply)
-            except BaseException as problem:
-                _drop_frames(problem)
-                if not reply.done():
-                    reply.set_exception(problem)
-
-        def leave() -> None:
+            running.cancel()
             self._places.give_back(client)
-
-        def end(_thread: object = None) -> None:
-            self._running.dec()
-            loop.call_soon_threadsafe(leave)
-
-        def answered(reply: "Future[Result]") -> None:
-            if not reply.cancelled():
-                end()
-            elif thread.cancel():  # it never left the queue
-                self._waiting.dec()
-                loop.call_soon_threadsafe(leave)
-            else:  # work that nobody waits for any more holds its place until its thread is free
-                thread.add_done_callback(end)
-
-        self._places.take(client)
-        self._waiting.inc()
-        thread = self._threads.submit(in_thread)
-        reply.add_done_callback(answered)
-        return reply
 
     @property
     def busy(self) -> bool:
@@ -108,20 +63,7 @@ class Workers:
         return self._places.taken > 0
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
-
-
-def _drop_frames(problem: BaseException) -> None:
-    """Takes the frames from an error that a client has caused, and from its causes.
-
-    They hold the photo and its pixels, up to 150 MB, and the future that holds the error: a cycle that would stay until
-    the garbage collector comes.
-    """
-    if isinstance(problem, CarsearchError) and (problem.status or 500) < 500:
-        error: BaseException | None = problem
-        while error is not None:
-            error.__traceback__ = None
-            error = error.__cause__ or error.__context__
+        self.threads.shutdown(cancel_futures=True)
 
 
 async def done_while_connected(request: Request, running: "asyncio.Future[Result]") -> bool:

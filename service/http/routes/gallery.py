@@ -25,8 +25,7 @@ LONGEST_SIDE = 1024
 async def classes(request: Request, state: ServerState) -> dict[str, int]:
     """The classes of the gallery with their numbers of photos, in alphabetical order."""
     engine = state.reloader.engine
-    found, _ = await state.workers.run(engine.items.classes, request)
-    return found
+    return await state.workers.run(engine.items.classes, request)
 
 
 @router.get(
@@ -48,7 +47,7 @@ async def image(
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
     engine = state.reloader.engine
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
-    (etag, data), _ = await state.workers.run(lambda: _encoded(engine, identity, known), request)
+    etag, data = await state.workers.run(lambda: _encoded(engine, identity, known), request)
     headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped
     if data is None:
         return Response(status_code=304, headers=headers)

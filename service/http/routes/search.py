@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -59,10 +58,11 @@ async def search(
     context.index = engine.manifest.id
     data = await receive_photo(request)
     received = time.perf_counter()
-    search = partial(state.batcher.search, engine, data, k, class_ or ())
-    result, queue_ms = await state.workers.begin(search, request)
+    search = state.batcher.search(engine, data, k, class_ or ())
+    result = await state.workers.answer(search, request)
     total_ms = (time.perf_counter() - received) * 1000
-    context.stages_ms = {**result.stages_ms, "queue": queue_ms + result.stages_ms["queue"]}
+    queue_ms = max(0.0, total_ms - sum(result.stages_ms.values()))
+    context.stages_ms = {"queue": queue_ms, **result.stages_ms}
     stages_ms = {**context.stages_ms, "total": total_ms}
     for stage, milliseconds in stages_ms.items():
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
