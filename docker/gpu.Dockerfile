@@ -57,7 +57,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY indexer indexer
 COPY service service
-COPY bench bench
 RUN PYTHONWARNINGS=ignore /opt/pip/bin/pip wheel -q --no-deps --no-build-isolation -w dist . \
  && /opt/pip/bin/pip --python /opt/carsearch/bin/python install --no-deps --no-compile dist/*.whl \
  && /opt/carsearch/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/carsearch/lib

@@ -72,7 +72,7 @@ base=$(readlink -f /opt/carsearch/bin/python)
 for tool in pip pip3 gcc cc c++ g++ clang make ld as; do
   if command -v "$tool" >/dev/null; then wrong "has $tool"; fi
 done
-for module in torch torchvision pip setuptools; do
+for module in torch torchvision pip setuptools bench; do
   for python in /opt/carsearch/bin/python "$base"; do
     if "$python" -c "import $module" 2>/dev/null; then wrong "$python has $module"; fi
   done
@@ -101,7 +101,7 @@ raise SystemExit(f"not compiled: {late[:3]}" if late else 0)'
 /opt/carsearch/bin/python -c 'import opentelemetry.sdk.trace, opentelemetry.exporter.otlp.proto.http'
 INSIDE
 builder "${run[@]}" -- sh -s <"$scratch/contents.sh" || fail "what is in the image, above"
-ok "no torch, compiler or pip; user $user on a read-only root file system, bytecode and traces included"
+ok "no torch, compiler, pip or bench; user $user on a read-only root file system, bytecode and traces included"
 
 builder "${run[@]}" -- carsearch demo --check >"$scratch/demo.log" 2>&1 || { cat "$scratch/demo.log" >&2; fail "carsearch demo --check"; }
 ok "carsearch demo --check: $(grep -m 1 -oE 'top-1 [0-9.]+ of [0-9]+' "$scratch/demo.log")"

@@ -1,7 +1,8 @@
 """A real nginx on a free loopback port, with the templates and the values that docker-compose.yml gives the container.
 
-Only what the container has and a test has not is exchanged: the ports, the place to write to, and the one name that
-stands for all replicas, in whose stead each server has its own line, since Debian's nginx is too old for "resolve".
+Only what a test cannot have is exchanged: the ports, the place to write to, the one name that stands for all replicas,
+in whose stead each server has its own line since Debian's nginx is too old for "resolve", and the limits of a client,
+since all clients of a test share one address. Tests of these limits name theirs.
 """
 
 import json
@@ -14,21 +15,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 
+from tests.deploy.compose import ROOT, config
 from tests.support.servers import free_port
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 TEMPLATES = ROOT / "docker" / "nginx"
 SUFFIX = ".template"
-DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 NAME = "search:8000 resolve"
 START_S = 20
+UNLIMITED = {"PROXY_RATE": "1000000r/s", "PROXY_BURST": "1000000", "PROXY_CONNECTIONS": "65535"}
+"""Limits of a client that no test reaches; nginx takes no more connections than 65535."""
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -57,10 +59,11 @@ class Nginx:
         return (self.folder / "stderr").read_text()
 
 
+@cache
 def compose_values() -> dict[str, str]:
     """What docker-compose.yml hands to the proxy when nothing is configured."""
-    proxy = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["proxy"]
-    return {name: DEFAULT.sub(r"\1", value) for name, value in proxy["environment"].items()}
+    values: dict[str, str] = config()["services"]["proxy"]["environment"]
+    return values
 
 
 def upstream_servers(ports: Sequence[int]) -> str:
@@ -90,9 +93,8 @@ def running_nginx(folder: Path, ports: Sequence[int], edit: Edit = unchanged, **
     own = {
         "PROXY_LISTEN": f"127.0.0.1:{port}",
         "UPSTREAM_SERVERS": upstream_servers(ports),
-        "API_KEYS_FILE": str(TEMPLATES / "no-keys.map"),
     }
-    render(folder, {**compose_values(), **own, **values}, edit)
+    render(folder, {**compose_values(), **UNLIMITED, **own, **values}, edit)
     as_root = " user root;" if os.geteuid() == 0 else ""  # else its workers could not enter the test's folder
     command = [NGINX, "-p", f"{folder}/", "-c", str(folder / "nginx.conf"), "-g", f"daemon off;{as_root}"]
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as errors:

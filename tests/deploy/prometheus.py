@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import yaml  # type: ignore[import-untyped]
 
+from tests.deploy.compose import ROOT
 from tests.support.servers import Server, free_port, stop, wait_for
+from tests.support.yaml_loader import read_yaml
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 MONITORING = ROOT / "docker" / "monitoring"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "carsearch.json"
 INTERVAL = "1s"
@@ -51,7 +51,7 @@ class Sample(NamedTuple):
 
 def read(name: str) -> Any:
     """One of the monitoring's YAML files."""
-    return yaml.safe_load((MONITORING / name).read_text(encoding="utf-8"))
+    return read_yaml(MONITORING / name)
 
 
 def rules() -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def local_config(targets: Iterable[str]) -> dict[str, Any]:
 def running_prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
     """Starts Prometheus on servers at these addresses, waits until it answers, and ends it by its pid."""
     config, log_path, url = folder / "prometheus.yml", folder / "prometheus.log", f"127.0.0.1:{free_port()}"
-    config.write_text(yaml.safe_dump(local_config(targets)), encoding="utf-8")
+    config.write_text(json.dumps(local_config(targets)), encoding="utf-8")  # JSON is YAML
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address={url}", "--log.level=warn"]
     with log_path.open("wb") as log:

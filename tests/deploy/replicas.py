@@ -16,7 +16,7 @@ import httpx
 
 from tests.support.servers import START_S, Server, clean_environment, wait_for
 
-SETTINGS = {"SEARCH_THREADS": "1", "WATCH_INTERVAL_S": "0.1", "DRAIN_S": "0.5"}
+SETTINGS = {"SEARCH_THREADS": "1", "DRAIN_S": "0.5"}
 
 
 def lasting_port() -> int:

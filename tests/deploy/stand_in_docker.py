@@ -1,32 +1,26 @@
-"""Stands in for `docker` where there is no engine: what a document says to type is held to the real compose file.
+"""Stands in for `docker` where there is no engine: what a document says to type is held to the real Compose.
 
-Debian's docker-compose reads the file, with .env and overlays. A job that would run in a container runs here, with the
-volumes' places in the container exchanged for folders; `up` runs the one-shot jobs and waits for the server that the
-test has running. Services, options and containers that are not there are errors.
+Compose itself gets every command. It may fail because there is no engine, and for no other reason. A job that would
+run in a container runs here, with the volumes' places in the container exchanged for folders; `up` runs the one-shot
+jobs and waits for the server that the test has running.
 """
 
+import json
 import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from argparse import REMAINDER, ArgumentParser
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
+COMPOSE = os.environ["STAND_IN_COMPOSE"]
 VOLUMES = Path(os.environ["STAND_IN_VOLUMES"])
 READY = os.environ["STAND_IN_READY"]
 CONTAINERS = ["first", "second"]
-OPTIONS = {  # of Docker's compose plugin; True: takes a value
-    "up": {"-d": False, "--wait": False, "--no-deps": False, "--no-recreate": False, "--scale": True},
-    "run": {"--rm": False, "-T": False, "--entrypoint": True},
-    "build": {},
-    "logs": {"--since": True},
-    "ps": {"-q": False},
-}
-PROFILES = ("gpu", "index", "index-gpu", "train", "monitoring")
+NO_ENGINE = "Cannot connect to the Docker daemon"
 READY_S = 60
 
 
@@ -35,94 +29,89 @@ def main(arguments: list[str]) -> int:
     if arguments[0] in ("stop", "rm") and set(arguments[1:]) <= set(CONTAINERS):
         return 0
     if arguments[0] != "compose":
-        return usage(f"docker {' '.join(arguments)}")
-    rest, profiles = arguments[1:], [*filter(None, os.environ.get("COMPOSE_PROFILES", "").split(","))]
-    while rest[0] == "--profile":
-        profiles.append(rest[1])
-        rest = rest[2:]
-    command, options, rest = split(rest)
-    if command == "run":
-        return run(rest[0], rest[1:], options)
-    config = read(profiles)
-    scaled = [value.partition("=")[0] for name, value in options if name == "--scale"]
-    unknown = {*rest, *scaled} - config["services"].keys()
-    if unknown:
-        return usage(f"no service {unknown}")
-    if command == "ps":
+        return wrong(f"docker {' '.join(arguments)} is not understood")
+    done = compose(*arguments[1:])
+    if done.returncode == 0 or NO_ENGINE not in done.stderr:
+        return wrong(done.stderr)
+    parser = ArgumentParser()
+    parser.add_argument("--profile", action="append", default=[])
+    parser.add_argument("command")
+    parser.add_argument("rest", nargs=REMAINDER)
+    asked = parser.parse_args(arguments[1:])
+    if asked.command == "ps":
         print(*CONTAINERS, sep="\n")  # noqa: T201  # what is asked for
-    if command == "up":
-        return up(config, options)
-    return 0
+    if asked.command == "run":
+        return run(asked.rest)
+    return up(asked.profile, "--wait" in asked.rest) if asked.command == "up" else 0
 
 
-def usage(wrong: str) -> int:
-    """The status of a command that Docker would not understand."""
-    sys.stderr.write(f"{wrong} is not understood\n")
+def wrong(why: str) -> int:
+    """The status of a command that Docker would refuse."""
+    sys.stderr.write(f"{why}\n")
     return 64
 
 
-def split(words: list[str]) -> tuple[str, list[tuple[str, str]], list[str]]:
-    """A subcommand's name, its options with their values, and what follows them."""
-    command, rest, options = words[0], words[1:], []
-    known = OPTIONS[command]
-    while rest and rest[0].startswith("-"):
-        takes = known[rest[0]]
-        options.append((rest[0], rest[1] if takes else ""))
-        rest = rest[2:] if takes else rest[1:]
-    return command, options, rest
+def compose(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the real Compose, which finds no engine."""
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{VOLUMES}/no-engine"}
+    return subprocess.run(
+        [COMPOSE, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
 
 
-def read(profiles: list[str]) -> dict[str, Any]:
-    """The configuration as docker-compose understands it."""
-    environment = {name: value for name, value in os.environ.items() if name != "COMPOSE_PROFILES"}
+def services(*profiles: str) -> dict[str, Any]:
+    """The services as Compose understands them."""
     chosen = [word for name in profiles for word in ("--profile", name)]
-    done = subprocess.run(["docker-compose", *chosen, "config"], env=environment, capture_output=True, text=True)
+    done = compose(*chosen, "config", "--format", "json")
     if done.returncode:
         sys.exit(done.stderr)
-    config: dict[str, Any] = yaml.safe_load(done.stdout)
-    return config
+    found: dict[str, Any] = json.loads(done.stdout)["services"]
+    return found
 
 
-def up(config: dict[str, Any], options: list[tuple[str, str]]) -> int:
+def up(profiles: list[str], wait: bool) -> int:
     """Runs the jobs that others wait for, and waits until a search would be answered."""
-    for service in config["services"].values():
+    started = services(*profiles)
+    for service in started.values():
         for name, how in service.get("depends_on", {}).items():
-            if how["condition"] == "service_completed_successfully" and (status := job(config, name, None, [])):
+            if how["condition"] == "service_completed_successfully" and (status := job(started[name], None, [])):
                 return status
     deadline = time.monotonic() + READY_S
-    while ("--wait", "") in options and time.monotonic() < deadline:
+    while wait and time.monotonic() < deadline:
         try:
             urllib.request.urlopen(READY, timeout=5).close()  # noqa: S310  # the test's own
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
         else:
             return 0
-    return int(("--wait", "") in options)
+    return int(wait)
 
 
-def run(name: str, words: list[str], options: list[tuple[str, str]]) -> int:
+def run(words: list[str]) -> int:
     """`run` starts a service of any profile."""
-    config = read(list(PROFILES))
-    if name not in config["services"]:
-        return usage(f"no service {name}")
-    return job(config, name, dict(options).get("--entrypoint"), words)
+    parser = ArgumentParser()
+    parser.add_argument("--rm", action="store_true")
+    parser.add_argument("-T", action="store_true")
+    parser.add_argument("--entrypoint")
+    parser.add_argument("service")
+    parser.add_argument("command", nargs=REMAINDER)
+    asked = parser.parse_args(words)
+    return job(services("*")[asked.service], asked.entrypoint, asked.command)
 
 
-def job(config: dict[str, Any], name: str, entrypoint: str | None, words: list[str]) -> int:
+def job(service: dict[str, Any], entrypoint: str | None, words: list[str]) -> int:
     """Runs here what would run in a container."""
-    service = config["services"][name]
     places = dict(place(volume) for volume in service["volumes"])
-    program = [entrypoint] if entrypoint else service.get("entrypoint") or ["carsearch"]
-    argv = [*program, *(words or ([] if entrypoint else service.get("command") or []))]
+    program = [entrypoint] if entrypoint else service["entrypoint"] or ["carsearch"]
+    argv = [*program, *(words or ([] if entrypoint else service["command"] or []))]
     return subprocess.run([moved(word, places) for word in argv], check=False).returncode
 
 
-def place(volume: str) -> tuple[str, Path]:
+def place(volume: dict[str, Any]) -> tuple[str, Path]:
     """Where something lies in the container, and here."""
-    source, target = volume.split(":")[:2]
-    folder = Path(source) if source.startswith("/") else VOLUMES / source
+    folder = Path(volume["source"]) if volume["type"] == "bind" else VOLUMES / volume["source"]
     folder.mkdir(parents=True, exist_ok=True)
-    return target, folder
+    return volume["target"], folder
 
 
 def moved(word: str, places: dict[str, Path]) -> str:

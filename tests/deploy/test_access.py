@@ -1,36 +1,79 @@
-"""Who is let in: API keys and TLS at the proxy, as docker/keys.yml and docker/tls.yml turn them on."""
+"""API keys and TLS behind the proxy, as API_KEYS and docker/tls.yml turn them on."""
 
 import json
 import shutil
 import ssl
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 
-from tests.deploy.calls import MIB, PHOTO, assert_problem, raw
-from tests.deploy.nginx import needs_nginx, port_of, running_nginx, unchanged
-from tests.support.servers import Server, free_port
+from indexer.versions import IndexDirectory
+from tests.deploy.calls import PHOTO, assert_problem, raw
+from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx, unchanged
+from tests.support.servers import Server, free_port, running_server
 
-pytestmark = needs_nginx
+pytestmark = [pytest.mark.deploy, needs_nginx]
+SEARCH_KEY = "0123456789abcdef" * 4  # as long as `openssl rand -hex 32` makes them
+ADMIN_KEY = "fedcba9876543210" * 4
 
 
-def test_with_keys_only_those_who_have_one_are_answered(tmp_path: Path, server: Server) -> None:
-    key = "0123456789abcdef" * 4  # as long as `openssl rand -hex 32` makes them
-    (tmp_path / "keys").write_text(f'"{key}" "alice";\n"another" "bob";\n')
-    with running_nginx(tmp_path / "nginx", [port_of(server.url)], API_KEYS_FILE=str(tmp_path / "keys")) as nginx:
-        for headers in ({}, {"X-Api-Key": "wrong"}, {"X-Api-Key": ""}):
-            assert_problem(httpx.post(f"{nginx.url}/search", files=PHOTO, headers=headers), 401, "unauthorized")
-            assert_problem(httpx.get(f"{nginx.url}/docs", headers=headers), 401, "unauthorized")
-            assert_problem(
-                httpx.post(f"{nginx.url}/search", content=bytes(12 * MIB), headers=headers), 401, "unauthorized"
-            )
-        assert httpx.post(f"{nginx.url}/search", files=PHOTO, headers={"X-Api-Key": key}).status_code == 200
-        assert_problem(httpx.get(f"{nginx.url}/nowhere", headers={"X-Api-Key": "another"}), 404, "not_found")
-        assert [httpx.get(f"{nginx.url}{path}").status_code for path in ("/livez", "/readyz")] == [200, 200]
-    assert [line["key"] for line in nginx.log if line["status"] in (200, 404)] == ["alice", "bob"]
-    assert key not in json.dumps(nginx.log) + nginx.errors
+class Keyed(NamedTuple):
+    """A server that asks for keys, and the proxy before it."""
+
+    nginx: Nginx
+    server: Server
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory, real_index: IndexDirectory) -> Iterator[Keyed]:
+    """A server with a key of each scope, behind the proxy."""
+    folder = tmp_path_factory.mktemp("keyed")
+    (folder / "keys").write_text(f"{SEARCH_KEY} alice search\n{ADMIN_KEY} bob admin\n")
+    keys = str(folder / "keys")
+    with (
+        running_server(real_index.root, folder / "log", KEYS_FILE=keys, TRUSTED_PROXIES="127.0.0.1") as server,
+        running_nginx(folder / "nginx", [port_of(server.url)]) as nginx,
+    ):
+        yield Keyed(nginx, server)
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Api-Key": "wrong"}, {"X-Api-Key": ""}, {"Authorization": "Bearer wrong"}])
+def test_without_a_key_the_server_refuses(keyed: Keyed, headers: dict[str, str]) -> None:
+    headers = {**headers, "X-Request-Id": f"refused-{len(headers)}"}
+    assert_problem(httpx.post(f"{keyed.nginx.url}/search", files=PHOTO, headers=headers), 401, "unauthorized")
+    assert headers["X-Request-Id"] in keyed.server.log
+
+
+@pytest.mark.parametrize("headers", [{"X-Api-Key": SEARCH_KEY}, {"Authorization": f"Bearer {SEARCH_KEY}"}])
+def test_a_key_passes_the_proxy(keyed: Keyed, headers: dict[str, str]) -> None:
+    assert httpx.post(f"{keyed.nginx.url}/search", files=PHOTO, headers=headers).status_code == 200
+
+
+def test_a_key_opens_what_is_in_its_scope(keyed: Keyed) -> None:
+    def evaluate(key: str) -> httpx.Response:
+        return httpx.post(f"{keyed.nginx.url}/evaluate", json={"dataset": "none"}, headers={"X-Api-Key": key})
+
+    assert_problem(evaluate(SEARCH_KEY), 403, "forbidden")
+    assert_problem(evaluate(ADMIN_KEY), 404, "unknown_dataset")
+
+
+def test_the_probes_need_no_key(keyed: Keyed) -> None:
+    assert [httpx.get(f"{keyed.nginx.url}{path}").status_code for path in ("/livez", "/readyz")] == [200, 200]
+
+
+def test_a_key_is_in_no_log(keyed: Keyed) -> None:
+    for key in (SEARCH_KEY, "a key that nobody knows"):
+        headers = {"X-Api-Key": key, "Authorization": f"Bearer {key}", "X-Request-Id": "told"}
+        httpx.post(f"{keyed.nginx.url}/search", files=PHOTO, headers=headers)
+        httpx.post(f"{keyed.nginx.url}/search", content=b"no form", headers=headers)
+    written = json.dumps(keyed.nginx.log) + keyed.nginx.errors + keyed.server.log
+    assert "told" in written
+    assert "key that nobody knows" not in written
+    assert SEARCH_KEY not in written
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

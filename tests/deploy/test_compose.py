@@ -1,22 +1,18 @@
-"""docker-compose.yml, as a real implementation reads it: every profile, the rules for every service, every knob."""
+"""docker-compose.yml, as the real Compose reads it: every profile, the rules for every service, every variable."""
 
-import os
 import re
-import shutil
-import subprocess
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 
 from service.http.server import GRACE_S
 from service.settings import PREFIX, Settings
-from tests.deploy.nginx import ROOT, TEMPLATES
+from tests.deploy.compose import BASE, OF_COMPOSE, ROOT, TLS, config, run_compose, used
+from tests.deploy.nginx import TEMPLATES
+from tests.support.yaml_loader import read_yaml
 
-BASE, TLS, KEYS = "docker-compose.yml", "docker/tls.yml", "docker/keys.yml"
-OVERLAYS = {TLS: "TLS_DIR", KEYS: "API_KEYS"}
 PROFILES = {
     "gpu": {"init-gpu", "search-gpu"},
     "index": {"indexer"},
@@ -27,67 +23,81 @@ PROFILES = {
 ALWAYS = {"init", "search", "proxy"}
 SERVICES = ALWAYS.union(*PROFILES.values())
 OURS = {"init", "init-gpu", "search", "search-gpu", "indexer", "indexer-gpu", "trainer"}
+SERVERS = ("search", "search-gpu")
 JOBS = {"init", "init-gpu", "indexer", "indexer-gpu", "trainer"}
-PUBLISHED = {"proxy": "0.0.0.0:8000:8080", "prometheus": "127.0.0.1:9090:9090", "grafana": "127.0.0.1:3000:3000"}
+PUBLISHED = {
+    "proxy": ("0.0.0.0", "8000", 8080),  # noqa: S104  # as the document says
+    "prometheus": ("127.0.0.1", "9090", 9090),
+    "grafana": ("127.0.0.1", "3000", 3000),
+}
 PLACES = {"INDEX_DIR": "/index", "STATE_DIR": "/state", "CACHE_DIR": "/cache", "SPOOL_DIR": "/spool"}
-OF_COMPOSE = {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES", "COMPOSE_FILE"}
-USED = re.compile(r"(?<!\$)\$\{(\w+)(?::([-?])([^}]*))?\}")
+EVERY = ("--profile", "*")
+WITH_TLS = ("-f", BASE, "-f", TLS)
+CERTIFICATES = {"TLS_DIR": "/etc/carsearch-tls"}
+KEYS = {"API_KEYS": "/etc/carsearch.keys"}
+GPU = {"PROXY_TO": "search-gpu", "SEARCH_REPLICAS": "0", "COMPOSE_PROFILES": "gpu"}
 KNOB = re.compile(r"^#([A-Z_]+)=(.*)$", re.MULTILINE)
+BYTES = {"m": 1 << 20, "g": 1 << 30}
 
-pytestmark = pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
-
-
-def compose(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Runs docker-compose in the repository with nobody's variables but these; the example has none."""
-    known = {name for name, _, _ in used()} | OF_COMPOSE
-    environment = {
-        name: value for name, value in os.environ.items() if name not in known and not name.startswith(PREFIX)
-    }
-    command = ["docker-compose", "--env-file", ".env.example", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def config(*arguments: str, **variables: str) -> dict[str, Any]:
-    """The configuration as docker-compose understands it."""
-    done = compose(*arguments, "config", **variables)
-    assert done.returncode == 0, done.stderr
-    read: dict[str, Any] = yaml.safe_load(done.stdout)
-    return read
-
-
-def used() -> list[tuple[str, str, str]]:
-    """Every variable of the compose files: name, "-" or "?", and its default or message. Comments do not count."""
-    texts = [(ROOT / name).read_text(encoding="utf-8") for name in (BASE, *OVERLAYS)]
-    lines = [line for text in texts for line in text.splitlines() if not line.lstrip().startswith("#")]
-    return [found for line in lines for found in USED.findall(line)]
+pytestmark = pytest.mark.deploy
 
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
     """All services, with every default."""
-    found: dict[str, Any] = config()["services"]
+    found: dict[str, Any] = config(*EVERY)["services"]
     return found
 
 
 def seconds(duration: str) -> int:
-    """docker-compose's way of writing a time."""
+    """Compose's and nginx's way of writing a time."""
     return sum(
         int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in re.findall(r"(\d+)([hms])", duration)
     )
 
 
-@pytest.mark.parametrize("chosen", [(), *((name,) for name in PROFILES), tuple(PROFILES)])
-def test_every_profile_validates(chosen: tuple[str, ...]) -> None:
-    done = compose(*(word for name in chosen for word in ("--profile", name)), "config", "--quiet")
-    assert (done.returncode, done.stderr) == (0, "")
+def size_bytes(text: str) -> int:
+    """Compose's and nginx's way of writing a size."""
+    return int(text[:-1]) * BYTES[text[-1]]
 
 
-def test_a_service_waits_only_for_those_that_start_with_it(services: dict[str, Any]) -> None:
-    for service in services.values():  # docker-compose 1.29 validates all profiles at once, so it does not notice
-        for name in service.get("depends_on", {}):
-            assert services[name].get("profiles") in (None, service.get("profiles"))
+def test_compose_is_the_second_one() -> None:
+    assert re.match(r"Docker Compose version v2\.", run_compose("version").stdout)
+
+
+@pytest.mark.parametrize("files", [(), WITH_TLS], ids=["plain", "tls"])
+@pytest.mark.parametrize("keys", [{}, KEYS, {"API_KEYS": ""}], ids=["open", "keys", "empty"])
+@pytest.mark.parametrize("profiles", [(), *((name,) for name in PROFILES), tuple(PROFILES)], ids="+".join)
+def test_compose_accepts_every_combination_without_a_warning(
+    files: tuple[str, ...], keys: dict[str, str], profiles: tuple[str, ...]
+) -> None:
+    chosen = [word for name in profiles for word in ("--profile", name)]
+    done = run_compose(*files, *chosen, "config", "--quiet", **keys, **(CERTIFICATES if files else {}))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "told"),
+    [
+        ('  restart: "no"\n', 1, "already defined"),
+        ("  mem_limit: ${NOT_SET}\n", 0, "variable is not set"),
+        ("  helthcheck: {}\n", 1, "not allowed"),
+    ],
+)
+def test_a_copy_with_a_mistake_is_found(tmp_path: Path, line: str, status: int, told: str) -> None:
+    """The negative control: a key that is there twice, a variable without a value, a key that does not exist."""
+    text, last = (ROOT / BASE).read_text(encoding="utf-8"), '  restart: "no"\n'
+    assert text.count(last) == 1
+    (tmp_path / BASE).write_text(text.replace(last, last + line))
+    done = run_compose("-f", tmp_path / BASE, "--profile", "index", "config", "--quiet")
+    assert done.returncode == status
+    assert told in done.stderr
+
+
+def test_no_file_has_a_key_twice() -> None:
+    paths = [ROOT / BASE, *ROOT.glob("docker/**/*.yml")]
+    assert len(paths) >= 6
+    assert all(read_yaml(path) for path in paths)
 
 
 def test_each_service_is_in_the_profile_that_the_documents_name(services: dict[str, Any]) -> None:
@@ -106,54 +116,56 @@ def test_every_service_is_held_short(services: dict[str, Any], name: str) -> Non
     assert service["read_only"] is True
     assert [entry.split(":")[0] for entry in service["tmpfs"]] == ["/tmp"]  # noqa: S108  # the container's
     assert "size=" in service["tmpfs"][0]
-    assert service["mem_limit"]
-    assert int(service["pids_limit"]) > 0
+    assert int(service["mem_limit"]) > 0
+    assert service["pids_limit"] > 0
     assert service["logging"]["driver"] == "json-file"
     assert set(service["logging"]["options"]) == {"max-size", "max-file"}
     assert service["restart"] == ("no" if name in JOBS else "unless-stopped")
     assert not {"privileged", "cap_add", "devices", "pid", "ipc", "userns_mode"} & set(service)
-    assert (service["healthcheck"]["test"] == ["NONE"]) is (name in JOBS)
+    assert (service["healthcheck"] == {"disable": True}) is (name in JOBS)
     if name in OURS:
         assert (service["init"], service["user"]) == (True, "10001:10001")
 
 
 def test_only_the_proxy_can_be_reached_from_outside(services: dict[str, Any]) -> None:
-    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert published == {name: [f"{port}/tcp"] for name, port in PUBLISHED.items()}
-    assert config()["networks"]["back"] == {"internal": True}
-    for name in ("search", "search-gpu"):
+    published = {
+        name: (port["host_ip"], port["published"], port["target"])
+        for name, service in services.items()
+        for port in service.get("ports", [])
+    }
+    assert published == PUBLISHED
+    assert config()["networks"]["back"]["internal"] is True
+    for name in SERVERS:
         assert list(services[name]["networks"]) == ["back"]
     assert {name for name in services if services[name].get("network_mode") == "none"} == JOBS
     assert {name for name in services if "front" in services[name].get("networks", {})} == {"proxy"}
 
 
 def test_photos_are_mounted_read_only_and_only_jobs_write_an_index(services: dict[str, Any]) -> None:
-    mounts = {name: dict(place(volume) for volume in services[name].get("volumes", [])) for name in services}
+    mounts = {
+        name: {volume["target"]: volume.get("read_only", False) for volume in service.get("volumes", [])}
+        for name, service in services.items()
+    }
     for of_service in mounts.values():
         for target in ("/gallery", "/datasets", "/train", "/val", "/etc/nginx/templates"):
-            assert of_service.get(target, "ro") == "ro"
-    assert {name for name in mounts if mounts[name].get("/index") == "rw"} == JOBS - {"trainer"}
-    assert {name for name in mounts if mounts[name].get("/models") == "rw"} == {"trainer"}
-    bound = [volume for service in services.values() for volume in service.get("volumes", []) if volume.startswith("/")]
+            assert of_service.get(target, True)
+    assert {name for name in mounts if mounts[name].get("/index") is False} == JOBS - {"trainer"}
+    assert {name for name in mounts if mounts[name].get("/models") is False} == {"trainer"}
+
+
+def test_files_that_are_mounted_exist_and_are_read_only(services: dict[str, Any]) -> None:
+    bound = [
+        volume for service in services.values() for volume in service.get("volumes", []) if volume["type"] == "bind"
+    ]
     assert bound
-    assert all(volume.startswith(f"{ROOT}/docker/") and volume.endswith(":ro") for volume in bound)
-
-
-def place(volume: str) -> tuple[str, str]:
-    """Where in the container, and how."""
-    _, target, mode = volume.split(":")
-    return target, mode
-
-
-def test_files_that_are_mounted_exist(services: dict[str, Any]) -> None:
-    bound = [volume for service in services.values() for volume in service.get("volumes", []) if volume.startswith("/")]
-    assert [volume for volume in bound if not Path(volume.split(":")[0]).exists()] == []
+    assert all(Path(volume["source"]).is_relative_to(ROOT / "docker") and volume["read_only"] for volume in bound)
+    assert [volume["source"] for volume in bound if not Path(volume["source"]).exists()] == []
     built = {service["build"]["dockerfile"] for service in services.values() if "build" in service}
     assert [name for name in built if not (ROOT / name).is_file()] == []
 
 
 def test_a_server_has_time_to_drain_and_to_answer(services: dict[str, Any]) -> None:
-    for name in ("search", "search-gpu", "proxy"):
+    for name in (*SERVERS, "proxy"):
         grace = seconds(services[name]["stop_grace_period"])
         drain = float(services["search"]["environment"][f"{PREFIX}DRAIN_S"])
         assert grace > drain + GRACE_S
@@ -163,53 +175,64 @@ def test_a_server_has_time_to_drain_and_to_answer(services: dict[str, Any]) -> N
 
 
 def test_health_is_that_a_search_would_be_answered(services: dict[str, Any]) -> None:
-    for name in ("search", "search-gpu", "proxy"):
+    for name in (*SERVERS, "proxy"):
         assert "/readyz" in " ".join(services[name]["healthcheck"]["test"])
-    assert services["search"]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
-    assert services["search-gpu"]["depends_on"] == {"init-gpu": {"condition": "service_completed_successfully"}}
+    for name, job in zip(SERVERS, ("init", "init-gpu"), strict=True):
+        assert services[name]["depends_on"] == {job: {"condition": "service_completed_successfully", "required": True}}
 
 
-def test_the_proxy_waits_a_little_longer_than_the_server(services: dict[str, Any]) -> None:
-    values, defaults = (
-        services["proxy"]["environment"],
-        {name: field.default for name, field in Settings.model_fields.items()},
-    )
+def test_the_proxy_waits_and_takes_a_little_more_than_the_server(services: dict[str, Any]) -> None:
+    values = services["proxy"]["environment"]
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
     assert seconds(values["PROXY_SEARCH_TIMEOUT"]) > defaults["request_deadline_s"]
-    for name, of_server in (("PROXY_MAX_BODY", "max_body_bytes"), ("PROXY_MAX_ARCHIVE", "max_archive_bytes")):
-        assert int(values[name].removesuffix("m")) << 20 == defaults[of_server] + (1 << 20)
+    assert size_bytes(values["PROXY_MAX_BODY"]) == defaults["max_body_bytes"] + (1 << 20)
 
 
-@pytest.mark.parametrize("name", ["search", "search-gpu"])
+def test_one_address_cannot_fill_the_room_for_uploads(services: dict[str, Any]) -> None:
+    values, [tmpfs] = services["proxy"]["environment"], services["proxy"]["tmpfs"]
+    room = size_bytes(tmpfs.rpartition("size=")[2])
+    assert int(values["PROXY_CONNECTIONS"]) * size_bytes(values["PROXY_MAX_BODY"]) < room
+    assert room < int(services["proxy"]["mem_limit"])
+
+
+@pytest.mark.parametrize("name", SERVERS)
 def test_every_setting_can_be_made_and_none_is_made_up(services: dict[str, Any], name: str) -> None:
     environment = {key: value for key, value in services[name]["environment"].items() if key.startswith(PREFIX)}
     assert set(environment) == {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
-    given = {key: value for key, value in environment.items() if value is not None}
-    places = {f"{PREFIX}{field}": path for field, path in PLACES.items()}
+    given = {key: value for key, value in environment.items() if value}
     private = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"  # the proxy's network, from which nobody else reaches a server
     chosen = {"DRAIN_S": "5", "LOG_FORMAT": "json", "TRUSTED_PROXIES": private}
-    assert given == {**places, **{f"{PREFIX}{field}": value for field, value in chosen.items()}}
+    assert given == {f"{PREFIX}{field}": value for field, value in {**PLACES, **chosen}.items()}
 
 
 def test_a_setting_in_env_reaches_the_server(tmp_path: Path) -> None:
     (tmp_path / "env").write_text("""CARSEARCH_DATASETS='{"val": "/datasets/val"}'\nCARSEARCH_MAX_QUEUE=7\n""")
-    done = subprocess.run(
-        ["docker-compose", "--env-file", tmp_path / "env", "config"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    environment = yaml.safe_load(done.stdout)["services"]["search"]["environment"]
+    environment = config("--env-file", tmp_path / "env")["services"]["search"]["environment"]
     assert environment["CARSEARCH_DATASETS"] == '{"val": "/datasets/val"}'
     assert environment["CARSEARCH_MAX_QUEUE"] == "7"
+
+
+def test_the_file_with_keys_reaches_the_servers_and_nobody_else() -> None:
+    found = config(*EVERY, **KEYS)
+    assert found["secrets"]["api-keys"]["file"] == KEYS["API_KEYS"]
+    assert {name for name, service in found["services"].items() if "secrets" in service} == set(SERVERS)
+    for name in SERVERS:
+        [secret] = found["services"][name]["secrets"]
+        assert secret["source"] == "api-keys"
+        assert found["services"][name]["environment"][f"{PREFIX}KEYS_FILE"] == secret["target"]
+
+
+def test_without_a_file_no_server_looks_for_keys(services: dict[str, Any]) -> None:
+    assert {services[name]["environment"][f"{PREFIX}KEYS_FILE"] for name in SERVERS} == {""}
+    assert config()["secrets"]["api-keys"]["file"] == "/dev/null"  # it exists, so the container starts
 
 
 def test_the_example_lists_every_knob_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     knobs = dict(KNOB.findall(text))
     assert len(knobs) == len(KNOB.findall(text))
-    defaults = {name: default for name, kind, default in used() if kind == "-"}
-    assert all(default == defaults[name] for name, kind, default in used() if kind == "-")
+    defaults = {name: default for name, kind, default in used() if kind == "-" and name not in KEYS}
+    assert all(default == defaults[name] for name, kind, default in used() if kind == "-" and name in defaults)
     passed = {name for name, value in config()["services"]["search"]["environment"].items() if value is None}
     assert set(knobs) == {name for name, _, _ in used()} | passed | OF_COMPOSE
     assert {name: knobs[name] for name in defaults} == defaults
@@ -227,40 +250,34 @@ def test_the_example_explains_every_knob() -> None:
     assert all(lines[-1].startswith("# ") for lines in runs[:-1])  # a line of words before each knob or row of knobs
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_needs_its_variable_and_says_which(overlay: str) -> None:
-    done = compose("-f", BASE, "-f", overlay, "config")
+def test_tls_needs_its_folder_and_says_so() -> None:
+    done = run_compose(*WITH_TLS, "config")
     assert done.returncode != 0
-    assert OVERLAYS[overlay] in done.stderr
+    assert "TLS_DIR" in done.stderr
 
 
-@pytest.mark.parametrize("overlays", [(TLS,), (KEYS,), (TLS, KEYS)])
-def test_overlays_validate_with_their_variables(overlays: tuple[str, ...]) -> None:
-    variables = {OVERLAYS[name]: f"/etc/{OVERLAYS[name].lower()}" for name in overlays}
-    files = [word for name in (BASE, *overlays) for word in ("-f", name)]
-    proxy = config(*files, **variables)["services"]["proxy"]
-    for name, value in variables.items():
-        assert any(volume.startswith(f"{value}:") and volume.endswith(":ro") for volume in proxy["volumes"]), name
-    tls = TLS in overlays
-    assert proxy["environment"]["PROXY_MODE"] == ("tls" if tls else "plain")
-    assert len(proxy["ports"]) == 1 + tls
-    assert proxy["environment"]["API_KEYS_FILE"].endswith("/keys.map" if KEYS in overlays else "/no-keys.map")
+def test_tls_adds_a_port_and_the_certificates() -> None:
+    plain, proxy = (found["services"]["proxy"] for found in (config(), config(*WITH_TLS, **CERTIFICATES)))
+    assert (plain["environment"]["PROXY_MODE"], proxy["environment"]["PROXY_MODE"]) == ("plain", "tls")
+    assert [port["published"] for port in proxy["ports"]] == ["8000", "8443"]
+    added = [volume for volume in proxy["volumes"] if volume not in plain["volumes"]]
+    assert [(volume["source"], volume["read_only"]) for volume in added] == [(CERTIFICATES["TLS_DIR"], True)]
 
 
 def test_a_gpu_is_three_variables() -> None:
-    found = config("--profile", "gpu", PROXY_TO="search-gpu", SEARCH_REPLICAS="0", COMPOSE_PROFILES="gpu")["services"]
+    found = config(**GPU)["services"]
     assert found["search"]["deploy"]["replicas"] == 0
     assert "search-gpu:8000 resolve" in found["proxy"]["environment"]["UPSTREAM_SERVERS"]
-    for name in ("init-gpu", "search-gpu", "indexer-gpu", "trainer"):
-        [device] = (
-            found[name]["deploy"]["resources"]["reservations"]["devices"] if name in found else [{"driver": "nvidia"}]
-        )
+    on_gpu = [service for service in config(*EVERY)["services"].values() if "gpu.Dockerfile" in str(service)]
+    assert len(on_gpu) == 4
+    for service in on_gpu:
+        [device] = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["driver"] == "nvidia"
 
 
 def test_every_value_that_a_template_asks_for_is_given() -> None:
     texts = [template.read_text(encoding="utf-8") for template in TEMPLATES.glob("*.template")]
     asked = {name for text in texts for name in re.findall(r"\$\{([A-Z_]+)\}", text)}
-    given = config("-f", BASE, "-f", TLS, TLS_DIR="/etc/tls")["services"]["proxy"]["environment"]
+    given = config(*WITH_TLS, **CERTIFICATES)["services"]["proxy"]["environment"]
     assert asked <= set(given)
     assert set(given) - asked == {"NGINX_ENVSUBST_OUTPUT_DIR", "NGINX_ENVSUBST_FILTER"}

@@ -22,6 +22,7 @@ OWNED = {"/index", "/state", "/cache", "/spool", "/models"}
 DIRECTORIES = {"INDEX_DIR": "/index", "STATE_DIR": "/state", "CACHE_DIR": "/cache", "SPOOL_DIR": "/spool"}
 SCRIPTS = ["docker/build-without-engine.sh", "docker/test-image.sh"]
 
+pytestmark = pytest.mark.deploy
 files = pytest.mark.parametrize("file", [CPU, GPU])
 images = pytest.mark.parametrize(("file", "target"), IMAGES)
 servers = pytest.mark.parametrize(("file", "target"), SERVERS)
@@ -265,9 +266,15 @@ def test_what_builds_the_project_goes_into_the_build() -> None:
             "docker-compose.yml",
             "docker/cpu.Dockerfile",
         ),
-        *("tests/conftest.py", "docs/deploy.md", "build/lib/model/card.py", "carsearch.egg-info/PKG-INFO"),
+        *(
+            "bench/__main__.py",
+            "tests/conftest.py",
+            "docs/deploy.md",
+            "build/lib/model/card.py",
+            "carsearch.egg-info/PKG-INFO",
+        ),
         *("index/CURRENT", "models/mine/weights.safetensors", "photos/mine.jpg", "a-new-file.txt"),
-        *("model/__pycache__/card.cpython-311.pyc", "service/routes/__pycache__/a.pyc", "bench/stray.pyc"),
+        *("model/__pycache__/card.cpython-311.pyc", "service/routes/__pycache__/a.pyc", "model/stray.pyc"),
     ],
 )
 def test_anything_else_stays_out(path: str) -> None:

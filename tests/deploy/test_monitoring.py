@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from service.http.errors import STATUS_OF
 from service.http.routes import evaluate, gallery, ops, search
+from tests.deploy.compose import ROOT
 from tests.deploy.prometheus import (
     MONITORING,
-    ROOT,
     Asked,
     Prometheus,
     Sample,
@@ -40,7 +39,9 @@ from tests.support.bad_requests import ADDRESSES, QUERIES, SECRET, UPLOADS
 from tests.support.bodies import BOUNDARY
 from tests.support.photos import car_photo
 from tests.support.servers import Server, free_port, running_server
+from tests.support.yaml_loader import read_yaml
 
+pytestmark = pytest.mark.deploy
 SEARCHES = 7
 MOST_SERIES = 500
 """What a replica may cost Prometheus when every address has been asked for in every wrong way."""
@@ -52,7 +53,7 @@ OF_PROMETHEUS = {"job", "instance"}
 
 
 def services() -> dict[str, Any]:
-    told: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    told: dict[str, Any] = read_yaml(ROOT / "docker-compose.yml")["services"]
     return told
 
 

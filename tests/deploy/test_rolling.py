@@ -15,7 +15,7 @@ from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx
 from tests.deploy.replicas import Load, Replica, lasting_port, running_replicas
 from tests.support.servers import START_S, Server
 
-pytestmark = needs_nginx
+pytestmark = [pytest.mark.deploy, needs_nginx]
 CLIENTS = 6
 WHILE_GONE = 40
 

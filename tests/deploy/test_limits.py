@@ -1,0 +1,90 @@
+"""The proxy's limits of a client: requests a second, and connections with a request in flight."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.deploy.calls import MIB, assert_problem, raw
+from tests.deploy.nginx import compose_values, needs_nginx, port_of, running_nginx, unchanged
+from tests.support.calls import eventually
+from tests.support.servers import Server
+
+pytestmark = [pytest.mark.deploy, needs_nginx]
+OTHER = "127.0.0.2"
+HELD = b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nfirst"
+
+
+def ask(url: str, address: str = "127.0.0.1") -> httpx.Response:
+    """One request on a connection of its own, from a client's address."""
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as client:
+        return client.get(url)
+
+
+def probes(url: str, count: int) -> list[int]:
+    """The statuses of as many of each of the probes."""
+    return [ask(f"{url}{path}").status_code for path in ("/livez", "/readyz") for _ in range(count)]
+
+
+@contextmanager
+def uploads_in_flight(port: int, count: int) -> Iterator[None]:
+    """Clients that send a part of their photo and wait."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(HELD)
+        yield
+
+
+def assert_refused(answer: httpx.Response) -> None:
+    """The proxy's own 429."""
+    assert_problem(answer, 429, "rate_limited")
+    assert answer.headers["Retry-After"] == "1"
+
+
+def test_who_sends_more_than_the_rate_is_refused_and_nobody_else(tmp_path: Path, server: Server) -> None:
+    rate = {"PROXY_RATE": "1r/m", "PROXY_BURST": "2"}
+    with running_nginx(tmp_path / "nginx", [port_of(server.url)], unchanged, **rate) as nginx:
+        assert [ask(f"{nginx.url}/info").status_code for _ in range(3)] == [200] * 3  # one, and two at once
+        assert_refused(ask(f"{nginx.url}/info"))
+        head = f"POST /search HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {8 * MIB}\r\n\r\n"
+        assert_refused(raw(nginx.port, head.encode()))  # before its body is sent
+        assert probes(nginx.url, 10) == [200] * 20
+        assert ask(f"{nginx.url}/info", OTHER).status_code == 200
+        assert_refused(ask(f"{nginx.url}/info"))
+    refused = [line for line in nginx.log if line["status"] == 429]
+    assert [line["upstream"] for line in refused] == [""] * 3  # no server was asked
+
+
+def test_probes_are_not_counted(tmp_path: Path, server: Server) -> None:
+    rate = {"PROXY_RATE": "1r/m", "PROXY_BURST": "1"}
+    with running_nginx(tmp_path / "nginx", [port_of(server.url)], unchanged, **rate) as nginx:
+        assert probes(nginx.url, 10) == [200] * 20
+        assert [ask(f"{nginx.url}/info").status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_who_has_too_many_requests_in_flight_is_refused_and_nobody_else(tmp_path: Path, server: Server) -> None:
+    limits = {"PROXY_CONNECTIONS": "2", "PROXY_BODY_TIMEOUT": "5m"}
+    with running_nginx(tmp_path / "nginx", [port_of(server.url)], unchanged, **limits) as nginx:
+        url = f"{nginx.url}/info"
+        with uploads_in_flight(nginx.port, 1):
+            assert ask(url).status_code == 200
+        with uploads_in_flight(nginx.port, 2):
+            eventually(lambda: ask(url).status_code == 429, "both uploads are in flight")
+            assert_refused(ask(url))
+            assert probes(nginx.url, 2) == [200] * 4
+            assert ask(url, OTHER).status_code == 200
+        eventually(lambda: ask(url).status_code == 200, "the uploads have ended")
+
+
+def test_with_the_defaults_a_burst_is_answered(tmp_path: Path, server: Server) -> None:
+    defaults = {name: compose_values()[name] for name in ("PROXY_RATE", "PROXY_BURST", "PROXY_CONNECTIONS")}
+    burst = int(defaults["PROXY_BURST"])
+    with (
+        running_nginx(tmp_path / "nginx", [port_of(server.url)], unchanged, **defaults) as nginx,
+        httpx.Client(base_url=nginx.url) as client,
+    ):
+        assert [client.get("/info").status_code for _ in range(burst)] == [200] * burst
