@@ -58,11 +58,15 @@ Engine.load = classmethod(slow)
 SLOW_EVALUATION = """
 import time
 import service.jobs, service.http.server
-service.jobs.Evaluations._let_searches_pass = lambda self: time.sleep(0.5)
+evaluate = service.jobs.evaluate
+def slow(*arguments, **options):
+    time.sleep(3)
+    return evaluate(*arguments, **options)
+service.jobs.evaluate = slow
 service.http.server.GRACE_S = {grace_s}
 """
 
-SHORT_GRACE = "import service.http.server\nservice.server.GRACE_S = 1"
+SHORT_GRACE = "import service.http.server\nservice.http.server.GRACE_S = 1"
 
 JUMPING_CLOCK = """
 import pathlib, time
