@@ -1,6 +1,7 @@
 # make demo                                 the model and the gallery that ship: index, evaluate, serve
 # make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
-# make test                                 install everything and run the tests
+# make test                                 the tests that need no torch and no minutes
+# make test-all                             these, and then all the others
 # make check                                linters and types
 # make fuzz SECONDS=600                     look for input that does harm: decoder, archive reader, the API; so long for each
 # make audit                                ask for known vulnerabilities of the packages of constraints.txt; needs the internet
@@ -13,10 +14,12 @@ VENV ?= .venv
 DEMO ?= demo
 PORT ?= 8000
 SECONDS ?= 600
+# Markers of pyproject.toml: tests that have one of them are left to `make test-all`.
+MARKED := slow or e2e or deploy or fuzz or soak or torch
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo train-demo gallery-named test check bench endure soak fuzz audit test-image clean
+.PHONY: demo train-demo gallery-named test test-rest test-all check bench endure soak fuzz audit test-image clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/carsearch demo --port $(PORT)
@@ -34,8 +37,13 @@ train-demo: gallery-named $(VENV)/.train
 gallery-named:
 	@test -d "$(GALLERY)" || { echo 'Name your photos: make train-demo GALLERY=<one folder a class>'; exit 2; }
 
-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(MARKED))" tests/unit tests/api
+
+test-rest: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(MARKED)" --require-full-set
+
+test-all: test test-rest
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -65,12 +73,18 @@ test-image:
 clean:
 	rm -rf "$(VENV)" "$(DEMO)" build *.egg-info
 
-# One environment, made fuller for those who train, and for developers; a change of what is needed installs again.
+# One environment, made fuller for tests, for those who train, and for developers; a change of what is needed installs again.
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV), once; it takes a minute or two.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu]"
 	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt
+	@echo 'Installing what serves and the test tools into $(VENV), once: 0.5 GB.'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[cpu,test]"
+	@touch $@ $(VENV)/.demo
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -78,6 +92,7 @@ $(VENV)/.train: pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: pyproject.toml constraints.txt
+	@echo 'Installing torch and all tools into $(VENV), once: 7 GB.'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cpu,train,render,otel,bench,dev]"
-	@touch $@ $(VENV)/.demo $(VENV)/.train
+	$(PIP) -e ".[cpu,train,render,otel,bench,test,dev]"
+	@touch $@ $(VENV)/.demo $(VENV)/.test $(VENV)/.train

@@ -20,6 +20,8 @@ from tests.e2e.test_cli import assert_one_sentence
 from tests.support.photos import car_photo
 from tests.support.servers import running_server
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture(scope="module")
 def indexes(

@@ -11,8 +11,10 @@ from PIL import Image
 from bench.rendered_cars.catalogue import LIKENESS
 from bench.rendered_cars.plan import Shot, Split
 from bench.rendered_cars.render import Order, render
-from tests.e2e.test_readme import ROOT, commands, run, write_sets
+from tests.e2e.test_readme import ROOT, RUN_S, commands, run, write_sets
 from tests.support.photos import write_gallery
+
+pytestmark = pytest.mark.timeout(RUN_S + 20)
 
 SCALE = 0.001
 """So few that there are no more photos than each class needs."""

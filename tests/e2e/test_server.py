@@ -1,11 +1,9 @@
 """The listening socket."""
 
-import asyncio
 import resource
 import socket
 
 import pytest
-import uvloop
 
 from model.errors import SettingsInvalid
 from service.http.server import ACCEPTED_AT_ONCE, listen, several
@@ -22,36 +20,6 @@ def test_a_port_can_be_listened_on_again_at_once_but_not_twice() -> None:
         with pytest.raises(SettingsInvalid, match=f"127.0.0.1 port {port}: Address already in use"):
             listen("127.0.0.1", port)
     listen("127.0.0.1", port).close()
-
-
-async def turns_until_accepted(listeners: list[socket.socket], clients: int) -> int:
-    """Turns of the event loop until all who have connected are accepted."""
-    accepted: list[asyncio.BaseTransport] = []
-
-    class Newcomer(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            accepted.append(transport)
-
-    loop = asyncio.get_running_loop()
-    connections = [socket.create_connection(listeners[0].getsockname()) for _ in range(clients)]
-    servers = [await loop.create_server(Newcomer, sock=listener) for listener in listeners]
-    turns = 0
-    while len(accepted) < clients:
-        turns += 1
-        await asyncio.sleep(0)
-    closed: list[asyncio.BaseTransport | asyncio.Server | socket.socket] = [*accepted, *servers, *connections]
-    for one in closed:
-        one.close()
-    return turns
-
-
-def test_many_newcomers_are_accepted_in_one_turn() -> None:
-    clients = 2 * ACCEPTED_AT_ONCE
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, listen("127.0.0.1", 0) as listener:
-        assert runner.run(turns_until_accepted(several(listener), clients)) <= 6
-    # Negative control: this is what the event loop does by itself.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, listen("127.0.0.1", 0) as listener:
-        assert runner.run(turns_until_accepted([listener], clients)) >= clients
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """What the long runs serve: a small real network over made-up cars, and what must be found there."""
 
-import atexit
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from model.embedder import Embedder
 from service.engine import Engine
 from tests.conftest import write_real_model
 from tests.soak.wire import upload
+from tests.support.made_once import made_once
 from tests.support.photos import car_photo
 
 K = 5
@@ -23,13 +22,15 @@ TOLERANCE = 1e-5
 
 @cache
 def small_model() -> Path:
-    """A real EfficientNet-Lite0 with random weights and crops of 64 pixels, once a process.
+    """A real EfficientNet-Lite0 with random weights and crops of 64 pixels; read only.
 
     Every load and every publication hashes all of a model, and this is the smaller of the two.
     """
-    folder = Path(tempfile.mkdtemp(prefix="endurance-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write_real_model(folder / "model", folder / "parity", "efficientnet_lite0")
+    with tempfile.TemporaryDirectory() as parity:
+        return made_once(
+            "efficientnet_lite0",
+            lambda directory: write_real_model(directory, Path(parity) / "parity", "efficientnet_lite0"),
+        )
 
 
 @cache

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from service.http.app import create_app
 from service.http.limits import Limits
 from service.settings import Settings
+from tests.support.without import take_the_guard_away
 
 START_S = 30
 STOP_S = 30
@@ -101,6 +102,7 @@ def running_app(
     index: Path, *, wait_ready: bool = True, limits: Limits | None = None, **settings: Any
 ) -> Iterator[AppClient]:
     """The app over an index of the fake runtime; `settings` are those that differ from their defaults."""
+    take_the_guard_away()  # where this is a negative control
     app = create_app(fake_settings(index, **settings), limits=limits)
     with _loop_in_a_thread() as loop:
         client = AppClient(app, loop)

@@ -58,8 +58,8 @@ def running_server(
     """
     port = free_port()
     settings = {"WATCH_INTERVAL_S": "0.1", **settings}
-    # In a negative control a server that lacks some of its guards: see `tests.support.without`.
-    module = "tests.support.without" if "WITHOUT_GUARDS" in os.environ else module
+    # In a negative control a server that lacks one of its guards: see `tests.support.without`.
+    module = "tests.support.without" if "WITHOUT_GUARD" in os.environ else module
     command = [sys.executable, "-m", module, "serve", "--index", str(index), "--port", str(port)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, env=clean_environment(**settings), stdout=log, stderr=log)

@@ -1,41 +1,48 @@
-"""A server that lacks some of its guards: `WITHOUT_GUARDS=a,b python -m tests.support.without serve ...`.
+"""Negative controls: a server that lacks one of its guards, and the test that must then fail.
 
-Each guard is taken away by one patch, in the process of the server and nowhere else.
-`tests/e2e/catalogue/test_guards.py` shows with them that the test of a guard fails when the guard is not there.
+`WITHOUT_GUARD="pixel limit" python -m tests.support.without serve ...` runs such a server, and `running_server` and
+`running_app` do the same where the variable is set. `tests/e2e/catalogue/test_guards.py` runs the tests.
 """
 
+import importlib
 import io
 import math
 import os
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI
 from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from PIL import Image
 
-from indexer import load as trial
-from model import storage as files
 from model.errors import ImageUndecodable
-from model.images import decode as preprocess
-from service import reloader as serving
-from service.cli import main as cli
-from service.http import access_log as answer
-from service.http import archive, guard, server, shares
-from service.http import auth as access
-from service.http import body_limit as intake
-from service.http import errors as problems
-from service.http import protocol as http_protocol
-from service.http import workers as pool
+from service.http import errors
+from service.http.auth import address_of
 
-VARIABLE = "WITHOUT_GUARDS"
+VARIABLE = "WITHOUT_GUARD"
+
+PICTURES = "tests/e2e/catalogue/test_pictures.py::test_a_picture_is_found_or_refused_as_the_catalogue_says"
+REQUESTS = "tests/e2e/catalogue/test_requests.py::test_"
+SETS = "tests/e2e/catalogue/test_sets.py::test_a_set_is_evaluated_or_refused_and_touches_no_disk"
+INDEX = "tests/e2e/catalogue/test_index.py::test_"
+BAD_INDEX = f"{INDEX}a_bad_version_is_refused_with_its_code_and_the_server_stands"
+SLOW = "tests/api/test_slow_http.py::test_"
+ACCESS = "tests/api/test_access_http.py::test_"
 
 
 def nothing(*_arguments: object, **_options: object) -> None:
     """A check that is not made."""
 
 
-def whatever_pillow_reads(data: bytes, _spec: object = None) -> preprocess.Pixels:
+def no_limit(*_arguments: object, **_options: object) -> int:
+    """A limit that nothing reaches."""
+    return 1 << 60
+
+
+def whatever_pillow_reads(data: bytes, _spec: object = None) -> npt.NDArray[np.uint8]:
     """Every format that Pillow knows."""
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
@@ -49,33 +56,104 @@ async def until_done(_request: object, running: Any) -> bool:
     return True
 
 
-GUARDS: dict[str, tuple[Any, str, Any]] = {
-    "declared size": (guard, "body_limit", lambda *_, **__: 1 << 40),
-    "counted size": (intake, "body_limit", lambda *_, **__: 1 << 40),
-    "upload rate": (intake.Intake, "_deadline_s", lambda _self: 3600.0),
-    "head deadline": (http_protocol.BoundedHttpProtocol, "_await_head", nothing),
-    "write deadline": (http_protocol.BoundedHttpProtocol, "await_write", nothing),
-    "keys": (access.Access, "admit", lambda _self, scope: access.address_of(scope)),
-    "shares": (shares.Shares, "room", lambda *_: True),
-    "gone clients": (pool, "done_while_connected", until_done),
-    "pixel limit": (preprocess, "MAX_PIXELS", 1 << 40),
-    "formats": (preprocess, "decode", whatever_pillow_reads),
-    "orientation": (preprocess, "_orientation", lambda _image: 1),
-    "own validation errors": (problems, "_on_invalid_request", request_validation_exception_handler),
-    "fixed labels": (answer, "route_of", lambda scope: scope["path"]),
-    "archive ratio": (archive, "MAX_RATIO", math.inf),
-    "archive paths": (archive, "_is_unsafe", lambda *_: False),
-    "archive links": (archive, "_not_a_file", nothing),
-    "archive names": (archive, "_zip_name", lambda entry: entry.filename),
-    "memory given back": (server, "give_memory_back", nothing),
-    "room for an index": (serving.Serving, "_refuse_too_large", nothing),
-    "checksums": (files.FileRecord, "problem", nothing),
-    "read in a child first": (trial.Trials, "begin", lambda *_: nullcontext(nothing)),
+install = errors.install
+
+
+def install_with_fastapi_s_own(app: FastAPI, routers: Any) -> None:
+    """Our handlers, but for validation errors the one that FastAPI brings."""
+    install(app, routers)
+    app.add_exception_handler(RequestValidationError, request_validation_exception_handler)  # type: ignore[arg-type]
+
+
+class Control(NamedTuple):
+    """`replaced` is "module:name" or an environment variable, `by` what it is replaced by, `test` what must fail."""
+
+    replaced: str
+    by: Any
+    test: str
+
+
+CONTROLS = {
+    "declared size": Control(
+        "service.http.guard:body_limit",
+        no_limit,
+        f"{REQUESTS}057_an_upload_of_100_mb_is_refused_before_it_is_read",
+    ),
+    "counted size": Control(
+        "service.http.body_limit:body_limit",
+        no_limit,
+        f"{REQUESTS}058_an_upload_of_100_mb_in_chunks_is_cut_off_at_the_limit",
+    ),
+    "head deadline": Control(
+        "CARSEARCH_HEAD_DEADLINE_S", "3600", f"{SLOW}062_a_head_that_does_not_come_ends_the_connection[P]"
+    ),
+    "upload rate": Control(
+        "CARSEARCH_MIN_UPLOAD_BYTES_PER_S",
+        "1",
+        f"{SLOW}063_an_upload_below_the_lowest_rate_is_cut_off_before_its_deadline",
+    ),
+    "write deadline": Control("CARSEARCH_WRITE_DEADLINE_S", "3600", f"{SLOW}064_who_does_not_read_is_broken_off"),
+    "gone clients": Control(
+        "service.http.workers:done_while_connected",
+        until_done,
+        "tests/api/test_limits_http.py::test_065_a_search_whose_client_has_gone_is_never_begun",
+    ),
+    "keys": Control(
+        "service.http.auth:Access.admit",
+        lambda _self, scope: address_of(scope),
+        f"{ACCESS}067_an_upload_without_a_key_is_refused_before_it_is_sent",
+    ),
+    "shares": Control(
+        "service.http.shares:Shares.room",
+        lambda *_: True,
+        f"{ACCESS}085_a_client_that_asks_for_all_does_not_shut_out_another",
+    ),
+    "own validation errors": Control(
+        "service.http.errors:install", install_with_fastapi_s_own, f"{REQUESTS}a_k_that_is_none[069 k=0]"
+    ),
+    "fixed labels": Control(
+        "service.http.access_log:route_of",
+        lambda scope: scope["path"],
+        f"{REQUESTS}073_any_number_of_unknown_addresses_makes_no_new_series",
+    ),
+    "pixel limit": Control("model.images.decode:MAX_PIXELS", 1 << 40, f"{PICTURES}[012 more pixels than may be]"),
+    "formats": Control("model.images.decode:decode", whatever_pillow_reads, f"{PICTURES}[013 GIF of 2 frames]"),
+    "memory given back": Control(
+        "service.http.server:give_memory_back", nothing, f"{PICTURES}[011 as many pixels as may be, again]"
+    ),
+    "archive ratio": Control("service.http.archive:MAX_RATIO", math.inf, f"{SETS}[136 300 MB of zeros in one file]"),
+    "checksums": Control("model.storage:FileRecord.problem", nothing, f"{BAD_INDEX}[095 a flipped bit]"),
+    "read in a child first": Control(
+        "indexer.load:Trials.begin", lambda *_: nullcontext(nothing), f"{BAD_INDEX}[096 what crashes its reader]"
+    ),
+    "room for an index": Control(
+        "service.reloader:available_bytes",
+        no_limit,
+        f"{INDEX}110_a_version_that_does_not_fit_into_memory_is_refused_before_it_is_read",
+    ),
 }
-"""Name -> what is replaced, and by what."""
+"""Name of a guard -> its control. To add one: a public name or a setting, and a test that fails without it."""
+
+
+def take_the_guard_away() -> None:
+    """Removes from this process, and from those it starts, the guard that the variable names; none when it is unset."""
+    if VARIABLE not in os.environ:
+        return
+    control = CONTROLS[os.environ[VARIABLE]]
+    module, _, name = control.replaced.partition(":")
+    if not name:
+        os.environ[module] = control.by
+        return
+    *path, attribute = name.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in path:
+        owner = getattr(owner, part)
+    getattr(owner, attribute)  # fails when there is no such name any more
+    setattr(owner, attribute, control.by)
+
 
 if __name__ == "__main__":
-    for name in os.environ[VARIABLE].split(","):
-        owner, attribute, value = GUARDS[name]
-        setattr(owner, attribute, value)
+    from service.cli import main as cli
+
+    take_the_guard_away()
     cli.main()

@@ -70,6 +70,7 @@ def test_reading_data_and_decoding_photos_needs_none_of_the_heavy_packages() -> 
     assert heavy_packages_of("model.dataset, model.images.decode, model.embedder, model.retrieval, model.card") == set()
 
 
+@pytest.mark.torch
 def test_training_imports_neither_the_index_nor_the_graph_runtime() -> None:
     assert heavy_packages_of("model.training.trainer") == {"torch", "lightning"}
 

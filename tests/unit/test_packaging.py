@@ -70,6 +70,7 @@ def test_versions_with_known_vulnerabilities_are_neither_allowed_nor_pinned_nor_
         assert Version(version(package)) >= Version(floor)
 
 
+@pytest.mark.slow
 def test_the_audit_reads_every_pinned_version(tmp_path: Path) -> None:
     """As `make audit` calls it, but without asking anybody."""
     told = subprocess.run(["make", "-n", "audit", f"VENV={sys.prefix}"], cwd=ROOT, check=True, capture_output=True)

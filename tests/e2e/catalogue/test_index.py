@@ -346,19 +346,22 @@ def test_110_a_version_that_does_not_fit_into_memory_is_refused_before_it_is_rea
     steady.standing.assert_stands()
 
 
-def test_110_it_is_loaded_when_there_is_memory_again(
-    catalogue_index: IndexDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("retry_s", "loaded"), [(math.inf, False), (0, True)], ids=["110 at once", "110 at its time"])
+def test_a_version_that_was_too_large_is_tried_again_and_loaded_when_there_is_memory(
+    retry_s: float,
+    loaded: bool,
+    catalogue_index: IndexDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(serving, "RETRY_S", retry_s)
     server = Serving(load_settings(index_dir=catalogue_index.root), Metrics())
-    version = catalogue_index.current()
-    told: list[tuple[bool, str | None]] = []
-    for free, retry_at in ((50 << 20, 0.0), (1 << 30, math.inf), (1 << 30, 0.0)):
+    for free in (50 << 20, 1 << 30):
         monkeypatch.setattr(serving, "available_bytes", lambda free=free: free)
-        if told:
-            server._retry_at = retry_at
+        assert server.loaded is None
         server.look()
-        told.append((server.loaded is not None, server.refused_version))
-    assert told == [(False, version), (False, version), (True, None)]  # at once, before it is tried again, and then
+    refused = None if loaded else catalogue_index.current()
+    assert (server.loaded is not None, server.refused_version) == (loaded, refused)
     assert "index_too_large: " in caplog.text
     assert "MiB of memory while it is loaded, and 50 MiB are free" in caplog.text
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from service.private_directory import LOCK_NAME, PREFIX, STALE_S, PrivateDirectory
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service.jobs import Evaluations
 from service.observability.metrics import Metrics
-from service.private_directory import LOCK_NAME, PREFIX, STALE_S, PrivateDirectory
 from service.settings import load_settings
 from tests.deploy.replicas import Replica
 from tests.e2e.catalogue.processes import changed_server, ended_within, in_background
@@ -58,11 +58,15 @@ Engine.load = classmethod(slow)
 SLOW_EVALUATION = """
 import time
 import service.jobs, service.http.server
-service.jobs.Evaluations._let_searches_pass = lambda self: time.sleep(0.5)
+evaluate = service.jobs.evaluate
+def slow(*arguments, **options):
+    time.sleep(3)
+    return evaluate(*arguments, **options)
+service.jobs.evaluate = slow
 service.http.server.GRACE_S = {grace_s}
 """
 
-SHORT_GRACE = "import service.http.server\nservice.server.GRACE_S = 1"
+SHORT_GRACE = "import service.http.server\nservice.http.server.GRACE_S = 1"
 
 JUMPING_CLOCK = """
 import pathlib, time

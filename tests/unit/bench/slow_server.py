@@ -9,7 +9,9 @@ from typing import BinaryIO
 
 from bench.generator import whole_answer
 
-EARLY_S = 0.02
+EARLY_S = 0.5
+"""How long a client has to see an early answer before the rest of its upload is read."""
+
 Answer = Callable[[int], bytes | None]
 """Told the number of the request, from 0; gives the bytes to send, or None to hang up; it does after a part, too."""
 

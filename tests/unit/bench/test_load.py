@@ -69,8 +69,9 @@ def test_photos_are_uploaded_in_turn_and_whole(tmp_path: Path) -> None:
     with tiny_server(lambda _number: answer()) as server:
         load = carry_out(Order(server.port, clients=1, seconds=0.3, photos=tuple(photos), warm_up_s=0))
         bodies = server.requests
-    assert load.answered > 2
-    assert [number for number, body in enumerate(bodies[:4]) if bytes([1]) * 500_000 in body] == [1, 3]
+    assert load.answered > 0
+    seconds = [number for number, body in enumerate(bodies) if bytes([1]) * 500_000 in body]
+    assert seconds == list(range(1, len(bodies), 2))
     assert requests_of("/search", photos)[0] == bodies[0]
 
 
@@ -83,11 +84,11 @@ def test_an_upload_refused_before_its_end_is_sent_on_unless_the_answer_ends_the_
     with tiny_server(lambda _number: answer(429, more=more), early=True) as server:
         load = carry_out(Order(server.port, clients=2, seconds=0.5, photos=photos, warm_up_s=0))
         heads = server.requests
-    assert load.refused > 2
+    assert load.refused > 0
     assert (load.errors, load.lost) == (load.refused, 0)
     assert {head.partition(b"\r\n")[0] for head in heads} == {b"POST /search HTTP/1.1"}
     whole = [rest for rest in server.rests if rest >= 20_000_000]
-    assert (len(whole) > 2) if to_its_end else not whole
+    assert bool(whole) is to_its_end
 
 
 def test_other_statuses_and_connections_that_end_are_errors_and_the_rest_goes_on() -> None:
@@ -97,17 +98,17 @@ def test_other_statuses_and_connections_that_end_are_errors_and_the_rest_goes_on
 
     with tiny_server(reply) as server:
         load = carry_out(Order(server.port, clients=2, seconds=0.5, path="/", warm_up_s=0))
-    assert load.answered > 2
-    assert load.statuses["429"] > 2
+    assert load.answered > 0
+    assert load.statuses["429"] > 0
     assert len(load.refused_ms) == load.refused == load.statuses["429"]
     assert load.refused_ms[0] >= 2.0
-    assert load.lost > 2
+    assert load.lost > 0
     assert load.errors == load.statuses["429"] + load.lost
 
 
 @pytest.mark.parametrize(
     ("idle_s", "endings", "asked_again", "lost"),
-    [(0.01, {5}, 1, 0), (0.01, {5, 6}, 1, 1), (2.0, {5}, 0, 1)],
+    [(1e-9, {5}, 1, 0), (1e-9, {5, 6}, 1, 1), (60.0, {5}, 0, 1)],
     ids=["had been idle", "and ends again", "was in use"],
 )
 def test_a_request_that_meets_the_end_of_its_idle_connection_is_asked_once_more(

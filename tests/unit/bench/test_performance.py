@@ -2,8 +2,8 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -17,8 +17,10 @@ from bench.resources import write_distinct
 from bench.section import BEGIN, END, replace_section
 from bench.serving import running_process
 from bench.throughput import median_parts, module_command
+from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.dataset import read_items
+from model.embedder import Embedder
 from model.errors import CarsearchError
 from model.images.decode import decode
 from model.storage import sha256_file
@@ -39,12 +41,17 @@ def test_the_limit_is_what_the_cores_allow_for_the_sum() -> None:
     assert median_parts([parts(1), parts(5), parts(2)]) == parts(2)
 
 
-def test_core_time_is_cpu_time_and_no_waiting() -> None:
-    assert core_ms(lambda _value: time.sleep(0.02), [0], seconds=0.1, threads=2) < 20
+def test_core_time_is_the_cpu_time_of_all_threads_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu_s = iter([1.0, 1.5])
+    clocks = SimpleNamespace(perf_counter=lambda: 0.0, process_time=lambda: next(cpu_s))
+    monkeypatch.setattr("bench.limit.time", clocks)
+    done: list[int] = []
+    assert core_ms(done.append, [7, 8], seconds=0, threads=2) == 250
+    assert sorted(done) == [7, 7, 8]  # the first of them is not counted
 
 
-def test_the_limit_is_below_every_single_part(real_index: IndexDirectory, gallery: Path) -> None:
-    work = Workload(Engine.load(real_index), sorted(gallery.rglob("*.jpg")))
+def test_the_limit_is_below_every_single_part(fake_index: IndexDirectory, gallery: Path) -> None:
+    work = Workload(Engine.load(fake_index, runtime="fake"), sorted(gallery.rglob("*.jpg")))
     for measured in (work.at_capacity(0.05, http_ms=0.1), work.alone(0.05, http_ms=0.1)):
         single = (measured.read_ms, measured.prepare_ms, measured.forward_ms, measured.search_ms, measured.http_ms)
         assert all(part > 0 for part in single)
@@ -52,8 +59,12 @@ def test_the_limit_is_below_every_single_part(real_index: IndexDirectory, galler
     assert work.in_one_loop_ms(0.05) > 0
 
 
-def test_the_naive_peer_finds_what_the_service_finds(real_index: IndexDirectory, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.torch
+def test_the_naive_peer_finds_what_the_service_finds(real_model: Path, gallery: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchvision", reason="the naive peer needs torch and torchvision")
+    real_index = IndexDirectory(tmp_path / "index")
+    build_index(gallery, real_index, Embedder.load(real_model, "openvino"))  # in fp32, as the peer is
     engine = Engine.load(real_index)
     version = real_index.path_of(engine.manifest.id)
     model = real_index.model_path(engine.manifest.model_sha256)
@@ -99,6 +110,8 @@ def test_a_quick_run_writes_nothing_into_the_documents() -> None:
     assert "--out" in str(result.exception)
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_a_quick_run_answers_every_bar_and_writes_all_of_it(tmp_path: Path) -> None:
     pytest.importorskip("torchvision", reason="the naive peer needs torch and torchvision")
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
