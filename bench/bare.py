@@ -1,6 +1,6 @@
-"""python -m bench.bare --answer-bytes N --port N: reads an upload and answers JSON of a fixed size, and no more.
+"""python -m bench.bare --answer-bytes N --port N: reads an upload and answers JSON of a fixed size.
 
-What HTTP itself costs on this machine, in uvicorn with httptools and uvloop: the least that any search over it pays.
+It measures the cost of HTTP itself on this machine, in uvicorn with httptools and uvloop.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What is promised of speed and memory, and whether a measurement keeps it."""
+"""The promises about speed and memory, and whether a run keeps them."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One promise: the figure has to be at least, or at most, the bar. `how` says what the figure was made of."""
+    """A promise: `value` must be at least `least`, or at most `most`. `how` names the figures behind the value."""
 
     name: str
     value: float
@@ -22,7 +22,7 @@ class Bar:
 
     @property
     def kept(self) -> bool:
-        """False for a figure that is not a number, too."""
+        """Whether the promise holds; a value that is NaN breaks it."""
         return self.value >= self.least if self.least is not None else self.value <= (self.most or 0.0)
 
     @property
@@ -31,7 +31,7 @@ class Bar:
 
     @property
     def promise(self) -> str:
-        """The bar in words."""
+        """The bar with its unit."""
         return f">= {self.least:g}{self.unit}" if self.least is not None else f"<= {self.most:g}{self.unit}"
 
 

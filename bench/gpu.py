@@ -1,26 +1,27 @@
-"""python -m bench.gpu [--model NAME_OR_DIR] [--photos DIR]: how much of a device's speed reaches the photos.
+"""python -m bench.gpu [--model NAME_OR_DIR] [--photos DIR]: photos a second of a GPU, and of each step before it.
 
-Tells what the network alone could do (forward), what the steps before it could do (decode, copy), what an index build
-does from JPEG bytes (end to end), and the ratio. The table goes to stderr, JSON to stdout. Needs neither FAISS nor
-OpenVINO. Without a GPU the same runs on the CPU, for trying it out; run it on an otherwise idle machine.
+It measures the network alone (forward), the steps before it (decode, copy), what an index build reaches from JPEG bytes
+(end to end), and the ratio of the last to the first. The table goes to stderr, JSON to stdout. It needs neither FAISS
+nor OpenVINO. Without a GPU it runs on the CPU, to try it out. Run it on an otherwise idle machine.
 """
 
 import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.gpu_photos import Made, made_up_photos, photos_of
-from bench.gpu_use import Utilisation
+from bench.photos import MemoryPhoto, made_up_photos, photos_of
 from indexer.embed import embed_photos
 from model.card import BF16, FP32, Card, load_card
 from model.embedder import Embedder, decode_pool, find_model
@@ -31,11 +32,12 @@ from model.runtimes.torch import TorchRuntime
 COUNT = {"cuda": 8192, "cpu": 96}
 BATCHES = {"cuda": (1, 8, 32, 64, 128, 256), "cpu": (1, 8, 32)}
 LAUNCHES = {"cuda": 8, "cpu": 1}
+UTILISATION_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measurement: photos a second of a step, how and in which batches, and what share of the GPU's time it was."""
+    """Photos a second of one step; `utilisation` is the percentage of the time in which the GPU ran a kernel."""
 
     step: str
     how: str
@@ -44,8 +46,38 @@ class Figure:
     utilisation: float | None = None
 
 
+class Utilisation:
+    """Samples how busy a GPU is while a block runs; without a GPU or nvidia-ml-py it has no samples."""
+
+    def __init__(self) -> None:
+        self._samples: list[int] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def mean(self) -> float | None:
+        """Percent of the time in which a kernel ran; None when it is not known."""
+        return sum(self._samples) / len(self._samples) if self._samples else None
+
+    def _sample(self) -> None:
+        while torch.cuda.is_available() and not self._ended.wait(UTILISATION_EVERY_S):
+            try:
+                self._samples.append(torch.cuda.utilization())
+            except (ModuleNotFoundError, RuntimeError):
+                return
+
+    def __enter__(self) -> "Utilisation":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
 def rate(work: Callable[[], object], photos: int, seconds: float, device: torch.device) -> float:
-    """Photos a second of `work`, which does `photos` of them, after one call that is not counted."""
+    """Photos a second of `work`, which processes `photos` of them a call, after one call that is not counted."""
     work()
     _wait(device)
     done, started = 0, time.perf_counter()
@@ -77,8 +109,8 @@ def copy(batch: int, side: int, seconds: float, device: torch.device) -> list[Fi
     return [Figure("copy", "pinned", rate(lambda: crops.to(device, non_blocking=True), batch, seconds, device), batch)]
 
 
-def decode(photos: Sequence[Made], card: Card, preparations: dict[str, Preparation]) -> list[Figure]:
-    """Bytes to crops: in the pool of threads, and on the device for as long as it is the only thing that does."""
+def decode(photos: Sequence[MemoryPhoto], card: Card, preparations: dict[str, Preparation]) -> list[Figure]:
+    """Bytes to crops: in the decode pool, and by nvJPEG on the device."""
     workers = len(os.sched_getaffinity(0))
     with decode_pool() as pool:
         list(pool.map(lambda photo: prepare(photo.data, card.input), photos[:workers]))
@@ -100,8 +132,8 @@ def decode(photos: Sequence[Made], card: Card, preparations: dict[str, Preparati
     return figures
 
 
-def end_to_end(embedder: Embedder, how: str, photos: Sequence[Made]) -> Figure:
-    """JPEG bytes to embeddings, as `carsearch index` does it, after a run that is not counted."""
+def end_to_end(embedder: Embedder, how: str, photos: Sequence[MemoryPhoto]) -> Figure:
+    """JPEG bytes to embeddings, as `carsearch index` does it, after a warm-up."""
     for _ in embed_photos(photos[: 2 * embedder.batch], embedder):
         pass
     with Utilisation() as utilisation:
@@ -113,7 +145,7 @@ def end_to_end(embedder: Embedder, how: str, photos: Sequence[Made]) -> Figure:
 
 
 def measure(
-    directory: Path, photos: Sequence[Made], device: torch.device, batches: Sequence[int], seconds: float
+    directory: Path, photos: Sequence[MemoryPhoto], device: torch.device, batches: Sequence[int], seconds: float
 ) -> dict[str, Any]:
     """All figures of a model on a device."""
     card = load_card(directory)

@@ -1,9 +1,8 @@
-"""What a photo costs at the least: each part of its way measured by itself, and the limit that their sum sets.
+"""The limit of throughput: the CPU time of each part of a search, measured alone, and their sum.
 
-Core time is the CPU time of all threads that a part takes for one photo while it runs alone on all cores, at its best.
-Time in which a core had nothing to do, or did others' work, is not in it: no arrangement of the same parts, however
-well they overlap, answers more than cores / (sum of core times) photos a second. For a lone photo the parts' latencies
-count instead, one after the other.
+Core time is the CPU time of all threads that a part takes for one photo while it runs alone on all cores. Idle time is
+not in it, so no arrangement of the same parts answers more than cores / (sum of core times) photos a second. For a lone
+photo the latencies of the parts, one after the other, count instead.
 """
 
 import os
@@ -31,10 +30,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One photo's parts in milliseconds: of a core where all are at work, or of the clock for a lone photo.
+    """The parts of one photo in milliseconds: core time at capacity, or latency for a lone photo.
 
-    `prepare` is decode and fit, `read` reading a file and its sha256, `http` the bare round trip with the generator's
-    part in it.
+    `read` is reading a file and its sha256, `prepare` decode and fit, `http` the bare round trip with the load
+    generator's share.
     """
 
     read_ms: float
@@ -137,9 +136,9 @@ class Workload:
         )
 
     def in_one_loop_ms(self, seconds: float) -> float:
-        """Core time of decode, fit, forward and search when they take turns, a loop a core, with no server around them.
+        """Core time of decode, fit, forward and search one after the other, in one loop a core, without a server.
 
-        What this is above the sum of the parts is what they cost each other in the caches.
+        It exceeds the sum of the parts by what they cost each other in the caches.
         """
 
         def answer(photo: bytes) -> None:
@@ -149,7 +148,7 @@ class Workload:
         return core_ms(answer, self.photos, seconds, cores())
 
     def _forward_ms(self, seconds: float) -> float:
-        """Core time of a photo in the batch that is best."""
+        """Core time of a photo at the best batch size."""
         share_s = seconds / len(FORWARD_BATCHES)
         repeated = np.resize(self.crops, (max(FORWARD_BATCHES), *self.crops.shape[1:]))
         return min(

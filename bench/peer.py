@@ -1,8 +1,8 @@
-"""python -m bench.peer --model DIR --version DIR --port N: the same search as most people would write it.
+"""python -m bench.peer --model DIR --version DIR --port N: the same search, written in the simplest way.
 
-FastAPI with a plain `def` endpoint, so in its threads; Pillow and torchvision's transforms; eager torch in fp32 with
-its default threads, in evaluation and inference mode; an IndexFlatIP over the vectors that the service has; k is 5.
-It has no batching, limits or checks. Weights and input size are the served model's, read once at the start.
+FastAPI with a `def` endpoint; Pillow and torchvision transforms; eager torch in fp32 in inference mode with its default
+threads; an IndexFlatIP over the service's vectors; k = 5. It has no batching, limits or checks. Weights and input size
+are the served model's.
 """
 
 import argparse

@@ -1,10 +1,6 @@
-"""The service measured as a whole (`carsearch-bench performance`): against the limit of its parts and a naive peer.
-
-One run gives a table, `performance.json`, a plot, and the generated section of `performance.md`.
-"""
+"""One run of all performance measurements: throughput beside the limit and a peer, bulk work, start, memory."""
 
 import importlib.metadata
-import json
 import math
 import platform
 import tempfile
@@ -21,18 +17,14 @@ from bench.sizing import publish_made_up
 from bench.throughput import Effort, Say
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from model.storage import write_durably
 from service.demo.gallery import DemoGallery
 
-JSON_NAME = "performance.json"
-PLOT_NAME = "images/performance.svg"
-DOCUMENT_NAME = "performance.md"
 PACKAGES = ("carsearch", "faiss-cpu", "openvino", "torch", "numpy", "pillow", "uvicorn", "httptools", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How large everything is: the made-up gallery, requests of the long use, photos to index, and how often."""
+    """The size of a run: rows of the made-up gallery, requests of the long use, photos to index, repetitions."""
 
     items: int
     requests: int
@@ -60,12 +52,12 @@ QUICK = Extent(
     starts=1,
     effort=Effort(rounds=1, load_s=1.5, warm_up_s=0.3, part_s=0.1, clients=(1, 8, 32), fractions=(0.7,)),
 )
-"""Whether everything works, in seconds; the figures mean nothing."""
+"""A run of seconds, to see that everything works; its figures mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """All that one run measured, and on what."""
+    """The figures of one run, and the machine and versions they were measured with."""
 
     model: str
     items: int
@@ -90,7 +82,7 @@ class Performance:
 
 
 def measure(model: str, extent: Extent, say: Say) -> Performance:
-    """Measures everything in one run, and tells of each step; raises ServerFailed, LoadFailed."""
+    """Measures everything in one run and reports each step to `say`; raises ServerFailed, LoadFailed."""
     started = time.monotonic()
     embedder = Embedder.load(model, "openvino")
     photos = demo_photos()
@@ -121,27 +113,13 @@ def measure(model: str, extent: Extent, say: Say) -> Performance:
 
 
 def demo_photos() -> list[Path]:
-    """The demo's photos: those of the gallery, and the queries."""
+    """The demo's photos: gallery and queries."""
     gallery = DemoGallery.load()
     return sorted(gallery.photos.rglob("*.jpg")) + [gallery.directory / query.file for query in gallery.queries]
 
 
-def write(performance: Performance, folder: Path) -> list[Path]:
-    """Writes JSON and plot, and the generated section of the document, into a folder; returns the three files."""
-    from bench.picture import plot  # matplotlib is asked for only where something is drawn
-    from bench.section import replace_section, section_of
-
-    paths = [folder / name for name in (JSON_NAME, PLOT_NAME, DOCUMENT_NAME)]
-    (folder / PLOT_NAME).parent.mkdir(parents=True, exist_ok=True)
-    write_durably(paths[0], (json.dumps(performance.to_json(), indent=1) + "\n").encode())
-    plot(performance.throughput, paths[1])
-    text = paths[2].read_text(encoding="utf-8") if paths[2].is_file() else ""
-    write_durably(paths[2], replace_section(text, section_of(performance)).encode())
-    return paths
-
-
 def _without_nan(value: object) -> object:
-    """A figure that could not be measured is null in JSON, which has no NaN."""
+    """JSON has no NaN: a figure that could not be measured is null."""
     if isinstance(value, dict):
         return {name: _without_nan(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -160,7 +138,7 @@ def _versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name, where the kernel tells."""
+    """The processor's name, where /proc/cpuinfo has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""What int8 costs, by the benchmark on the same photos in both precisions (`carsearch-bench precision`).
+"""Int8 against fp32 on the same photos (`python -m bench precision`).
 
-Top-1 in int8 and in fp32 and their difference in points, with its interval over classes and over photos. The difference
-is paired: both answer for every photo, and only photos that one of them has right count.
+Top-1 of each and their difference in points, with its interval over classes and over photos. The difference is paired:
+only photos that exactly one of the two has right count.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class Share:
 class Paired:
     """Two precisions on one set; `difference` is `int8.top1 - fp32.top1`, a share like its intervals.
 
-    `gained` and `lost` count photos that only int8, and only fp32, has right.
+    `gained` counts photos that only int8 has right, `lost` those that only fp32 has right.
     """
 
     set: str
@@ -63,7 +63,7 @@ class Paired:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One model's precisions on each set and, when there are several, on all their photos together."""
+    """The precisions of one model on each set and, with several sets, on all their photos together."""
 
     model: str
     versions: dict[str, dict[str, str]]
@@ -75,7 +75,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Which photos of a set each precision has right: bool (n,), and the class of each: int64 (n,)."""
+    """The photos of a set that each precision has right: bool (n,), and their classes: int64 (n,)."""
 
     fp32: Correct
     int8: Correct
@@ -85,18 +85,14 @@ class _Answers:
 def compare(
     model: str | Path | None,
     data: Sequence[Path],
-    reference: str = "auto",
     bar: Callable[[str], AbstractContextManager[Progress]] = progress_bar,
 ) -> Comparison:
-    """Runs the benchmark on each set in int8 and in fp32, both by OpenVINO where the model has both graphs.
+    """Runs the benchmark on each set in int8 and in fp32; fp32 runs in torch when the model has no such graph.
 
-    `reference` names the runtime for fp32; "auto" is torch when there is no fp32 graph. Raises PrecisionMissing when
-    there is no int8 graph, and what `evaluate` raises.
+    Raises PrecisionMissing when there is no int8 graph, and what `evaluate` raises.
     """
     int8 = Embedder.load(model, "openvino", INT8)
-    if reference == "auto":
-        reference = "openvino" if FP32 in int8.card.precisions else "torch"
-    fp32 = Embedder.load(model, reference, FP32)
+    fp32 = Embedder.load(model, "openvino" if FP32 in int8.card.precisions else "torch", FP32)
     versions: dict[str, dict[str, str]] = {}
     answers: dict[str, _Answers] = {}
     for source in data:
@@ -119,7 +115,7 @@ def compare(
 
 
 def _pooled(answers: Sequence[_Answers]) -> _Answers:
-    """Several sets as one; a class of one set is none of another's."""
+    """Several sets as one; equal class numbers of two sets become different ones."""
     firsts = np.cumsum([0, *(one.classes.max() + 1 for one in answers[:-1])])
     return _Answers(
         fp32=np.concatenate([one.fp32 for one in answers]),
@@ -149,7 +145,7 @@ def _share(correct: Correct, classes: Rows) -> Share:
 
 
 def table_of(comparison: Comparison) -> Table:
-    """Top-1 of both precisions, and what int8 costs in points with its 95% intervals."""
+    """Top-1 of both precisions and their difference in points with its 95% intervals."""
     table = Table("set", "photos", "fp32", "int8", "points", "over classes", "over photos", title=comparison.model)
     for one in comparison.sets:
         table.add_row(

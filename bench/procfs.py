@@ -1,10 +1,10 @@
-"""What the kernel says of a process: CPU time and memory."""
+"""CPU time and memory of a process, read from /proc."""
 
 import os
 from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-RESET_PEAK = "5"  # what /proc/PID/clear_refs takes to begin VmHWM anew
+RESET_PEAK = "5"  # written to /proc/PID/clear_refs, it resets VmHWM
 
 
 def process_cpu_s(pid: int) -> float:
@@ -20,12 +20,12 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most that `resident_bytes` has been since the start, or since `reset_peak`."""
+    """The highest `resident_bytes` since the start, or since `reset_peak`."""
     return _status_bytes(pid, "VmHWM")
 
 
 def reset_peak(pid: int) -> bool:
-    """Begins the peak anew; False where the kernel does not let us."""
+    """Resets the peak; False where the kernel does not allow it."""
     try:
         Path(f"/proc/{pid}/clear_refs").write_text(RESET_PEAK)
     except OSError:

@@ -1,4 +1,4 @@
-"""What else is promised: indexing and evaluating, start to ready, memory at rest, in long use and in a swap."""
+"""Measures indexing and evaluation, start to ready, and memory: at rest, after long use and during a swap."""
 
 import http.client
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import load
 from bench.limit import Workload, core_ms, per_second
+from bench.photos import write_distinct
 from bench.procfs import peak_bytes, reset_peak, resident_bytes
 from bench.serving import Running, ServerFailed, running_server
 from bench.sizing import publish_made_up
@@ -27,14 +28,12 @@ SWAP_S = 120.0
 SAMPLE_S = 0.005
 SETTLE_S = 2.0
 STRETCH_S = 20.0
-START_OF_JPEG = b"\xff\xd8"
-COMMENT = b"\xff\xfe"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """Photos a second of indexing and of evaluating, medians, and what the parts of each allow."""
+    """Photos a second of indexing and of evaluation (medians), and the limits that their parts set."""
 
     photos: int
     indexing_per_s: float
@@ -45,7 +44,7 @@ class Bulk:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Seconds from the start of the process to ready, medians: with an empty and with a filled cache of the model."""
+    """Seconds from the start of the process to ready (medians), with an empty and with a filled model cache."""
 
     empty_cache_s: float
     warm_cache_s: float
@@ -53,7 +52,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident bytes of a server process: when ready, at rest after some use, after long use, and while it swaps."""
+    """Resident bytes of a server process: when ready, at rest after some use, after long use, and during a swap."""
 
     ready_bytes: int
     rest_bytes: int
@@ -70,27 +69,12 @@ class Memory:
 
     @property
     def swap_extra_bytes(self) -> int:
-        """What a swap takes at its peak beyond rest and the new index."""
+        """Memory at the peak of a swap beyond rest and the new index."""
         return self.swap_peak_bytes - self.later_bytes - self.index_bytes
 
 
-def write_distinct(photos: Sequence[Path], count: int, folder: Path) -> Path:
-    """Class folders with `count` JPEGs, each with a comment of its own: other sha256, the same work to decode."""
-    for number in range(count):
-        source = photos[number % len(photos)]
-        target = folder / source.parent.name / f"{number:06d}.jpg"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        text = f"{number:06d}".encode()
-        segment = COMMENT + (len(text) + 2).to_bytes(2, "big") + text
-        data = source.read_bytes()
-        if not data.startswith(START_OF_JPEG):
-            raise ServerFailed(f"{source.name} is not a JPEG, and cannot be made distinct.")
-        target.write_bytes(START_OF_JPEG + segment + data[len(START_OF_JPEG) :])
-    return folder
-
-
 def measure_bulk(embedder: Embedder, photos: Sequence[Path], count: int, rounds: int, part_s: float) -> Bulk:
-    """Builds an index of `count` photos and evaluates them, some times, beside the parts of both."""
+    """Builds an index of `count` photos and evaluates them, `rounds` times, and measures the parts of both."""
     indexing: list[float] = []
     evaluation: list[float] = []
     indexing_limits: list[float] = []
@@ -122,13 +106,13 @@ def measure_bulk(embedder: Embedder, photos: Sequence[Path], count: int, rounds:
 
 
 def _evaluation_search_ms(work: Workload, depth: int, seconds: float) -> float:
-    """Core time of one search as evaluation makes them: many in a call, as deep as the largest class."""
+    """Core time of one search of an evaluation: many queries a call, as deep as the largest class."""
     queries = work.embeddings[:QUERIES_A_CALL]
     return core_ms(lambda batch: work.engine.store.search(batch, depth), [queries], seconds, threads=1) / len(queries)
 
 
 def measure_start(index: IndexDirectory, rounds: int, logs: Path) -> Start:
-    """Starts a server over and over, first with a cache that is empty and then with the one that it filled."""
+    """Starts a server `rounds` times with an empty model cache, and each time again with the cache it filled."""
     empty: list[float] = []
     warm: list[float] = []
     for _ in range(rounds):
@@ -142,12 +126,12 @@ def measure_start(index: IndexDirectory, rounds: int, logs: Path) -> Start:
 def measure_memory(
     index: IndexDirectory, embedder: Embedder, photos: Sequence[Path], requests: int, logs: Path, say: Say
 ) -> Memory:
-    """Asks one process so many requests, then has it swap to another index of the same model and size."""
+    """Sends one process `requests` searches, then swaps it to another index of the same model and size."""
     files = tuple(str(path) for path in photos)
     stretch_s = min(STRETCH_S, 1 + requests / 500)
     with tempfile.TemporaryDirectory() as cache:
         with _server(index, logs, cache):
-            pass  # the cache is filled, as a process in use finds it
+            pass  # fills the cache
         with _server(index, logs, cache) as server:
             ready = resident_bytes(server.pid)
             _ask(server, files, stretch_s)
@@ -167,7 +151,7 @@ def _server(index: IndexDirectory, logs: Path, cache: str) -> AbstractContextMan
 
 
 def _ask(server: Running, files: tuple[str, ...], seconds: float) -> tuple[int, int]:
-    """Requests answered in some seconds, and those that failed; raises ServerFailed when none was answered."""
+    """Numbers of answers and of errors in some seconds; raises ServerFailed when nothing was answered."""
     asked = load.run(load.Order(server.port, CLIENTS, seconds, files, warm_up_s=0))
     if not asked.answered:
         raise ServerFailed("No search was answered; the server's log says why.")
@@ -180,7 +164,7 @@ def _at_rest(server: Running) -> int:
 
 
 def _swap(index: IndexDirectory, embedder: Embedder, server: Running) -> tuple[int, int]:
-    """The most memory while a server swaps to a new version of the size it has, and what that version takes on disk."""
+    """Peak memory while a server swaps to a new version of the same size, and the version's bytes on disk."""
     count = index.manifest(index.current()).count
     sees_peak = reset_peak(server.pid)
     publish_made_up(index, embedder, count)

@@ -1,4 +1,4 @@
-"""A real server process to be measured: ours, or any other that listens on a port it is told."""
+"""Starts and stops the server processes that are measured."""
 
 import http.client
 import os
@@ -19,7 +19,7 @@ STOP_S = 60.0
 
 
 class ServerFailed(CarsearchError):
-    """The server that was to be measured did not get ready, or refused what it was asked."""
+    """A server under measurement did not get ready, or refused a request."""
 
     code = "server_failed"
 
@@ -37,14 +37,14 @@ class Running:
 def running_server(
     index: Path, cores: int | None = None, log: Path | None = None, **settings: str
 ) -> Iterator[Running]:
-    """Serves an index, held to some cores or to all.
+    """Serves an index on the first `cores` cores, or on all.
 
-    `settings` are the server's, in capitals and without the prefix; those of the environment do not count. Raises
+    `settings` are the server's, in capitals and without the prefix; those of the environment are ignored. Raises
     ServerFailed.
     """
     chosen = sorted(os.sched_getaffinity(0))[:cores]
-    held = ["taskset", "--cpu-list", ",".join(map(str, chosen))]
-    command = [*held, sys.executable, "-m", "service.cli", "serve", "--index", str(index)]
+    pinned = ["taskset", "--cpu-list", ",".join(map(str, chosen))]
+    command = [*pinned, sys.executable, "-m", "service.cli", "serve", "--index", str(index)]
     variables = {f"CARSEARCH_{name}": value for name, value in settings.items()}
     with running_process(command, "/readyz", log, variables) as running:
         yield running
@@ -54,9 +54,9 @@ def running_server(
 def running_process(
     command: Sequence[str], ready_path: str, log: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
-    """Runs a server's command with `--port` added until the block ends; it is ready when a path of it answers 200.
+    """Runs a server's command with `--port` added until the block ends; it is ready when `ready_path` answers 200.
 
-    What it prints goes to the file `log`, or where ours goes. Raises ServerFailed.
+    Its output goes to the file `log`, or where ours goes. Raises ServerFailed.
     """
     port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CARSEARCH_")}
@@ -69,7 +69,7 @@ def running_process(
     try:
         while not _is_ready(port, ready_path):
             if process.poll() is not None or time.monotonic() - started > READY_S:
-                raise ServerFailed(f"The server did not get ready; {log or 'its lines above'} says why.")
+                raise ServerFailed(f"The server did not get ready; see {log or 'its output above'}.")
             time.sleep(0.02)
         yield Running(port, process.pid, time.monotonic() - started)
     finally:
@@ -89,7 +89,7 @@ def free_port() -> int:
 
 
 def _is_ready(port: int, path: str) -> bool:
-    # Not by httpx: each of its clients reads all certificates first, on the cores that the server starts on.
+    # Not httpx: each of its clients reads all certificates first, on the cores that the server starts on.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)
     try:
         connection.request("GET", path)

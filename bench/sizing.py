@@ -1,7 +1,7 @@
-"""How large a machine has to be: memory, disk and time for galleries of made-up embeddings, photos a second for cores.
+"""Sizing: memory, disk and start time for galleries of made-up embeddings, and photos a second for cores.
 
-A real server process serves each gallery and is asked over HTTP by clients in another process, on the same cores, as
-on a small machine. The photos are the demo's; what the embeddings are does not matter to an exact search.
+A real server process serves each gallery, and the load generator shares its cores, as on a small machine. Queries are
+the demo's photos. The cost of an exact search does not depend on the values of the embeddings.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What one gallery costs on some cores. Memory is resident, after the searches."""
+    """The cost of one gallery on some cores; `memory_bytes` is resident memory after the searches."""
 
     items: int
     cores: int
@@ -62,9 +62,9 @@ def measure(items: Sequence[int], cores: Sequence[int], seconds: float, model: s
 
 
 def publish_made_up(index: IndexDirectory, embedder: Embedder, count: int, storage: Storage = Storage.fp16) -> None:
-    """Publishes `count` unit vectors that no photo has; a version is made by the very code of a real one.
+    """Publishes a version of `count` random unit vectors, made by the code that makes a real one.
 
-    They are stored as those of most galleries are, whatever that costs of a recall which here means nothing.
+    Random vectors have no near neighbours, so the measured recall says nothing and no storage is refused.
     """
     random = np.random.default_rng(0)
     now = datetime.now(UTC)
@@ -114,7 +114,7 @@ def _measure_one(
         after = _histogram(server.port)
         searches = after[1] - before[1]
         if not searches:
-            raise ServerFailed("No search was answered; the server's lines above say why.")
+            raise ServerFailed("No search was answered; see the server's output above.")
         return Size(
             items=count,
             cores=cores,
@@ -143,7 +143,7 @@ def _histogram(port: int) -> tuple[float, float]:
 
 
 def table_of(sizes: Sequence[Size]) -> Table:
-    """The measurements, a line each."""
+    """One line for each size."""
     table = Table("photos in gallery", "cores", "index on disk", "memory", "ready after", "search stage", "photos/s")
     for size in sizes:
         table.add_row(
@@ -159,10 +159,10 @@ def table_of(sizes: Sequence[Size]) -> Table:
 
 
 def to_json(sizes: Sequence[Size]) -> list[dict[str, float]]:
-    """The measurements, for a file."""
+    """The figures as JSON."""
     return [asdict(size) for size in sizes]
 
 
 def middle(runs: Sequence[Sequence[Size]]) -> list[Size]:
-    """Of several runs the one with the median rate, for each size."""
+    """The run with the median rate, for each size."""
     return [sorted(column, key=lambda size: size.photos_per_s)[len(column) // 2] for column in zip(*runs, strict=True)]

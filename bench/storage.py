@@ -1,7 +1,7 @@
-"""What each way to store vectors costs and gives: milliseconds a search, bytes, and recall@1 against fp32.
+"""The storage formats of vectors compared: milliseconds a search, bytes, and recall@1 against fp32.
 
-Vectors come from an index, or are made up. Made-up ones take as long to search, but have no near neighbours to
-confuse, so that their recall says nothing and is not told.
+Vectors come from an index or are random. Random ones take as long to search, but have no near neighbours, so their
+recall says nothing and is left out.
 """
 
 import tempfile
@@ -29,32 +29,31 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One storage on some vectors: the median time of a call with so many queries, bytes of the index, recall@1."""
+    """The median time of a call with `queries` queries, the bytes of the index, and recall@1 against fp32."""
 
     rows: int
     storage: str
     queries: int
-    threads: int
     call_ms: float
     index_bytes: int
     recall_at_1: float | None
 
 
 def embeddings_of_index(index: IndexDirectory) -> Embeddings:
-    """The vectors of the current version as the network gave them: float32 (n, D)."""
+    """The unrounded vectors of the current version: float32 (n, D)."""
     manifest = index.verify(index.current())
     return embeddings_of(index.path_of(manifest.id), manifest)(np.arange(manifest.count))
 
 
 def made_up(rows: int, dim: int) -> Embeddings:
-    """Random unit rows float32 (n, D)."""
+    """Random unit rows: float32 (n, D)."""
     vectors = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 
 
-def measure(embeddings: Embeddings, queries: Sequence[int], threads: int, seconds: float, recall: bool) -> list[Cost]:
-    """Each storage with each number of queries a call; about `seconds` each; `recall` only where it says something."""
+def measure(embeddings: Embeddings, queries: Sequence[int], seconds: float, recall: bool) -> list[Cost]:
+    """Measures each storage with each number of queries a call, on one thread, about `seconds` each."""
     asked = _photos_like(embeddings, max(queries))
     costs = []
     for storage in Storage:
@@ -62,8 +61,8 @@ def measure(embeddings: Embeddings, queries: Sequence[int], threads: int, second
         share = measured_recall(embeddings, store, QUERIES).share if recall else None
         size = _file_bytes(store)
         for number in queries:
-            call_ms = _call_ms(store, asked[:number], threads, seconds)
-            costs.append(Cost(len(embeddings), str(storage), number, threads, call_ms, size, share))
+            call_ms = _call_ms(store, asked[:number], seconds)
+            costs.append(Cost(len(embeddings), str(storage), number, call_ms, size, share))
     return costs
 
 
@@ -76,19 +75,19 @@ def _photos_like(embeddings: Embeddings, count: int) -> Embeddings:
     return queries
 
 
-def _call_ms(store: FaissStore, queries: Embeddings, threads: int, seconds: float) -> float:
-    store.search(queries, K, threads=threads)  # the first call brings the rows into memory and the threads to life
+def _call_ms(store: FaissStore, queries: Embeddings, seconds: float) -> float:
+    store.search(queries, K, threads=1)  # the first call brings the rows into memory
     took: list[float] = []
     deadline = time.perf_counter() + seconds
     while not took or (time.perf_counter() < deadline and len(took) < MOST_REPEATS):
         started = time.perf_counter()
-        store.search(queries, K, threads=threads)
+        store.search(queries, K, threads=1)
         took.append(time.perf_counter() - started)
     return median(took) * 1000
 
 
 def _file_bytes(store: FaissStore) -> int:
-    """What the index takes in a file, and as much in memory."""
+    """Bytes of the index in a file; in memory it takes as much."""
     with tempfile.TemporaryDirectory() as folder:
         store.write(Path(folder) / "index.faiss")
         return (Path(folder) / "index.faiss").stat().st_size
@@ -109,5 +108,5 @@ def table_of(costs: Sequence[Cost]) -> Table:
 
 
 def to_json(costs: Sequence[Cost]) -> list[dict[str, float | str | None]]:
-    """The measurements, for a file."""
+    """The figures as JSON."""
     return [asdict(cost) for cost in costs]

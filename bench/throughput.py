@@ -1,8 +1,8 @@
-"""The service and the naive peer over HTTP, in turns, with the limits that the parts set: all in one run.
+"""Throughput and latency over HTTP: the service, a naive peer and the limit of the parts, in turns in one run.
 
-What the machine does besides changes within minutes, so everything that is compared is measured in every round: the
-parts, the bare round trip, the service and the peer, at 32 clients and for a lone one. Figures are medians over the
-rounds, ratios are taken of these. All servers stay up; the ones that are not asked wait.
+The load of a shared machine changes within minutes, so every round measures all that is compared: the parts, the bare
+round trip, the service and the peer, at 32 clients and for a lone one. Figures are medians over the rounds, and ratios
+are of these medians. All servers run throughout; those without load are idle.
 """
 
 import http.client
@@ -22,7 +22,7 @@ from service.engine import Engine
 CROWD = 32
 LONE = 1
 CONNECTIONS = 256
-"""Most that an open loop has under way; more than the service lets wait, so that its refusals show."""
+"""Connections of an open loop: more than the service queues, so that its refusals are counted."""
 
 SERVICE, PEER, BARE = "service", "peer", "bare"
 Say = Callable[[str], None]
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long everything is measured: rounds of the comparison, seconds of each load, of its warm-up, of each part."""
+    """Rounds of the comparison, and the seconds of each load, of its warm-up and of each part."""
 
     rounds: int
     load_s: float
@@ -43,7 +43,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A load's outcome, medians over its rounds. `clients` is None in an open loop, `offered_per_s` in a closed one."""
+    """The medians of a load over its rounds. `clients` is None in an open loop, `offered_per_s` in a closed one."""
 
     server: str
     clients: int | None
@@ -61,9 +61,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Everything over HTTP: core times and latencies of the parts, and what service, peer and bare round trip gave.
+    """Core times and latencies of the parts, and the loads of service, peer and bare round trip.
 
-    `in_one_loop_ms` is the core time of the parts, but for HTTP, that take turns without a server.
+    `in_one_loop_ms` is the core time of the parts, without HTTP, one after the other in a loop.
     """
 
     capacity: Parts
@@ -85,7 +85,7 @@ class Throughput:
 
 
 def measure(index: IndexDirectory, photos: Sequence[Path], effort: Effort, logs: Path, say: Say) -> Throughput:
-    """Measures all of it on an index version; the servers' logs go to a folder. Raises ServerFailed, LoadFailed."""
+    """Measures an index; the servers' logs go to the folder `logs`. Raises ServerFailed, LoadFailed."""
     work = Workload(Engine.load(index, runtime="openvino"), photos)
     files = tuple(str(path) for path in photos)
     with _servers(index, work.engine, photos[0], logs) as servers:
@@ -157,7 +157,7 @@ def _servers(index: IndexDirectory, engine: Engine, photo: Path, logs: Path) -> 
 
 
 def module_command(command: Sequence[str]) -> list[str]:
-    """The command line of a module of ours that is run by itself."""
+    """The command line of one of our modules."""
     return [sys.executable, "-m", *command]
 
 

@@ -1,6 +1,6 @@
-"""How far a set can be solved without seeing: nearest neighbours on raw pixels and on colour histograms.
+"""Baselines without a network: nearest neighbours on raw pixels and on colour histograms.
 
-A benchmark on which these score high asks nothing of a network.
+A set on which these score high says little about a network.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ BINS = 8
 
 @dataclass(frozen=True, slots=True)
 class TrivialScore:
-    """Leave-one-out top-1 of one way to see nothing, with its 95% interval over classes."""
+    """Leave-one-out top-1 of one baseline, with its 95% interval over classes."""
 
     name: str
     top1: float
@@ -44,7 +44,7 @@ FEATURES: dict[str, Callable[[Pixels], Embeddings]] = {"raw pixels": raw_pixels,
 
 
 def trivial_scores(photos: Sequence[Photo], progress: Progress = silent) -> list[TrivialScore]:
-    """Scores every way on labelled photos; raises ImageRejected for one that cannot be decoded."""
+    """Scores every baseline on labelled photos; raises ImageRejected for one that cannot be decoded."""
 
     def features(photo: Photo) -> list[Embeddings]:
         pixels = decode(photo.read())

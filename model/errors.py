@@ -75,7 +75,6 @@ EXTRAS = {
     "lightning": "train",
     "nncf": "train",
     "openvino": "cpu",
-    "pyvista": "render",
     "safetensors": "train",
     "tensorboard": "train",
     "timm": "train",

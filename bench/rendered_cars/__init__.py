@@ -1,1 +1,1 @@
-"""Rendered car photos in the seed's shape: parametric cars, a road, a camera, and the plan of what is shot."""
+"""Renders photos of invented cars: a benchmark of the shape of the original project's private one."""

@@ -1,4 +1,4 @@
-"""The kinds of car a name may be, as measures and likely layouts, and how far designs spread around them."""
+"""The kinds of car, as mean measures and likely layouts, and the spread of designs around them."""
 
 # Columns of TABLE; what a row does not give comes from COMMON.
 COLUMNS = (

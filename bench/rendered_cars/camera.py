@@ -1,4 +1,4 @@
-"""Pinhole cameras: the photographer's, and the view from a light that decides what lies in shadow."""
+"""Pinhole cameras: the photo's, and the view from a light that finds shadows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +41,7 @@ class Camera:
         )
 
     def project(self, points: Floats) -> tuple[Floats, Floats, Floats]:
-        """Where points (..., 3) fall: x and y from 0 at the top left to 1, and the depth in metres."""
+        """Image coordinates of points (..., 3): x and y from 0 at the top left to 1, and the depth in metres."""
         axes = np.stack((self.right / (self.slope * self.aspect), -self.up / self.slope, self.forward), 1)
         seen = (points - self.eye) @ axes.astype(np.float32)
         depth = seen[..., 2]

@@ -1,4 +1,4 @@
-"""Which cars there are: names, their generations and colours, and the one dial of how alike two names are."""
+"""The cars of a split: names, their generations and colours, and how alike two names are."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -9,10 +9,37 @@ import numpy as np
 
 from bench.rendered_cars.archetypes import CHOICES, SHARES, SPREAD, archetype, options
 from bench.rendered_cars.design import Design
-from bench.rendered_cars.names import KOREAN, LATIN
-from bench.rendered_cars.paint import COLOURS
+from bench.rendered_cars.materials import COLOURS
+
+# Invented names: none is a maker's or a model's.
+# fmt: off
+KOREAN = (
+    "가온새", "누리안", "다온결", "라온휘", "마루솔", "바람결", "새벽별", "아라솔", "온새미", "자람터",
+    "차오름", "타래온", "푸르내", "하늬온", "가람빛", "나래온", "다솜휘", "라윤재", "미리내온",
+    "보라매솔", "산마루", "여울목", "오름새", "윤슬", "이든길", "잔물결", "초롱솔", "큰나래", "터울림",
+    "한결솔", "해오름", "휘파람새", "고운누리", "노을빛", "달무리", "도담이", "두레온", "들메솔",
+    "로하온", "모아솔", "물푸레", "반디솔", "별하늘", "빛가온", "사뿐이", "소담누리", "솔바람",
+    "시나브로", "아람치", "안다미", "알찬솔", "어울림새", "연두빛", "예그리나", "올리솔", "우람이",
+    "은가비", "이룸새", "잎새솔", "찬누리", "채움결", "초아솔", "키움새", "토리솔", "파란새", "포근솔",
+    "하람결", "한울새", "해찬솔", "햇살누리", "혜윰", "흰여울", "가시버시", "그루솔", "꽃가람", "나린솔",
+    "늘품이", "다흰새", "단미솔", "동살", "둥지새",
+)
+LATIN = (
+    "Solenne", "Vareto", "Quillan", "Brivora", "Ostrane", "Melvique", "Tarsino", "Corvelle", "Dunaro", "Elvane",
+    "Fiorsa", "Gravenne", "Halmora", "Istrelle", "Jovanne", "Kestrio", "Lumaro", "Morvane", "Nevisca",
+    "Orlenne", "Pavona", "Quorra", "Rivello", "Sorvane", "Talmira", "Ulvaro", "Vintara", "Wexane", "Xylora",
+    "Yavene", "Zentaro", "Altrine", "Belvaro", "Cindralle", "Dorvane", "Esquena", "Falvore", "Gildane",
+    "Harvenne", "Ilvoro", "Jaspenne", "Kolvara", "Lestrane", "Marvolle", "Nolvane", "Opaline", "Prestane",
+    "Qualore", "Rostova", "Silvane", "Tremora", "Umbrelle", "Velmora", "Wistane", "Ximora", "Yorvelle",
+    "Zafrine", "Ardenique", "Bromelle", "Calvoro", "Deltorne", "Evarose", "Fennaro", "Gostrelle", "Helvora",
+    "Indrane", "Jolvette", "Kaverne", "Lorvana", "Mistrelle", "Narvelo", "Oxenne", "Pelvora", "Quentelle",
+    "Ravosta", "Savorne", "Tolvane", "Urbelle", "Vostrane", "Welmora", "Zorvelle",
+)
+# fmt: on
 
 LIKENESS = 0.0
+"""How alike two names are: 0 as far apart as designs go, 1 all the same."""
+
 GENERATION_SHARE = 0.3  # a generation moves a measure by this share of its spread between names
 GENERATION_REDRAW = {
     "wheel": 0.6, "head_inside": 0.5, "tail_inside": 0.5, "grille_kind": 0.3, "grille_frame": 0.2, "fog_kind": 0.4,
@@ -27,7 +54,7 @@ SPLITS = {"train": (84, 561, 2, 14), "test": (78, 116, 1, 3)}  # names, cars, fe
 
 @dataclass(frozen=True, slots=True)
 class Car:
-    """One physical car: its name is its class."""
+    """One car; its name is its class."""
 
     name: str
     generation: str
@@ -43,7 +70,7 @@ def cars(split: Literal["train", "test"], seed: int = 0, likeness: float = LIKEN
     rng = np.random.default_rng([seed, 2, split == "test"])
     found = []
     for number, (name, kind, count) in enumerate(zip(names, kinds, _counts(split, rng), strict=True)):
-        # A stream per name, so that the dial changes how far a name's draws reach and never which draws it gets.
+        # One random stream per name: the likeness scales a name's draws and never changes which draws it gets.
         found += _cars_of_name(name, kind, count, likeness, np.random.default_rng([seed, 3, split == "test", number]))
     return found
 
@@ -84,7 +111,7 @@ def _cars_of_name(name: str, kind: str, count: int, likeness: float, rng: np.ran
 
 
 def _design_of_name(kind: str, likeness: float, rng: np.random.Generator) -> Design:
-    """The dial: at 0 a name is its kind with all its own deviation, at 1 every name is the one mean car."""
+    """A name's design: at likeness 0 its kind plus its whole deviation, at 1 the mean car."""
     deviation = {name: float(np.clip(rng.normal(), -2, 2)) * spread for name, spread in SPREAD.items()}
     means = mean_car()
     measures = {
@@ -99,7 +126,7 @@ def _design_of_name(kind: str, likeness: float, rng: np.random.Generator) -> Des
 
 
 def _generation(base: Design, kind: str, likeness: float, rng: np.random.Generator) -> Design:
-    """A later car of the name: its lines moved a little, some details drawn anew, whatever the likeness."""
+    """A generation of a name: its measures moved a little and some details drawn anew, whatever the likeness."""
     measures = {
         name: value + rng.normal() * SPREAD[name] * (FIXED_SHARE if name in FIXED_BY_NAME else GENERATION_SHARE)
         for name, value in base.measures().items()

@@ -1,4 +1,4 @@
-"""What a mesh is drawn from: every measure and every choice of layout, and how far two designs lie apart."""
+"""The design of a car: its measures and its choices of layout, and the distance between two designs."""
 
 from dataclasses import dataclass, fields
 
@@ -104,11 +104,11 @@ class Design:
     bed: str
 
     def measures(self) -> dict[str, float]:
-        """All that is continuous, by name."""
+        """The measures by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.type is float or f.type == "float"}
 
     def choices(self) -> dict[str, str]:
-        """All that is a choice, by name."""
+        """The choices by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.type is str or f.type == "str"}
 
 

@@ -1,16 +1,14 @@
-"""What is fixed to a body: mirrors, wipers, rails, spoiler, aerial, roof panels, a pickup's bed."""
+"""Parts fixed to the body: mirrors, wipers, rails, spoiler, aerial, roof panels, a pickup's bed."""
 
 import numpy as np
 
 from bench.rendered_cars.kit import Kit
-from bench.rendered_cars.paint import BED, GLASS, GLOSS_BLACK, PLASTIC, SILVER, paint
-from bench.rendered_cars.parts import Material
-from bench.rendered_cars.solids import blob, tube
-from bench.rendered_cars.soup import Floats, Soup
+from bench.rendered_cars.materials import BED, GLASS, GLOSS_BLACK, PLASTIC, SILVER, Material, paint
+from bench.rendered_cars.soup import Floats, Soup, blob, tube
 
 
 def add_extras(kit: Kit, colour: str) -> None:
-    """All that is fixed to the body."""
+    """Adds the parts fixed to the body."""
     lacquer = paint(colour)
     _mirrors(kit, lacquer)
     _wipers(kit)

@@ -4,16 +4,15 @@ from functools import lru_cache
 
 from bench.rendered_cars import pictures
 from bench.rendered_cars.kit import PLAIN, Kit
-from bench.rendered_cars.paint import BULB, CHROME, DAYLIGHT, GLOSS_BLACK, PLASTIC, SILVER, paint
-from bench.rendered_cars.parts import Material
+from bench.rendered_cars.materials import BULB, CHROME, DAYLIGHT, GLOSS_BLACK, PLASTIC, SILVER, Material, paint
 from bench.rendered_cars.shapes import Corner, Shape, box, ellipse, polygon
-from bench.rendered_cars.solids import card
+from bench.rendered_cars.soup import card
 
 PLATE = (0.26, 0.058)  # half of width and height
 
 
 def add_face(kit: Kit, colour: str, lit: bool) -> None:
-    """All that is seen from ahead."""
+    """Adds the parts of the front."""
     _intake(kit)
     _grille(kit, colour)
     _head_lamps(kit, lit)
@@ -33,13 +32,13 @@ def add_plate(kit: Kit, region: str, z: float, kind: str) -> None:
 
 
 def plate_kind(colour: str) -> str:
-    """Older plates are green: the paint decides, as it says nothing of the name."""
+    """The kind of number plate. It depends on the paint alone, so that it says nothing about the name."""
     return "white" if len(colour) % 2 else "green"
 
 
 @lru_cache(maxsize=4)
 def plate_material(kind: str) -> Material:
-    """A plate that nobody can read."""
+    """A plate that cannot be read."""
     return Material((0.85, 0.86, 0.84), roughness=0.45, texture=pictures.plate(kind))
 
 

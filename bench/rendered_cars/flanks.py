@@ -5,16 +5,15 @@ import numpy as np
 from bench.rendered_cars.design import Design
 from bench.rendered_cars.glass import pillar_places, row_end
 from bench.rendered_cars.kit import Kit
-from bench.rendered_cars.paint import CHROME, GLOSS_BLACK, PLASTIC, SEAM, paint, seam
+from bench.rendered_cars.materials import CHROME, GLOSS_BLACK, PLASTIC, SEAM, paint, seam
 from bench.rendered_cars.shapes import Corner, box
-from bench.rendered_cars.solids import blob
-from bench.rendered_cars.soup import Floats, Soup
+from bench.rendered_cars.soup import Floats, Soup, blob
 
 SEAM_WIDTH = 0.014
 
 
 def add_flanks(kit: Kit, colour: str) -> None:
-    """All that the sides carry, and the lids' seams."""
+    """Adds the parts of the sides, and the seams of the lids."""
     _cladding(kit)
     _doors(kit, colour)
     _lids(kit, colour)

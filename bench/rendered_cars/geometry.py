@@ -1,4 +1,4 @@
-"""A car as flat arrays: what a pixel needs to know about the triangle it shows."""
+"""A car as flat arrays of triangles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from bench.rendered_cars.raster import Raster
 if TYPE_CHECKING:
     import pyvista as pv
 
-    from bench.rendered_cars.parts import Part
+    from bench.rendered_cars.materials import Part
 
 CREASE_DEG = 35.0
 SKY_VIEWS = 16
@@ -22,7 +22,7 @@ SKY_SIZE = 192
 
 @dataclass(frozen=True)
 class Body:
-    """The triangles of a car and what they are made of: `n` triangles of `p` points, `m` parts."""
+    """The triangles of a car: `n` triangles of `p` points in `m` parts."""
 
     points: Floats  # (p, 3) metres
     normals: Floats  # (p, 3) unit length
@@ -33,7 +33,7 @@ class Body:
 
     @property
     def glass(self) -> npt.NDArray[np.bool_]:
-        """Which triangles one sees through, (n,)."""
+        """Whether each triangle is transparent, (n,)."""
         return np.array([part.material.opacity < 0.995 for part in self.parts])[self.part]
 
     def planes(self) -> Floats:
@@ -83,7 +83,7 @@ def _with_normals(part: "Part") -> "pv.PolyData":
 
 
 def open_sky(body: Body, raster: Raster) -> Floats:
-    """How much of the sky each point sees, (p,), 0..1; the raster must hold the body."""
+    """The share of the sky that each point sees, (p,), 0..1; the raster must hold the body."""
     points = body.points + body.normals * np.float32(0.012)
     seen, weight = np.zeros(len(points), np.float32), np.full(len(points), 1e-4, np.float32)
     for number in range(SKY_VIEWS):  # a Fibonacci spiral: evenly spread over the upper half

@@ -6,9 +6,8 @@ import numpy as np
 
 from bench.rendered_cars import pictures
 from bench.rendered_cars.kit import Field, Kit
-from bench.rendered_cars.lines import smooth
-from bench.rendered_cars.paint import CHROME, GLASS, GLOSS_BLACK, PLASTIC
-from bench.rendered_cars.parts import Material
+from bench.rendered_cars.materials import CHROME, GLASS, GLOSS_BLACK, PLASTIC, Material
+from bench.rendered_cars.shell import smooth
 from bench.rendered_cars.soup import Floats, Soup
 
 PILLAR = 0.055  # half the width of a middle pillar
@@ -16,7 +15,7 @@ TRIM = 0.016
 
 
 def add_glass(kit: Kit, lacquer: Material) -> None:
-    """All windows of a car."""
+    """Adds the windows."""
     _screens(kit)
     _sides(kit, lacquer)
 
@@ -57,7 +56,7 @@ def _screens(kit: Kit) -> None:
 
 @lru_cache(maxsize=1)
 def windscreen_material() -> Material:
-    """The windscreen's glass, behind which one makes out the cabin."""
+    """The windscreen's glass, with the cabin behind it."""
     return Material(GLASS.albedo, roughness=GLASS.roughness, clearcoat=GLASS.clearcoat, texture=pictures.cabin(0.42))
 
 
@@ -88,7 +87,7 @@ def _sides(kit: Kit, lacquer: Material) -> None:
     kit.stick("trim" if d.pillars == "black" else "paint", between, kit.patch("side", outline, 0.004))
 
     def panes(soup: Soup) -> Floats:
-        """What pillars leave of the row."""
+        """The row without its pillars."""
         x, z = soup.uv[:, 0], soup.points[:, 2]
         free = outline(soup) - 0.014
         for number, (place, lean) in enumerate(posts):
@@ -101,7 +100,7 @@ def _sides(kit: Kit, lacquer: Material) -> None:
 
 
 def pillar_places(kit: Kit) -> list[tuple[float, float]]:
-    """Where the row is parted, from the front: x at the belt, and how far it leans back a metre up."""
+    """The pillars of the row, from the front: x at the belt, and the lean backwards in metres a metre of height."""
     d, lines = kit.shell.design, kit.shell.lines
     start, end = lines.cowl - 0.15, row_end(kit)
     middle = start + (end - start) * d.b_pillar * (1.06 if d.side_windows != "three" else 0.98)
@@ -117,7 +116,7 @@ def pillar_places(kit: Kit) -> list[tuple[float, float]]:
 
 
 def row_end(kit: Kit) -> float:
-    """Where the row of windows ends at the belt: behind the rear axle for long roofs, over it for others."""
+    """The x at which the row of windows ends: behind the rear axle for long roofs, above it for others."""
     d, lines = kit.shell.design, kit.shell.lines
     if d.bed == "open":
         return lines.base + 0.20

@@ -1,4 +1,4 @@
-"""The asphalt and what lies on it, as seen by a camera or from above: albedo first, light afterwards."""
+"""The ground as a camera sees it: its colour, the light on it, and what stands behind it."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ COLOURS: dict[Paint, tuple[float, float, float]] = {
 
 @dataclass(frozen=True)
 class Cast:
-    """What stands in the way of light on the ground: the car seen from the first light, and from above."""
+    """The car's shadow on the ground: of the first light, and of the sky."""
 
     light: Camera
     shadow: Floats  # (s, s) 0..1, of the first light
@@ -48,7 +48,7 @@ def _sampled(mask: Floats, camera: Camera, points: Floats) -> Floats:
 
 
 def painted(road: Road, camera: Camera, width: int, height: int) -> dict[Paint, Floats]:
-    """How much of each pixel (height, width) each paint covers."""
+    """The share of each pixel (height, width) that each paint covers."""
     relative = np.column_stack((road.corners, np.zeros(len(road.corners), np.float32))) - camera.eye
     seen = relative @ np.stack((camera.right, camera.up, camera.forward), 1)
     # Twice the size, then halved: edges that are not stairs.
@@ -72,7 +72,7 @@ def painted(road: Road, camera: Camera, width: int, height: int) -> dict[Paint, 
 
 
 def _before(corners: Floats) -> Floats:
-    """What of a polygon (n, 3) in a camera's axes lies before the camera, as slopes (k, 2)."""
+    """The part of a polygon (n, 3), in a camera's axes, that lies in front of it, as slopes (k, 2)."""
     kept = []
     for a, b in zip(corners, np.roll(corners, -1, 0), strict=True):
         if a[2] > NEAR_M:
@@ -157,7 +157,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def backdrop(road: Road, camera: Camera, rays: Floats, haze: Floats, dark: bool) -> tuple[Mask, Floats]:
-    """Where something stands behind the ground in the picture (h, w), and its colour (k, 3) there."""
+    """The pixels (h, w) that show something behind the ground, and their colours (k, 3)."""
     down = np.minimum(rays[..., 2], np.float32(-1e-4))
     reach = -camera.eye[2] / down
     _, across = road.local(camera.eye[0] + reach * rays[..., 0], camera.eye[1] + reach * rays[..., 1])
@@ -187,7 +187,7 @@ def backdrop(road: Road, camera: Camera, rays: Floats, haze: Floats, dark: bool)
 
 
 def _facade(kind: str, x: Floats, z: Floats, pixel_m: Floats, height: float, shade: float) -> tuple[Floats, Floats]:
-    """The colour (n, 3) of a wall, a fence, a hedge or a house at places along and up it, and how much shows."""
+    """The colour (n, 3) and the opacity of a wall, fence, hedge or house at places along and up it."""
     rough = noise.at(noise.tile(3, 0.9), x, z, 0.03)
     if kind == "hedge":
         leaf = noise.at(noise.tile(4, 0.8), x, z, 0.03)

@@ -1,4 +1,4 @@
-"""Where modules put the pieces of a car: patches cut from its shell, and solids, by material."""
+"""The kit that a car is built with: patches cut from its shell, and solids, grouped by role and material."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from bench.rendered_cars.parts import Material, Part
+from bench.rendered_cars.materials import Material, Part
 from bench.rendered_cars.shapes import Corner, Shape
 from bench.rendered_cars.shell import Shell
 from bench.rendered_cars.soup import Floats, Soup, bisect, both, cut, edge_squares, join
@@ -25,16 +25,16 @@ class Kit:
     regions: dict[str, Soup] = field(default_factory=dict)
 
     def add(self, role: str, material: Material, soup: Soup) -> None:
-        """Puts a piece with the others of its role and material."""
+        """Adds a piece."""
         if len(soup.faces):
             self.pieces.setdefault((role, id(material)), (material, []))[1].append(soup)
 
     def parts(self) -> list[Part]:
-        """All pieces, joined."""
+        """All pieces, joined by role and material."""
         return [Part(join(soups).polydata(), material, role) for (role, _), (material, soups) in self.pieces.items()]
 
     def region(self, name: str) -> Soup:
-        """The triangles of the shell that face one way; of paired ways, the left."""
+        """The part of the shell that faces one way; for paired regions, the left one."""
         if name not in self.regions:
             surface = self.shell.surface
             x, y, z = surface.points.T
@@ -142,13 +142,13 @@ class Kit:
         return _lifted(Soup(points, normals, np.zeros((2 * count, 2)), faces).compact(), lift)
 
     def stick(self, role: str, material: Material, soup: Soup) -> None:
-        """Puts a piece of the left and its twin of the right."""
+        """Adds a piece of the left side and its mirror image."""
         if len(soup.faces):
             self.add(role, material, both(soup))
 
 
 def _lifted(soup: Soup, lift: float) -> Soup:
-    """Off the body along its normals."""
+    """The soup moved along its normals."""
     return Soup(soup.points + lift * soup.normals, soup.normals, soup.uv, soup.faces)
 
 

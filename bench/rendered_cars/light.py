@@ -28,7 +28,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Lighting:
-    """All that shines on a scene; the first light casts shadows."""
+    """The lights and the sky of a scene; the first light casts shadows."""
 
     lights: tuple[Light, ...]
     sky: Floats  # (levels, SKY_DETAIL, SKY_DETAIL, 3): what is mirrored, by roughness; see `mirrored`
@@ -124,7 +124,7 @@ def _night(rng: np.random.Generator, view: float) -> Lighting:
 
 
 def _gathered(lights: tuple[Light, ...], sky: Floats, haze: Floats, *, lamps_lit: bool, dark: bool) -> Lighting:
-    """Lights and sky with what follows from them: the blurred skies and the even light."""
+    """The lighting of lights and a sky, with the blurred skies and the ambient light."""
     direction, angle = _dome()
     weight = angle[..., None] * sky
     mean, tilt = weight.sum((0, 1)) / (2 * np.pi), np.einsum("ijk,ijc->kc", direction, weight) / (2 * np.pi)
@@ -154,7 +154,7 @@ def _blurred(sky: Floats, deviation: float) -> Floats:
 
 
 def _clouds(rng: np.random.Generator, direction: Floats) -> Floats:
-    """How much of each direction clouds hide, (n, n, 1)."""
+    """The share of each direction that clouds hide, (n, n, 1)."""
     coarse = [rng.random((size, size)).astype(np.float32) for size in (4, 8, 16)]
     sized = [np.asarray(Image.fromarray(c, "F").resize((SKY_PIXELS,) * 2, Image.Resampling.BICUBIC)) for c in coarse]
     cover = sized[0] + 0.5 * sized[1] + 0.25 * sized[2]

@@ -1,4 +1,4 @@
-"""Textures without a picture: square tiles of noise that repeat without a seam."""
+"""Noise textures: square tiles that repeat without a seam."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""From light to a JPEG: what the lens, the sensor and the firmware of a compact camera do."""
+"""From light to a JPEG: the lens, the sensor and the firmware of a compact camera."""
 
 import io
 from functools import cache
@@ -16,7 +16,7 @@ LUMA = np.array((0.2126, 0.7152, 0.0722), np.float32)
 
 
 def develop(light: Floats, rng: np.random.Generator, dark: bool) -> Image.Image:
-    """The picture that a camera makes of light (h, w, 3); it meters as cameras do: a white car darkens the road."""
+    """The picture of light (h, w, 3). The exposure is metered, so a white car darkens the road."""
     sample = light[::3, ::3]
     seen = np.maximum(sample @ LUMA, 1e-5)
     middle = float(np.exp(np.log(seen).mean())) ** 0.6 * float(np.minimum(seen, 20 * np.median(seen)).mean()) ** 0.4
@@ -36,14 +36,14 @@ def develop(light: Floats, rng: np.random.Generator, dark: bool) -> Image.Image:
 
 
 def _curve(contrast: float) -> Floats:
-    """What a camera shows, 0..1, by the square root of the light in steps of 1 / CURVE_STEPS up to 3."""
+    """The tone curve, 0..1, by the square root of the light in steps of 1 / CURVE_STEPS up to 3."""
     light = (np.arange(3 * CURVE_STEPS) / CURVE_STEPS) ** 2
     shown = (1 - np.exp(-1.2 * light)) ** (1 / 2.2)
     return (shown + contrast * (shown * shown * (3 - 2 * shown) - shown)).astype(np.float32)
 
 
 def _bloom(exposed: Floats, strength: float) -> Floats:
-    """What bright lamps spill into the lens, (h, w, 3)."""
+    """The glow of bright lamps in the lens, (h, w, 3)."""
     height, width = exposed.shape[:2]
     step = BLOOM_STEP
     bright = np.clip(exposed - np.float32(1.0), 0, 24)
@@ -82,7 +82,7 @@ def _vignette(width: int, height: int, strength: float) -> Floats:
 
 
 def _softened(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Defocus, and now and then a hand that moved."""
+    """Defocus, and sometimes motion blur."""
     radius = float(rng.uniform(0.25, 0.75) if rng.random() < 0.85 else rng.uniform(0.8, 1.3))
     picture = picture.filter(ImageFilter.GaussianBlur(radius))
     if rng.random() < 0.12:
@@ -95,7 +95,7 @@ def _softened(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _sensed(picture: Image.Image, rng: np.random.Generator, dark: bool) -> Image.Image:
-    """Sensor noise, what the firmware leaves of it, and its sharpening."""
+    """Sensor noise, denoised and sharpened."""
     values = np.asarray(picture, np.float32)
     height, width = values.shape[:2]
     strength = float(rng.uniform(2.5, 6.5) if dark else rng.uniform(1.0, 2.6))
@@ -112,7 +112,7 @@ def _sensed(picture: Image.Image, rng: np.random.Generator, dark: bool) -> Image
 
 
 def _patch(number: int, fall: float, rng: np.random.Generator, height: int, width: int) -> Floats:
-    """A piece of a noise tile: as good as new noise and far cheaper."""
+    """A random piece of a noise tile: far cheaper than new noise."""
     top, left = (int(rng.integers(noise.TILE - size)) for size in (height, width))
     turned = noise.tile(number, fall)[top : top + height, left : left + width]
     return turned if rng.random() < 0.5 else turned[::-1, ::-1]

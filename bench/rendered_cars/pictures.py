@@ -1,4 +1,4 @@
-"""Small pictures for surfaces whose detail is too fine for triangles: lamps, grilles, plates."""
+"""Drawn textures for detail too fine for triangles: lamps, grilles, plates."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Which photos a benchmark has: every car at 24 headings and four times of day, less a few, and fractions of that."""
+"""The photos of a split: every car at 24 headings and four times of day, less a few, and fractions of that."""
 
 import hashlib
 from collections import defaultdict
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 Split = Literal["train", "test"]
 
 PHOTOS: dict[Split, int] = {"train": 53_813, "test": 11_046}
-"""The seed's own counts."""
+"""The counts of the original project's private data."""
 HEADINGS = tuple(range(0, 360, 15))
 LEAST_A_CLASS = 2
-"""A class of one photo has no neighbour to be found by."""
+"""The query of a class with one photo has no neighbour of its class."""
 
 
 class Time(StrEnum):
@@ -40,7 +40,7 @@ class PlanInvalid(CarsearchError):
 
 @dataclass(frozen=True)
 class Shot:
-    """One photo to be taken: which car, how it stands, when."""
+    """One photo to render: the car, its heading and the time of day."""
 
     split: Split
     car: int  # its place in the split's catalogue
@@ -49,7 +49,7 @@ class Shot:
     path: str  # relative to the benchmark's folder
 
     def entropy(self, seed: int) -> tuple[int, ...]:
-        """What everything random about the photo derives from."""
+        """The entropy of the photo's random numbers."""
         return (seed, int(self.split == "test"), self.car, self.heading, TIMES.index(self.time))
 
 
@@ -69,7 +69,7 @@ def shots(cars: "Sequence[Car]", split: Split, seed: int = 0, scale: float = 1.0
 
 
 def _ranked(cars: "Sequence[Car]", split: Split, seed: int) -> list[Shot]:
-    """All photos of a split, those that the smallest benchmark needs first: every beginning of it is evenly spread."""
+    """All photos of a split in the order in which a growing scale takes them; every beginning is evenly spread."""
     lots = [_lot(seed, split, number) for number in range(len(cars))]
     rounds = [[_shot(car, split, number, turn) for turn in range(PHOTOS_A_CAR)] for number, car in enumerate(cars)]
     surplus = len(cars) * PHOTOS_A_CAR - PHOTOS[split]
@@ -101,5 +101,5 @@ def _lot(seed: int, split: Split, number: int) -> bytes:
 
 
 def _file_name(text: str) -> str:
-    """A name without what a path would be split at."""
+    """A name without path separators."""
     return text.replace("/", "-").replace("\\", "-")

@@ -1,4 +1,4 @@
-"""Which triangle a pixel shows and how far a light reaches: the two questions that are put to the graphics library."""
+"""The triangle that each pixel shows, and the depths that a light sees: all that the graphics library computes."""
 
 from typing import Any
 
@@ -14,16 +14,15 @@ NEAR_M, FAR_M = 0.5, 400.0
 
 
 class RasterUnavailable(CarsearchError):
-    """This machine can open no picture to render into."""
+    """No off-screen picture can be opened on this machine."""
 
     code = "raster_unavailable"
 
 
 class Raster:
-    """An off-screen picture of one body at a time; colours are numbers of triangles, so no shading is involved.
+    """An off-screen picture of one body at a time; its colours are the numbers of triangles.
 
-    Numbers instead of shaded pixels keep the drivers' lighting out of the photos: all that depends on the graphics
-    library is which triangle covers a pixel's centre.
+    Shading is our own, so a photo depends on the graphics library only by which triangle covers a pixel's centre.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -113,11 +112,11 @@ def _numbered(points: Floats, faces: Ids, numbers: npt.NDArray[np.intp]) -> Any:
 
 
 def _open_window(width: int, height: int) -> Any:
-    """A window that is never shown: EGL as on servers, else whatever the platform has."""
+    """An off-screen window: EGL, or else what the platform has."""
     from vtkmodules import vtkRenderingOpenGL2
     from vtkmodules.vtkCommonCore import vtkObject
 
-    vtkObject.GlobalWarningDisplayOff()  # the search for a display is nobody's concern
+    vtkObject.GlobalWarningDisplayOff()  # failed attempts are expected
     kinds = [getattr(vtkRenderingOpenGL2, name, None) for name in ("vtkEGLRenderWindow", "vtkOSOpenGLRenderWindow")]
     for kind in (*kinds, vtkRenderingOpenGL2.vtkOpenGLRenderWindow):
         if kind is None:

@@ -6,15 +6,14 @@ from bench.rendered_cars import pictures
 from bench.rendered_cars.face import add_plate, plate_kind
 from bench.rendered_cars.flanks import rear_edge
 from bench.rendered_cars.kit import PLAIN, Kit
-from bench.rendered_cars.paint import BRAKE_LIGHT, CHROME, GLOSS_BLACK, RED_LENS, RED_LIGHT, SEAM
-from bench.rendered_cars.parts import Material
+from bench.rendered_cars.materials import BRAKE_LIGHT, CHROME, GLOSS_BLACK, RED_LENS, RED_LIGHT, SEAM, Material
 from bench.rendered_cars.shapes import Shape, box, ellipse, polygon
 
 Frame = tuple[float, float, float, float]
 
 
 def add_rear(kit: Kit, colour: str, lit: bool) -> None:
-    """All that is seen from behind."""
+    """Adds the parts of the back."""
     d = kit.shell.design
     edge = rear_edge(d)
     _link(kit, lit)

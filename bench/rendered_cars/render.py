@@ -1,4 +1,4 @@
-"""A benchmark on disk: photos taken by several processes, each once, whatever interrupts them."""
+"""Renders the photos of a split to a folder in several processes; an interrupted run can be continued."""
 
 import importlib.util
 import json
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
     from bench.rendered_cars.catalogue import Car
-    from bench.rendered_cars.frame import Studio
+    from bench.rendered_cars.studio import Studio
 
 RENDERER = 1
-"""Raised whenever the same plan gives other photos, so that two kinds never lie in one folder."""
+"""Incremented whenever the same plan gives other photos, so that a folder never mixes two versions."""
 
 RECORD_NAME = ".render.json"
-"""Hidden: whoever reads the photos reads past it."""
+"""Hidden, so that it is not read as a photo."""
 
 PARTIAL_SUFFIX = ".partial"
 THREADS = ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -41,14 +41,14 @@ class FolderTaken(DataInvalid):
 
 
 class RenderingDied(CarsearchError):
-    """A process that took photos ended before its work did: killed, or out of memory."""
+    """A rendering process was killed or ran out of memory."""
 
     code = "rendering_died"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to render: two equal orders give the same photos, byte for byte, on one kind of machine."""
+    """What to render. Equal orders give the same photos, byte for byte, on one kind of machine."""
 
     split: Split
     seed: int
@@ -58,7 +58,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What came of an order."""
+    """The counts of a folder after rendering."""
 
     photos: int  # in the folder now
     made: int  # of them by this call
@@ -67,13 +67,13 @@ class Rendered:
 
 
 def render(order: Order, folder: Path, workers: int | None = None, progress: Progress | None = None) -> Rendered:
-    """Renders what an order names and the folder lacks; `progress` is told (done, total) photos.
+    """Renders the photos of an order that the folder lacks; `progress` gets (done, total) photos.
 
     Raises PlanInvalid, FolderTaken, RenderingDied, ModuleNotFoundError and OSError.
     """
     if not 0 <= order.likeness <= 1:
         raise PlanInvalid(f"--likeness is {order.likeness}; it must be from 0 to 1.")
-    if importlib.util.find_spec("pyvista") is None:  # said now, and not by the first of many processes
+    if importlib.util.find_spec("pyvista") is None:  # reported here, not by a worker process
         raise ModuleNotFoundError("No module named 'pyvista'", name="pyvista")
     from bench.rendered_cars.catalogue import cars
 
@@ -84,11 +84,6 @@ def render(order: Order, folder: Path, workers: int | None = None, progress: Pro
     return Rendered(len(planned), took, len({car.name for car in catalogue}), len({shot.car for shot in planned}))
 
 
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def take_all(
     cars: "Sequence[Car]",
     planned: Sequence[Shot],
@@ -97,31 +92,27 @@ def take_all(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Takes those of the planned photos that a folder lacks; how many that were.
+    """Renders the planned photos that a folder lacks and returns their number.
 
     Raises RenderingDied, ModuleNotFoundError and OSError.
     """
     missing = [shot for shot in planned if not (folder / shot.path).is_file()]
     done = len(planned) - len(missing)
-    tell: Progress = progress if progress is not None else _tell_nobody
+    tell: Progress = progress or (lambda _done, _total: None)
     tell(done, len(planned))
     batches = [(cars[number], tuple(shots)) for number, shots in groupby(missing, lambda shot: shot.car)]
-    for count in _taken(batches, seed, folder, min(workers or cores(), len(batches))):
+    for count in _taken(batches, seed, folder, min(workers or len(os.sched_getaffinity(0)), len(batches))):
         done += count
         tell(done, len(planned))
     return len(missing)
 
 
-def _tell_nobody(done: int, total: int) -> None:
-    """For callers that do not want to know."""
-
-
 def _taken(batches: "Sequence[tuple[Car, tuple[Shot, ...]]]", seed: int, folder: Path, workers: int) -> Iterator[int]:
-    """How many photos each finished batch has brought."""
+    """The number of photos of each finished batch."""
     if not batches:
         return
-    # The children of a process that has started threads must not be its copies; and they must know before they load
-    # anything that one thread each is enough, or they would take the machine from each other.
+    # Spawned, because a process with threads must not be forked. Each worker takes one thread, and libraries read that
+    # from the environment when they are loaded.
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     context = get_context("spawn")
@@ -141,21 +132,21 @@ def _taken(batches: "Sequence[tuple[Car, tuple[Shot, ...]]]", seed: int, folder:
 
 
 _STUDIO: "list[Studio]" = []
-"""The studio of this process: opening one takes longer than a photo."""
+"""The studio of this worker; opening one takes longer than a photo."""
 _STOP: "list[Event]" = []
-"""What tells this process that nobody waits for its photos any more."""
+"""Set when the parent stops."""
 
 
 def _begin(stop: "Event") -> None:
-    """Prepares a worker: Ctrl-C is for the parent, which tells its workers once."""
+    """Prepares a worker: it ignores Ctrl-C, and the parent stops it by the event."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _STOP.append(stop)
 
 
 def take(car: "Car", shots: Sequence[Shot], seed: int, folder: str) -> int:
-    """Takes photos of one car, each under its own name only when it is complete; how many."""
-    from bench.rendered_cars.body import build
-    from bench.rendered_cars.frame import Studio
+    """Renders photos of one car and returns their number; a file appears under its name when it is complete."""
+    from bench.rendered_cars.assembly import build
+    from bench.rendered_cars.studio import Studio
 
     if not _STUDIO:
         _STUDIO.append(Studio())
@@ -172,9 +163,9 @@ def take(car: "Car", shots: Sequence[Shot], seed: int, folder: str) -> int:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is there as a whole or not at all, even when the power fails in between."""
+    """Writes a file that appears whole, by a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")  # hidden, and the next run writes over it
+    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")  # hidden; the next run overwrites it
     partial.write_bytes(data)
     partial.replace(path)
 

@@ -1,4 +1,4 @@
-"""Road layouts: what is painted on, let into and lies beside the asphalt, in metres along (x) and across (y) a road."""
+"""Road layouts: markings, flaws and roadsides, in metres along (x) and across (y) a road."""
 
 import math
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class Road:
 
 
 def layout(rng: np.random.Generator) -> Road:
-    """A road like those of a town, drawn by lot."""
+    """A random road like those of a town."""
     kind = rng.choice(("street", "hatched", "junction", "parking"), p=(0.42, 0.26, 0.18, 0.14))
     marks = [*_flaws(rng), *_PAINTERS[str(kind)](rng)]
     sides = tuple(

@@ -1,7 +1,6 @@
 """Plane shapes as signed distances, positive inside."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -29,19 +28,6 @@ def polygon(corners: Sequence[Corner], rounding: float = 0.0) -> Shape:
             if y0 != y1:
                 odd ^= ((y0 > b) != (y1 > b)) & (a < (x1 - x0) * (b - y0) / (y1 - y0) + x0)
         return np.where(odd, nearest, -nearest) + rounding
-
-    return distance
-
-
-def stroke(corners: Sequence[Corner], width: float) -> Shape:
-    """A line of some width."""
-
-    def distance(a: Floats, b: Floats) -> Floats:
-        """Distance to the line's border."""
-        nearest = np.full(np.shape(a), np.inf)
-        for (x0, y0), (x1, y1) in pairwise(corners):
-            nearest = np.minimum(nearest, _to_segment(a, b, x0, y0, x1, y1))
-        return width / 2 - nearest
 
     return distance
 

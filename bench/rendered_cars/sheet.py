@@ -1,4 +1,4 @@
-"""A contact sheet: many small photos on one, over names, headings and times of day."""
+"""A contact sheet: many small photos in one picture, of several names, headings and times of day."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ MAX_BYTES = 400_000
 
 def contact_sheet(cars: "Sequence[Car]", split: Split, seed: int, progress: Callable[[int, int], None]) -> bytes:
     """A JPEG of at most `MAX_BYTES` with `COLUMNS` x `ROWS` photos, each of another car."""
-    from bench.rendered_cars.body import build
-    from bench.rendered_cars.frame import Studio
+    from bench.rendered_cars.assembly import build
+    from bench.rendered_cars.studio import Studio
 
     studio = Studio()
     sheet = Image.new("RGB", (COLUMNS * THUMB[0], ROWS * THUMB[1]))

@@ -1,4 +1,4 @@
-"""Triangles as arrays: cutting them by a function, refining them, joining them."""
+"""Triangle soups: cutting, refining and joining them, and solids made of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Soup:
     faces: Ints  # m, 3
 
     def polydata(self) -> pv.PolyData:
-        """The same as a mesh to draw."""
+        """The soup as a VTK mesh."""
         padded = np.column_stack([np.full(len(self.faces), 3), self.faces]).ravel()
         mesh = pv.PolyData(self.points.astype(np.float32), faces=padded)
         mesh.point_data["Normals"] = self.normals.astype(np.float32)
@@ -31,24 +31,20 @@ class Soup:
         return mesh
 
     def compact(self) -> "Soup":
-        """Without the points that no triangle uses."""
+        """The soup without unused points."""
         used = np.zeros(len(self.points), dtype=bool)
         used[self.faces] = True
         place = np.cumsum(used) - 1
         return Soup(self.points[used], self.normals[used], self.uv[used], place[self.faces])
 
     def mirrored(self) -> "Soup":
-        """The other side of the car."""
+        """The soup mirrored to the other side of the car."""
         flip = np.array([1.0, -1.0, 1.0])
         return Soup(self.points * flip, self.normals * flip, self.uv, self.faces[:, ::-1])
 
-    def moved(self, offset: Sequence[float]) -> "Soup":
-        """Somewhere else."""
-        return Soup(self.points + np.asarray(offset), self.normals, self.uv, self.faces)
-
 
 def join(soups: Sequence[Soup]) -> Soup:
-    """All triangles as one."""
+    """Several soups as one."""
     starts = np.cumsum([0] + [len(soup.points) for soup in soups])
     return Soup(
         np.concatenate([soup.points for soup in soups]),
@@ -59,7 +55,7 @@ def join(soups: Sequence[Soup]) -> Soup:
 
 
 def both(soup: Soup) -> Soup:
-    """A thing of the left and its twin of the right."""
+    """A soup and its mirror image."""
     return join([soup, soup.mirrored()])
 
 
@@ -104,7 +100,7 @@ def edge_squares(corners: Floats) -> Floats:
 
 
 def bisect(soup: Soup) -> Soup:
-    """Every triangle as two, parted at the middle of its longest edge: slivers stay few."""
+    """Every triangle split at the middle of its longest edge, which avoids slivers."""
     corners = soup.points[soup.faces]
     squares = edge_squares(corners)
     first, rows = np.argmax(squares, axis=1), np.arange(len(soup.faces))
@@ -116,7 +112,7 @@ def bisect(soup: Soup) -> Soup:
 
 
 def cut(soup: Soup, values: Floats) -> Soup:
-    """What lies where the values at points are positive, its border interpolated."""
+    """The part where the values at points are positive; its border is interpolated."""
     inside = values > 0
     a, b, c = inside[soup.faces].T.astype(np.int8)
     count = a + b + c
@@ -147,3 +143,69 @@ def _with_points(soup: Soup, i: Ints, j: Ints, t: Floats) -> Soup:
     between = soup.normals[i] * (1 - t) + soup.normals[j] * t
     uv = np.concatenate([soup.uv, soup.uv[i] * (1 - t) + soup.uv[j] * t])
     return Soup(points, np.concatenate([soup.normals, _unit(between)]), uv, soup.faces)
+
+
+def turned(profile: Sequence[tuple[float, float]], centre: Sequence[float], sides: int = 32) -> Soup:
+    """A profile of (radius, y) turned about an axle; texture coordinates see it from the side."""
+    angle = np.linspace(0, 2 * np.pi, sides + 1)
+    radius, y = np.asarray(profile, dtype=float).T
+    points = np.stack(
+        [
+            centre[0] + radius[:, None] * np.cos(angle),
+            centre[1] + np.repeat(y[:, None], sides + 1, axis=1),
+            centre[2] + radius[:, None] * np.sin(angle),
+        ],
+        axis=-1,
+    )
+    soup = grid(points, closed=True)
+    widest = radius.max()
+    uv = np.stack([(soup.points[:, 0] - centre[0]), (soup.points[:, 2] - centre[2])], -1) / (2 * widest) + 0.5
+    return Soup(soup.points, soup.normals, uv, soup.faces)
+
+
+def blob(centre: Sequence[float], size: Sequence[float], square: float = 0.5, rings: int = 9, sides: int = 16) -> Soup:
+    """A rounded box: an ellipsoid whose exponent goes from 1, round, towards 0, square."""
+    up, around = np.linspace(-np.pi / 2, np.pi / 2, rings), np.linspace(0, 2 * np.pi, sides + 1)
+
+    def power(value: Floats) -> Floats:
+        """Keeps the sign."""
+        return np.sign(value) * np.abs(value) ** square
+
+    points = np.stack(
+        [
+            power(np.cos(up))[:, None] * power(np.cos(around)),
+            power(np.cos(up))[:, None] * power(np.sin(around)),
+            np.repeat(power(np.sin(up))[:, None], sides + 1, axis=1),
+        ],
+        axis=-1,
+    )
+    soup = grid(points[:, ::-1] * (np.asarray(size) / 2) + np.asarray(centre), closed=True)
+    outward = np.sign(((soup.points - np.asarray(centre)) * soup.normals).sum(axis=1))
+    return soup if outward.sum() > 0 else Soup(soup.points, -soup.normals, soup.uv, soup.faces[:, ::-1])
+
+
+def tube(path: Floats, radius: float, sides: int = 6) -> Soup:
+    """A round bar along a path of points that does not run straight up."""
+    forward = np.gradient(path, axis=0)
+    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
+    across = np.cross(forward, [0.0, 0.0, 1.0])
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
+    up = np.cross(across, forward)
+    angle = np.linspace(0, 2 * np.pi, sides + 1)[None, :, None]
+    return grid(path[:, None] + radius * (across[:, None] * np.cos(angle) + up[:, None] * np.sin(angle)), closed=True)
+
+
+def card(centre: Sequence[float], right: Sequence[float], up: Sequence[float]) -> Soup:
+    """A flat rectangle spanned by half its width and half its height."""
+    middle, a, b = (np.asarray(v, dtype=float) for v in (centre, right, up))
+    points = np.stack([middle - a - b, middle + a - b, middle + a + b, middle - a + b])
+    normal = np.cross(a, b)
+    normals = np.repeat(normal[None] / np.linalg.norm(normal), 4, axis=0)
+    uv = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    return Soup(points, normals, uv, np.array([[0, 1, 2], [0, 2, 3]]))
+
+
+def block(low: Sequence[float] | Floats, high: Sequence[float] | Floats) -> Soup:
+    """A box with smooth normals, for dark parts."""
+    a, b = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    return blob(((a + b) / 2).tolist(), (b - a).tolist(), 0.05, 7, 12)

@@ -1,4 +1,4 @@
-"""What a car's surface sends to the camera: paint under clear lacquer, glass, rubber, chrome and lamps."""
+"""Shading of the car: paint under clear lacquer, glass, rubber, chrome and lamps."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ def _linear(srgb: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Skin:
-    """What is looked up for each triangle that a pixel shows: the body's points, spread out; `n` triangles."""
+    """The per-triangle values that shading looks up; `n` triangles."""
 
     planes: Floats  # (n, 12) see Body.planes
     corners: Floats  # (n, 3, 4) normal, and how much of the sky is seen
@@ -89,7 +89,7 @@ def hits(skin: Skin, triangle: npt.NDArray[np.int32], camera: Camera, rays: Floa
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a surface reflects and what shadows it: all the same for every pixel of a photo."""
+    """What a surface reflects and what shadows it, the same for every pixel of a photo."""
 
     lighting: Lighting
     light: Camera  # the first light's view
@@ -100,7 +100,7 @@ class Surroundings:
 
 
 def shade(hit: Hits, skin: Skin, materials: Materials, around: Surroundings) -> tuple[Floats, Floats]:
-    """The light (n, 3) from a surface itself, and (n, 3) what it mirrors."""
+    """The diffuse light (n, 3) of a surface, and (n, 3) what it mirrors."""
     part = skin.part[hit.triangle]
     between = np.einsum("ijk,ij->ik", skin.corners[hit.triangle], hit.weights)
     normal, sky = between[:, :3], between[:, 3]

@@ -7,10 +7,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from bench.rendered_cars.kit import Kit
-from bench.rendered_cars.paint import TYRE, WELL
-from bench.rendered_cars.parts import Material
-from bench.rendered_cars.solids import turned
-from bench.rendered_cars.soup import cut
+from bench.rendered_cars.materials import TYRE, WELL, Material
+from bench.rendered_cars.soup import cut, turned
 
 PIXELS = 192
 DRAWN = 2 * PIXELS  # drawn larger, then shrunk: smooth edges

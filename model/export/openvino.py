@@ -38,7 +38,7 @@ CALIBRATION_PHOTOS = 300
 MIN_INT8_MEAN_COSINE = 0.95
 """Lowest mean cosine between torch and an int8 graph at which it is accepted: it is the same network at all.
 
-What int8 costs is another question, which `carsearch-bench precision` answers with labelled photos.
+What int8 costs is another question, which `python -m bench precision` answers with labelled photos.
 """
 
 

@@ -4,7 +4,7 @@
     queries/<number>.jpg          what is searched: other photos, of classes that the gallery has
     contents.json                 size and sha256 of every file, which class each query shows, how all was rendered
 
-`carsearch-bench gallery` makes it.
+`python -m bench gallery` makes it, from a checkout.
 """
 
 import importlib.resources

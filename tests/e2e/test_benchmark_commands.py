@@ -42,6 +42,7 @@ def interrupted(split: Split, folder: Path, missing: int) -> set[str]:
     return few
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_benchmark_render_the_photos_of_each_split_that_are_missing(tmp_path: Path) -> None:
     lines = commands(ROOT / "docs" / "benchmark.md")
     small = [re.sub(r" --scale [\d.]+", "", line) + f" --scale {SCALE}" for line in lines if " render " in line]
@@ -59,6 +60,8 @@ def test_the_commands_of_the_benchmark_render_the_photos_of_each_split_that_are_
                 assert photo.size == (512, 384)
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_the_other_commands_of_the_benchmark_work_on_fewer_photos_and_epochs(tmp_path: Path) -> None:
     write_sets(tmp_path / "shared" / "cars")
     write_gallery(tmp_path / "shared" / "cars" / "unlabelled", classes=3, first_kind=40)

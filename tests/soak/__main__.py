@@ -1,4 +1,4 @@
-"""Runs the long runs, one after the other, and writes what they came to into docs/reliability.md and its JSON.
+"""Runs the long runs, one after the other, and writes their results to docs/measured/reliability.md and .json.
 
 python -m tests.soak                   all of them, as large as promised: hours
 python -m tests.soak swaps kills       some of them
@@ -16,15 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.section import replace_section
 from model.storage import write_durably
 from tests.soak.outcome import Extent, Figure
 
 RUNS = ("uploads", "swaps", "stops", "kills", "builds", "overload", "soak")
 """Modules of this package, in the order of the table."""
 
-BEGIN = "<!-- measured: begin; `make endure` writes what follows -->"
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+MEASURED = Path(__file__).resolve().parent.parent.parent / "docs" / "measured"
+TITLE = (
+    "# Long runs, as measured\n\nWritten by `python -m tests.soak` (`make endure`). "
+    "[reliability.md](../reliability.md) explains the figures."
+)
 
 
 def measure(name: str, extent: Extent) -> list[Figure]:
@@ -39,15 +41,15 @@ def _say(line: str) -> None:
     print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
-def _write(results: dict[str, Any]) -> None:
-    """The JSON, with the runs that were not repeated as they were, and the table."""
-    path = DOCS / "reliability.json"
+def write(results: dict[str, Any], folder: Path) -> None:
+    """Writes JSON and table into a folder; earlier results of other runs are kept."""
+    path = folder / "reliability.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     known |= results
     ordered = {name: known[name] for name in RUNS if name in known}
+    folder.mkdir(parents=True, exist_ok=True)
     write_durably(path, (json.dumps(ordered, indent=1) + "\n").encode())
-    document = DOCS / "reliability.md"
-    write_durably(document, replace_section(document.read_text(), _table(ordered), BEGIN).encode())
+    write_durably(folder / "reliability.md", f"{TITLE}\n\n{_table(ordered)}\n".encode())
 
 
 def _table(results: dict[str, Any]) -> str:
@@ -83,7 +85,8 @@ def main() -> int:
         if extent == "large":
             took_s = time.monotonic() - started
             finished = f"{datetime.now(UTC):%Y-%m-%d}"
-            _write({name: {"finished": finished, "took_s": took_s, "figures": [asdict(one) for one in figures]}})
+            result = {"finished": finished, "took_s": took_s, "figures": [asdict(one) for one in figures]}
+            write({name: result}, MEASURED)
     return 0 if kept else 1
 
 

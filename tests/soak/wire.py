@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.generator import END_OF_HEAD, AnswerMalformed, whole_answer
+from bench.load import END_OF_HEAD, AnswerMalformed, whole_answer
 from tests.support.bodies import FORM, form
 
 CHUNK_BYTES = 1 << 16

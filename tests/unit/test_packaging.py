@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
+from bench.demo_gallery import MAX_BYTES
 from bench.rendered_cars.catalogue import cars
-from bench.shipping import MAX_BYTES
 from model.card import CARD_NAME, load_card, verify_artifact
 from model.dataset import normalise_label, read_items
 from model.embedder import DEFAULT_MODEL
+from model.export.model_md import DESCRIPTION_NAME, describe
 from model.storage import sha256_file
 from service.demo.command import MODEL as DEMO_MODEL
 from service.demo.gallery import CONTENTS_NAME, DemoGallery
 from tests.conftest import CARS
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("model", "indexer", "service", "bench")
+PACKAGES = ("model", "indexer", "service")
 PRETRAINED = ROOT / "model" / "pretrained"
 MAX_PRETRAINED_BYTES = 60_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -118,7 +119,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the checkout by the tools at hand."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # a copy: building leaves files behind, and takes what an earlier build left
-    for package in PACKAGES:
+    for package in (*PACKAGES, "bench"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -144,12 +145,27 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) ->
     assert packed == {str(path.relative_to(ROOT)) for package in PACKAGES for path in files_of(ROOT / package)}
 
 
+def test_bench_is_a_checkout_s_and_not_the_wheel_s(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    assert not [name for name in archive.namelist() if name.startswith("bench/")]
+    (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+    assert archive.read(entry_points).decode().split() == [
+        "[console_scripts]",
+        "carsearch",
+        "=",
+        "service.cli.main:main",
+    ]
+    helped = subprocess.run([sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, check=True)
+    assert b"python -m bench" in helped.stdout
+
+
 def test_the_models_that_ship_are_whole_and_small() -> None:
     assert {DEMO_MODEL, DEFAULT_MODEL} <= set(shipped_models())
     for name in shipped_models():
         card = verify_artifact(PRETRAINED / name)
         packed = {str(path.relative_to(PRETRAINED / name)) for path in files_of(PRETRAINED / name)}
-        assert {file for file in packed if not file.endswith(".md")} == {CARD_NAME, *card.files}
+        assert packed == {CARD_NAME, DESCRIPTION_NAME, *card.files}
+        assert (PRETRAINED / name / DESCRIPTION_NAME).read_text() == describe(card)
     assert size_of(PRETRAINED) <= MAX_PRETRAINED_BYTES
 
 

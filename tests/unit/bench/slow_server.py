@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
-from bench.generator import whole_answer
+from bench.load import whole_answer
 
 EARLY_S = 0.5
 """How long a client has to see an early answer before the rest of its upload is read."""

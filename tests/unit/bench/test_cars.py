@@ -1,4 +1,4 @@
-"""The rendered benchmark's cars: how many there are, what a name fixes, the dial, and that each can be built."""
+"""The cars of the rendered benchmark: their counts, what a name fixes, and likeness."""
 
 import unicodedata
 from collections import Counter
@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from bench.rendered_cars.archetypes import SPREAD, options
-from bench.rendered_cars.body import build
 from bench.rendered_cars.catalogue import FIXED_BY_NAME, Car, cars, mean_car
 from bench.rendered_cars.design import distance
-from bench.rendered_cars.paint import COLOURS
-from bench.rendered_cars.parts import Part
+from bench.rendered_cars.materials import COLOURS
 
 COUNTS = {"train": (84, 561), "test": (78, 116)}
 EVERY = cars("test", likeness=0.0)
@@ -30,7 +28,7 @@ def between_names(likeness: float) -> float:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_split_has_the_counts_of_the_seed(split: str) -> None:
+def test_a_split_has_the_original_counts(split: str) -> None:
     found = cars("train") if split == "train" else cars("test")
     counts = Counter(car.name for car in found)
     assert (len(counts), len(found)) == COUNTS[split]
@@ -105,49 +103,3 @@ def test_every_layout_is_one_that_some_kind_of_car_draws() -> None:
     for car in EVERY:
         for name, word in car.design.choices().items():
             assert word in known[name] | set(options("boxvan")[name]) | set(options("offroad")[name])
-
-
-def extent(
-    parts: list[Part], *, skip: tuple[str, ...] = ()
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], ...]:
-    """Lowest and highest corner of all parts but some."""
-    points = np.concatenate([np.asarray(part.mesh.points, dtype=np.float64) for part in parts if part.role not in skip])
-    return points.min(axis=0), points.max(axis=0)
-
-
-@pytest.mark.parametrize("start", range(4))
-def test_every_name_of_the_test_split_builds(start: int) -> None:
-    for number, car in enumerate(one_a_name(EVERY)[start::4]):
-        parts = build(car, lamps_lit=number % 2 == 0)
-        for part in parts:
-            assert np.isfinite(part.mesh.points).all(), (car.name, part.role)
-            normals = np.asarray(part.mesh.point_data["Normals"])
-            assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-3), (car.name, part.role)
-            assert part.mesh.n_cells * 4 == len(part.mesh.faces), part.role
-        low, high = extent(parts)
-        assert abs(low[2]) < 0.002, car.name
-        assert low[1] == pytest.approx(-high[1], abs=0.02)
-        low, high = extent(parts, skip=("mirror", "glass", "trim", "aerial", "rails", "plate"))
-        size = high - low
-        assert abs(high[0] + low[0]) < 0.25, car.name
-        assert size == pytest.approx([car.design.length, car.design.width, car.design.height], abs=0.16), car.name
-        assert 3.2 < size[0] < 5.6
-        assert sum(part.mesh.n_cells for part in parts) < 80_000, car.name
-        assert {"paint", "glass", "tyre", "rim", "head_lamp", "tail_lamp", "plate", "seam"} <= {
-            part.role for part in parts
-        }
-
-
-def test_lamps_shine_only_when_lit() -> None:
-    car = EVERY[0]
-    for lit in (False, True):
-        shining = {part.role for part in build(car, lit) if max(part.material.emissive) > 0}
-        assert ({"head_lamp", "tail_lamp"} <= shining) is lit
-        assert lit or not shining
-
-
-def test_the_same_car_builds_the_same_meshes() -> None:
-    first, again = build(EVERY[1], lamps_lit=False), build(EVERY[1], lamps_lit=False)
-    for a, b in zip(first, again, strict=True):
-        assert a.role == b.role
-        assert np.array_equal(np.asarray(a.mesh.points), np.asarray(b.mesh.points))

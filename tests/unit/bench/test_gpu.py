@@ -1,4 +1,4 @@
-"""`python -m bench.gpu` where there is no GPU: it runs without FAISS and OpenVINO, and its numbers belong together."""
+"""`python -m bench.gpu` without a GPU: it runs without FAISS and OpenVINO, and its figures agree."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu_photos import made_up_photos, photos_of
+from bench.photos import made_up_photos, photos_of
 from model.images.decode import decode
 from tests.unit.test_layout import ROOT
 
@@ -20,6 +20,8 @@ runpy.run_module("bench.gpu", run_name="__main__")
 """
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("more", [(), ("rich",)], ids=["rich", "plain"])
 def test_it_measures_without_faiss_openvino_and_the_service(real_model: Path, more: tuple[str, ...]) -> None:
     order = ("--model", real_model, "--count", "6", "--batches", "1", "2", "--seconds", "0.01", "--device", "cpu")

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.generator import AnswerMalformed, whole_answer
-from bench.load import Load, LoadFailed, Order, carry_out, percentile, requests_of, run
+from bench.load import AnswerMalformed, Load, LoadFailed, Order, carry_out, percentile, requests_of, run, whole_answer
 from tests.support.servers import free_port
 from tests.unit.bench.slow_server import after, answer, tiny_server
 
@@ -114,7 +113,7 @@ def test_other_statuses_and_connections_that_end_are_errors_and_the_rest_goes_on
 def test_a_request_that_meets_the_end_of_its_idle_connection_is_asked_once_more(
     monkeypatch: pytest.MonkeyPatch, idle_s: float, endings: set[int], asked_again: int, lost: int
 ) -> None:
-    monkeypatch.setattr("bench.generator.IDLE_S", idle_s)
+    monkeypatch.setattr("bench.load.IDLE_S", idle_s)
     with tiny_server(lambda number: None if number in endings else answer()) as server:
         load = carry_out(Order(server.port, clients=1, seconds=0.5, path="/", rate_per_s=40, warm_up_s=0))
     assert (load.answered, load.asked_again, load.lost) == (20 - lost, asked_again, lost)
@@ -124,7 +123,7 @@ def test_a_request_that_meets_the_end_of_its_idle_connection_is_asked_once_more(
 def test_an_answer_that_breaks_off_is_lost_however_idle_its_connection_had_been(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bench.generator.IDLE_S", 0.01)
+    monkeypatch.setattr("bench.load.IDLE_S", 0.01)
     with tiny_server(lambda number: answer()[:20] if number == 5 else answer()) as server:
         load = carry_out(Order(server.port, clients=1, seconds=0.5, path="/", rate_per_s=40, warm_up_s=0))
     assert (load.answered, load.asked_again, load.lost) == (19, 0, 1)

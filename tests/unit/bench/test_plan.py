@@ -1,17 +1,15 @@
-"""The plan of the rendered benchmark: the seed's counts, and fractions of them that grow without changing."""
+"""The plan of the rendered benchmark: the original project's counts, and fractions that grow without changing."""
 
 from collections import Counter, defaultdict
 from functools import cache
 
 import pytest
 
-pytest.importorskip("pyvista", reason="the extra render is not installed")
-
 from bench.rendered_cars.catalogue import Car, cars
 from bench.rendered_cars.plan import HEADINGS, TIMES, PlanInvalid, Shot, Split, shots
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-SEED_COUNTS = {"train": (84, 53_813), "test": (78, 11_046)}
+ORIGINAL_COUNTS = {"train": (84, 53_813), "test": (78, 11_046)}
 
 
 @cache
@@ -28,9 +26,9 @@ def photos_by_class(planned: list[Shot], split: Split) -> Counter[str]:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_split_has_the_seeds_classes_and_photos(split: Split) -> None:
+def test_a_split_has_the_original_numbers_of_classes_and_photos(split: Split) -> None:
     planned = plan(split)
-    classes, photos = SEED_COUNTS[split]
+    classes, photos = ORIGINAL_COUNTS[split]
     assert (len(photos_by_class(planned, split)), len(planned)) == (classes, photos)
     assert len({shot.path for shot in planned}) == photos
     assert {shot.path.partition("/")[0] for shot in planned} == {car.name for car in catalogue(split)}
@@ -63,7 +61,7 @@ def test_a_smaller_scale_is_part_of_a_larger_one(split: Split) -> None:
 @pytest.mark.parametrize("scale", [0.05, 0.25, 0.7])
 def test_a_fraction_has_the_structure_of_the_whole(split: Split, scale: float) -> None:
     planned = plan(split, scale)
-    assert len(planned) == round(scale * SEED_COUNTS[split][1])
+    assert len(planned) == round(scale * ORIGINAL_COUNTS[split][1])
     cars_seen = Counter(shot.car for shot in planned)
     assert len(cars_seen) == len(catalogue(split))
     assert max(cars_seen.values()) - min(cars_seen.values()) <= 2
@@ -74,7 +72,7 @@ def test_a_fraction_has_the_structure_of_the_whole(split: Split, scale: float) -
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_smallest_benchmark_has_two_photos_a_class(split: Split) -> None:
     counts = photos_by_class(plan(split, 1e-6), split)
-    assert len(counts) == SEED_COUNTS[split][0]
+    assert len(counts) == ORIGINAL_COUNTS[split][0]
     assert set(counts.values()) == {2}
 
 
@@ -90,7 +88,7 @@ def test_an_impossible_scale_is_refused_in_one_sentence(scale: float) -> None:
 
 def test_a_photos_chance_is_its_own() -> None:
     everything = {shot.entropy(0) for split in SPLITS for shot in plan(split)}
-    assert len(everything) == sum(count for _, count in SEED_COUNTS.values())
+    assert len(everything) == sum(count for _, count in ORIGINAL_COUNTS.values())
 
 
 def test_a_catalogue_that_is_too_small_is_refused() -> None:

@@ -14,17 +14,18 @@ pytest.importorskip("pyvista", reason="the extra render is not installed")
 
 import bench.rendered_cars.render as rendering
 import bench.rendered_cars.sheet as sheets
-from bench.cli import app, main
-from bench.rendered_cars.body import build
+from bench.__main__ import app, main
+from bench.rendered_cars.assembly import build
 from bench.rendered_cars.catalogue import cars
-from bench.rendered_cars.frame import Studio
 from bench.rendered_cars.geometry import body_of
 from bench.rendered_cars.light import lighting
 from bench.rendered_cars.plan import HEADINGS, Shot, Time, shots
 from bench.rendered_cars.render import RECORD_NAME, FolderTaken, Order, render, take_all
-from bench.rendered_cars.world import world
+from bench.rendered_cars.studio import Studio, world
 from model.dataset import read_items
+from service.demo.gallery import DemoGallery
 
+pytestmark = pytest.mark.slow
 CARS = cars("test")
 
 
@@ -54,7 +55,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_photo_is_a_jpeg_of_the_size_of_the_seeds(folder: Path) -> None:
+def test_photos_are_those_that_ship(studio: Studio) -> None:
+    """The renderer still makes the photos of the demo's gallery; another graphics library may differ a little."""
+    planned = {shot.path: shot for shot in shots(CARS, "test")}
+    paths = [path for path in sorted(DemoGallery.load().photos.rglob("*.jpg")) if "-night" in path.name][:1]
+    paths += [path for path in sorted(DemoGallery.load().photos.rglob("*.jpg")) if "-noon" in path.name][-1:]
+    assert len(paths) == 2
+    for path in paths:
+        shot = planned[f"{path.parent.name}/{path.name}"]
+        rendered, shipped = (
+            np.asarray(Image.open(io.BytesIO(data)), np.int16) for data in (photo(studio, shot), path.read_bytes())
+        )
+        assert np.abs(rendered - shipped).mean() < 0.5
+
+
+def test_a_photo_is_a_jpeg_of_512_by_384(folder: Path) -> None:
     for shot in some_shots():
         data = (folder / shot.path).read_bytes()
         image = Image.open(io.BytesIO(data))
@@ -153,7 +168,7 @@ def test_a_wrong_scale_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for value in ("1.5", "0", "nan"):
-        command = ["carsearch-bench", "render", "--split", "test", "--out", str(tmp_path / "set"), "--scale", value]
+        command = ["bench", "render", "--split", "test", "--out", str(tmp_path / "set"), "--scale", value]
         monkeypatch.setattr("sys.argv", command)
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -17,6 +17,7 @@ def test_a_made_up_gallery_is_a_version_like_any_other(tmp_path: Path, fake_embe
     assert (manifest.count, manifest.dim, manifest.gallery["classes"]) == (250, 64, 3)
 
 
+@pytest.mark.slow
 def test_a_server_is_measured_on_the_cores_it_is_held_to() -> None:
     (size,) = measure([120], [1], seconds=0.5)
     assert (size.items, size.cores) == (120, 1)

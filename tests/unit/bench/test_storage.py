@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bench.cli import app
+from bench.__main__ import app
 from bench.storage import Cost, embeddings_of_index, made_up, measure, table_of
 from indexer.build import build_index
 from indexer.stores.precision import Storage
@@ -33,7 +33,7 @@ def test_the_vectors_of_an_index_are_those_before_they_were_rounded(
 
 
 def test_every_storage_is_measured_with_every_number_of_queries() -> None:
-    costs = measure(made_up(300, 32), [1, 3], threads=1, seconds=0, recall=True)
+    costs = measure(made_up(300, 32), [1, 3], seconds=0, recall=True)
     assert [(cost.storage, cost.queries) for cost in costs] == [
         ("fp32", 1), ("fp32", 3), ("fp16", 1), ("fp16", 3), ("sq8", 1), ("sq8", 3)
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def test_vectors_have_to_come_from_somewhere() -> None:
 
 
 def test_the_table_is_in_units_that_people_read(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = [Cost(100_000, "fp16", number, 1, ms, 98 * 2**20, 0.99918) for number, ms in ((1, 3.456), (8, 40.0))]
+    sizes = [Cost(100_000, "fp16", number, ms, 98 * 2**20, 0.99918) for number, ms in ((1, 3.456), (8, 40.0))]
     Console(width=120).print(table_of(sizes))
     printed = capsys.readouterr().out
     for told in ("100,000", "fp16", "98.0 MiB", "0.99918", "1 query", "8 queries", "3.46 ms", "40.00 ms"):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.demo_gallery import Chosen, DemoGalleryRefused, choose
 from bench.rendered_cars.catalogue import Car, cars
 from bench.rendered_cars.plan import HEADINGS, TIMES, shots
 from bench.rendered_cars.render import RECORD_NAME
-from bench.shipping import Shipped, ShippingRefused, choose
 from model.storage import sha256_file
 from service.demo.gallery import CONTENTS_NAME, DemoGallery
 
@@ -37,7 +37,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, catalogue: list[Car]) -> 
 
 
 @pytest.fixture(scope="module")
-def chosen(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> tuple[Shipped, Path]:
+def chosen(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> tuple[Chosen, Path]:
     """What is chosen of it when nothing else is asked for, and where it is."""
     out = tmp_path_factory.mktemp("chosen")
     return choose(rendered, out), out
@@ -51,7 +51,7 @@ def heading_of(path: Path) -> int:
     return int(path.stem.rsplit("-", 2)[1])
 
 
-def test_a_few_hundred_photos_of_names_with_several_cars_are_chosen(chosen: tuple[Shipped, Path]) -> None:
+def test_a_few_hundred_photos_of_names_with_several_cars_are_chosen(chosen: tuple[Chosen, Path]) -> None:
     shipped, out = chosen
     folders = list((out / "gallery").iterdir())
     assert shipped.classes == len(folders) == 24
@@ -64,7 +64,7 @@ def test_a_few_hundred_photos_of_names_with_several_cars_are_chosen(chosen: tupl
     assert shipped.bytes == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
-def test_headings_and_times_are_spread_evenly(chosen: tuple[Shipped, Path]) -> None:
+def test_headings_and_times_are_spread_evenly(chosen: tuple[Chosen, Path]) -> None:
     photos = list((chosen[1] / "gallery").glob("*/*.jpg"))
     assert {heading_of(path) for path in photos} == set(HEADINGS)
     times = [path.stem.rsplit("-", 1)[1] for path in photos]
@@ -75,7 +75,7 @@ def test_headings_and_times_are_spread_evenly(chosen: tuple[Shipped, Path]) -> N
         assert max(gaps) - min(gaps) <= 30
 
 
-def test_a_query_is_another_photo_of_a_car_that_the_gallery_has(chosen: tuple[Shipped, Path], rendered: Path) -> None:
+def test_a_query_is_another_photo_of_a_car_that_the_gallery_has(chosen: tuple[Chosen, Path], rendered: Path) -> None:
     _, out = chosen
     queries = DemoGallery.load(out).queries
     assert 3 <= len(queries) <= 5
@@ -88,7 +88,7 @@ def test_a_query_is_another_photo_of_a_car_that_the_gallery_has(chosen: tuple[Sh
 
 
 def test_the_choice_is_the_same_each_time_and_replaces_the_one_before(
-    chosen: tuple[Shipped, Path], rendered: Path, tmp_path: Path
+    chosen: tuple[Chosen, Path], rendered: Path, tmp_path: Path
 ) -> None:
     choose(rendered, tmp_path / "out", classes=5)
     assert choose(rendered, tmp_path / "out") == chosen[0]
@@ -106,16 +106,16 @@ def test_names_with_one_car_fill_up_what_is_missing(catalogue: list[Car], render
 
 def test_a_folder_that_may_not_be_chosen_from_is_refused(catalogue: list[Car], tmp_path: Path) -> None:
     def refused(rendered: Path, words: str) -> None:
-        with pytest.raises(ShippingRefused, match=words):
+        with pytest.raises(DemoGalleryRefused, match=words):
             choose(rendered, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     (tmp_path / "photos").mkdir()
-    refused(tmp_path / "photos", "is no folder that carsearch-bench render made")
+    refused(tmp_path / "photos", "was not made by `python -m bench render`")
     refused(write_rendered(tmp_path / "train", catalogue[:0], recorded_split="train"), "is not a rendered test split")
     refused(write_rendered(tmp_path / "few", catalogue[:0]), "has 0 names and 24 are wanted")
     for name, words in (
-        ("아반떼/HD-red-000-000-noon.jpg", '"아반떼" in .* is no name'),
+        ("아반떼/HD-red-000-000-noon.jpg", '"아반떼" in .* is not a name'),
         ("a/b.jpg", "is not named like"),
     ):
         other = write_rendered(tmp_path / name.partition("/")[0], catalogue, scale=0.02)
@@ -126,13 +126,13 @@ def test_a_folder_that_may_not_be_chosen_from_is_refused(catalogue: list[Car], t
 
 def test_a_folder_with_something_else_in_it_is_left_as_it_is(rendered: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ShippingRefused, match="holds something else"):
+    with pytest.raises(DemoGalleryRefused, match="holds something else"):
         choose(rendered, tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_a_gallery_that_is_too_large_or_takes_every_photo_is_refused(rendered: Path, tmp_path: Path) -> None:
-    with pytest.raises(ShippingRefused, match="bytes and may have 1000"):
+    with pytest.raises(DemoGalleryRefused, match="bytes and may have 1000"):
         choose(rendered, tmp_path / "large", max_bytes=1000)
-    with pytest.raises(ShippingRefused, match="are in the gallery; choose fewer"):
+    with pytest.raises(DemoGalleryRefused, match="are in the gallery; choose fewer"):
         choose(rendered, tmp_path / "all", photos_a_class=1000)

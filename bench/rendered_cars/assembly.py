@@ -1,4 +1,4 @@
-"""A car as parts to draw."""
+"""Builds the parts of a car."""
 
 import numpy as np
 
@@ -8,16 +8,15 @@ from bench.rendered_cars.face import add_face
 from bench.rendered_cars.flanks import add_flanks
 from bench.rendered_cars.glass import add_glass
 from bench.rendered_cars.kit import Kit
-from bench.rendered_cars.paint import WELL, paint
-from bench.rendered_cars.parts import Part
+from bench.rendered_cars.materials import WELL, Part, paint
 from bench.rendered_cars.rear import add_rear
 from bench.rendered_cars.shell import loft
-from bench.rendered_cars.solids import block
+from bench.rendered_cars.soup import block
 from bench.rendered_cars.wheels import add_wheels
 
 
 def build(car: Car, lamps_lit: bool) -> list[Part]:
-    """All parts of a car that stands on z=0, its nose towards x, its middle at the origin."""
+    """All parts of a car. It stands on z = 0 with its middle at the origin and its nose towards x."""
     kit = Kit(loft(car.design))
     kit.add("paint", paint(car.colour), kit.shell.surface)
     _inside(kit)
@@ -31,7 +30,7 @@ def build(car: Car, lamps_lit: bool) -> list[Part]:
 
 
 def _inside(kit: Kit) -> None:
-    """A dark block within, so that nobody looks through the arches."""
+    """A dark block inside, so that the wheel arches do not show through."""
     d, lines = kit.shell.design, kit.shell.lines
     half = d.width / 2
     low = np.array([lines.tail + 0.30, -half + 0.33, d.ground - 0.01])

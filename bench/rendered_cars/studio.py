@@ -1,25 +1,64 @@
-"""One photo of one car: the ground in two dimensions, the car from its triangles, both in one light."""
+"""Photos of one car: a random scene, the ground, and the car's triangles, in one light."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from bench.rendered_cars import noise
-from bench.rendered_cars.camera import Camera, Floats
+from bench.rendered_cars.camera import Camera, Floats, framing
 from bench.rendered_cars.geometry import Body, body_of, open_sky
 from bench.rendered_cars.ground import Cast, albedo, backdrop, falling_light, painted
-from bench.rendered_cars.light import Light
+from bench.rendered_cars.light import Light, Lighting, lighting
 from bench.rendered_cars.photo import develop, jpeg
 from bench.rendered_cars.plan import Time
 from bench.rendered_cars.raster import Raster
+from bench.rendered_cars.road import Road, layout
 from bench.rendered_cars.surface import Materials, Skin, Surroundings, hits, shade
-from bench.rendered_cars.world import HEIGHT, WIDTH, World, world
 
 if TYPE_CHECKING:
-    from bench.rendered_cars.parts import Part
+    from bench.rendered_cars.materials import Part
+
+WIDTH, HEIGHT = 512, 384
+SITES = 12
+"""Stretches of road where photos are taken, the same ones for every car and both splits."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything about a photo but the car, which stands at the origin and looks along x."""
+
+    camera: Camera
+    lighting: Lighting
+    road: Road
+    beams: float  # how bright the car's own lamps are, 1 as a rule
+
+
+def world(rng: np.random.Generator, heading: int, time: Time, points: Floats) -> World:
+    """A random world for a car of the outline `points` (n, 3); at heading 0 the car faces the camera."""
+    azimuth = np.radians(heading + rng.uniform(-2, 2))
+    away, height = rng.uniform(5.6, 6.6), rng.uniform(2.8, 3.5)
+    eye = np.array((np.cos(azimuth) * away, np.sin(azimuth) * away, height), np.float32)
+    camera = framing(
+        eye,
+        points,
+        fill=float(rng.uniform(0.62, 0.74)),
+        offset=(float(rng.normal(0, 0.02)), float(rng.normal(0.01, 0.02))),
+        aspect=WIDTH / HEIGHT,
+        roll=float(rng.normal(0, 0.015)),
+    )
+    return World(camera, lighting(rng, time, float(azimuth)), _place(rng), float(rng.uniform(0.7, 1.2)))
+
+
+def _place(rng: np.random.Generator) -> Road:
+    """One of the sites, with the car at a random place on it."""
+    site = layout(np.random.default_rng((SITES, int(rng.integers(SITES)))))
+    along, across = site.shift
+    shift = (along + float(rng.normal(0, 0.5)), across + float(rng.normal(0, 0.25)))
+    return replace(site, shift=shift, turn=site.turn + float(rng.normal(0, 0.05)))
+
 
 FINE = (WIDTH * 3 // 2, HEIGHT * 3 // 2)
 """The car is drawn one and a half times as large, and then averaged."""
@@ -31,7 +70,7 @@ BRIGHTEST = 40.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """A car with all that is the same in each of its photos."""
+    """A car with all that its photos share."""
 
     body: Body
     sky: Floats  # (p,) see open_sky
@@ -44,19 +83,19 @@ class Prepared:
 
 
 def overhead() -> Camera:
-    """Straight from above, so high that it hardly matters where."""
+    """A camera straight above, so high that perspective hardly matters."""
     return Camera.looking(np.array((0, 0, ABOVE_M), np.float32), np.zeros(3, np.float32), ABOVE_SLOPE, 1.0)
 
 
 class Studio:
-    """Takes photos of one car at a time; holds the picture that the triangles are numbered in."""
+    """Renders photos of one car at a time in an off-screen picture."""
 
     def __init__(self) -> None:
         self._raster = Raster(*FINE)
         self._car: Prepared | None = None
 
     def enter(self, parts: "Sequence[Part]") -> None:
-        """The car to be photographed from now on."""
+        """Sets the car of the next photos."""
         body = body_of(parts)
         self._raster.load(body.points, body.faces, body.glass)
         before = self._car
@@ -83,7 +122,7 @@ class Studio:
         return self._car
 
     def photo(self, heading: int, time: Time, entropy: Sequence[int]) -> bytes:
-        """A JPEG of the car; everything random about it derives from `entropy`."""
+        """A JPEG of the car; all its random numbers derive from `entropy`."""
         rng = np.random.default_rng(entropy)
         scene = world(rng, heading, time, self._entered().outline)
         cast, depth = self._cast(scene.lighting.lights[0])
@@ -105,7 +144,7 @@ class Studio:
         return Cast(view, shadow, overhead(), self._entered().contact), depth
 
     def _ground(self, scene: World, cast: Cast) -> Floats:
-        """The light (HEIGHT, WIDTH, 3) of everything but the car."""
+        """The light (HEIGHT, WIDTH, 3) of the scene without the car."""
         camera, road, lighting = scene.camera, scene.road, scene.lighting
         rays = camera.rays(WIDTH, HEIGHT)
         reach = camera.eye[2] / np.maximum(-rays[..., 2], np.float32(0.02))
@@ -153,7 +192,7 @@ class Studio:
         return light.reshape(points.shape)
 
     def _bodywork(self, scene: World, around: Surroundings) -> tuple[Floats, Floats]:
-        """The light of the car (HEIGHT, WIDTH, 3) and how much of each pixel it covers."""
+        """The light of the car (HEIGHT, WIDTH, 3) and the share of each pixel that it covers."""
         car, camera = self._entered(), scene.camera
         materials = car.materials
         solid, panes = self._raster.ids(camera, False), self._raster.ids(camera, True)
@@ -190,7 +229,7 @@ def _on_ground(camera: Camera, rays: Floats) -> Floats:
 
 
 def _extent(there: "np.ndarray[tuple[int, int], np.dtype[np.bool_]]") -> tuple[slice, slice]:
-    """The rows and columns of what is there, on the boundaries of the blocks of three that become two."""
+    """The rows and columns of what is there, rounded to blocks of three."""
     found = []
     for axis in (1, 0):
         line = np.flatnonzero(there.any(axis))

@@ -1,8 +1,39 @@
-"""The palette of the street, and the materials that every car shares."""
+"""Materials, the palette of paints, and parts: a mesh of one material."""
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from bench.rendered_cars.parts import Material
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # the catalogue needs colours only, and works without the renderer
+    import pyvista as pv
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """How a surface looks; colours are sRGB from 0 to 1, `emissive` may exceed 1."""
+
+    albedo: Colour
+    metallic: float = 0.0
+    roughness: float = 0.5
+    clearcoat: float = 0.0
+    opacity: float = 1.0
+    emissive: Colour = (0.0, 0.0, 0.0)
+    texture: npt.NDArray[np.uint8] | None = None  # height x width x 3, in place of the albedo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Triangles of one material with smooth normals at their points."""
+
+    mesh: "pv.PolyData"
+    material: Material
+    role: str
+
 
 # Colour: how frequent, sRGB, how metallic.
 COLOURS: dict[str, tuple[float, tuple[float, float, float], float]] = {
@@ -34,7 +65,7 @@ def paint(colour: str) -> Material:
 
 @lru_cache(maxsize=64)
 def seam(colour: str) -> Material:
-    """The gap between two panels: wider than a real one, so that a small picture keeps it whole, and so less dark."""
+    """The gap between two panels. It is wider than a real one, to be seen in a small photo, and so less dark."""
     red, green, blue = COLOURS[colour][1]
     return Material((0.38 * red, 0.38 * green, 0.38 * blue), roughness=0.9)
 
@@ -48,7 +79,6 @@ CHROME = Material((0.80, 0.81, 0.83), metallic=1.0, roughness=0.14)
 SILVER = Material((0.62, 0.63, 0.65), metallic=0.8, roughness=0.35)
 TYRE = Material((0.035, 0.035, 0.036), roughness=0.9)
 RED_LENS = Material((0.42, 0.015, 0.02), roughness=0.12, clearcoat=0.5)
-AMBER = Material((0.85, 0.38, 0.05), roughness=0.2)
 BULB = Material((1.0, 0.98, 0.92), roughness=0.3, emissive=(6.0, 5.8, 5.2))
 DAYLIGHT = Material((0.9, 0.9, 0.9), roughness=0.3, emissive=(0.55, 0.54, 0.50))
 RED_LIGHT = Material((0.9, 0.05, 0.06), roughness=0.3, emissive=(3.6, 0.30, 0.38))

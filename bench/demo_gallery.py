@@ -1,4 +1,4 @@
-"""Which rendered photos ship as the demo's gallery: a few of each car of some test names, and queries beside them."""
+"""Chooses the demo's gallery from the rendered test split: a few photos of each car of some names, and queries."""
 
 import hashlib
 import shutil
@@ -22,15 +22,15 @@ QUERIES = 4
 MAX_BYTES = 12_000_000
 
 
-class ShippingRefused(DataInvalid):
-    """A folder that the demo's gallery cannot be made from, or not be written to."""
+class DemoGalleryRefused(DataInvalid):
+    """A folder that the demo's gallery cannot be made from, or cannot be written to."""
 
-    code = "shipping_refused"
+    code = "demo_gallery_refused"
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
-    """What was chosen; `bytes` is the size of all files together."""
+class Chosen:
+    """The counts of what was chosen; `bytes` is the size of all files together."""
 
     photos: int
     classes: int
@@ -58,23 +58,25 @@ def choose(
     photos_a_class: int = PHOTOS_A_CLASS,
     queries: int = QUERIES,
     max_bytes: int = MAX_BYTES,
-) -> Shipped:
+) -> Chosen:
     """Copies the demo's gallery and its queries out of a rendered test split; equal photos give equal choices.
 
     Names with several cars come first, so that leaving one photo out leaves other cars of its name to be found. A class
     gives each of its cars the same number of photos, at headings and times that are spread evenly. A query is another
-    photo of a car that the gallery has. Raises ShippingRefused.
+    photo of a car that the gallery has. Raises DemoGalleryRefused.
     """
     order = _order(rendered)
     known = {car.name for car in cars("test", order["seed"])}
     shots = _read(rendered)
     strange = sorted(shots.keys() - known)
     if strange:
-        raise ShippingRefused(
-            f'"{strange[0]}" in {rendered} is no name of the test split; render it into a new folder.'
+        raise DemoGalleryRefused(
+            f'"{strange[0]}" in {rendered} is not a name of the test split; render it into a new folder.'
         )
     if len(shots) < classes:
-        raise ShippingRefused(f"{rendered} has {len(shots)} names and {classes} are wanted; render more of the split.")
+        raise DemoGalleryRefused(
+            f"{rendered} has {len(shots)} names and {classes} are wanted; render more of the split."
+        )
     _empty(out)
     chosen = {label: _of_class(shots[label], photos_a_class) for label in _names(shots, classes)}
     queried = _queries(shots, chosen, queries)
@@ -87,8 +89,10 @@ def choose(
     write_contents(out, records, order)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if size > max_bytes:
-        raise ShippingRefused(f"The gallery in {out} has {size} bytes and may have {max_bytes}; choose fewer photos.")
-    return Shipped(
+        raise DemoGalleryRefused(
+            f"The gallery in {out} has {size} bytes and may have {max_bytes}; choose fewer photos."
+        )
+    return Chosen(
         photos=sum(map(len, chosen.values())),
         classes=len(chosen),
         cars=len({(shot.label, shot.car) for some in chosen.values() for shot in some}),
@@ -100,10 +104,10 @@ def choose(
 def _order(rendered: Path) -> dict[str, Any]:
     """How the folder was rendered, as its record says."""
     if not (rendered / RECORD_NAME).is_file():
-        raise ShippingRefused(f"{rendered} is no folder that carsearch-bench render made; render the test split first.")
-    record = read_json(rendered / RECORD_NAME, ShippingRefused)
+        raise DemoGalleryRefused(f"{rendered} was not made by `python -m bench render`; render the test split first.")
+    record = read_json(rendered / RECORD_NAME, DemoGalleryRefused)
     if record.get("split") != "test" or not isinstance(record.get("seed"), int):
-        raise ShippingRefused(f"{rendered} is not a rendered test split; networks are trained on the other.")
+        raise DemoGalleryRefused(f"{rendered} is not a rendered test split; networks are trained on the other.")
     return {name: record[name] for name in ("renderer", "split", "seed", "likeness") if name in record}
 
 
@@ -118,13 +122,15 @@ def _read(rendered: Path) -> dict[str, list[_Shot]]:
             _, car, heading, time = path.stem.rsplit("-", 3)
             shot = _Shot(label, int(car), HEADINGS.index(int(heading)), [str(one) for one in TIMES].index(time), path)
         except ValueError as problem:
-            raise ShippingRefused(f"{path} is not named like a rendered photo; render into a new folder.") from problem
+            raise DemoGalleryRefused(
+                f"{path} is not named like a rendered photo; render into a new folder."
+            ) from problem
         found[label].append(shot)
     return found
 
 
 def _names(shots: dict[str, list[_Shot]], classes: int) -> list[str]:
-    """Names with several cars first, and among equals in an order that nobody chose."""
+    """Names with several cars first, and otherwise in the order of their hashes."""
 
     def rank(label: str) -> tuple[bool, bytes]:
         several = len({shot.car for shot in shots[label]}) > 1
@@ -144,7 +150,7 @@ def _of_class(shots: Sequence[_Shot], photos: int) -> list[_Shot]:
 
 
 def _spread(shots: Sequence[_Shot], count: int, car: int) -> list[_Shot]:
-    """`count` photos of one car at even steps around it, one time after the other; each car begins elsewhere."""
+    """`count` photos of one car, at evenly spaced headings and all times of day; each car starts at another heading."""
     left = list(shots)
     found: list[_Shot] = []
     for step in range(min(count, len(left))):
@@ -157,13 +163,13 @@ def _spread(shots: Sequence[_Shot], count: int, car: int) -> list[_Shot]:
 
 
 def _between(first: float, second: float) -> float:
-    """How many steps of heading lie between two directions, the shorter way around."""
+    """Steps of heading between two directions, the shorter way around."""
     apart = abs(first - second) % len(HEADINGS)
     return min(apart, len(HEADINGS) - apart)
 
 
 def _queries(shots: dict[str, list[_Shot]], chosen: dict[str, list[_Shot]], count: int) -> list[_Shot]:
-    """One query of each of some names, each at another time: a photo that the gallery lacks, near one that it has."""
+    """Queries of different names and times: photos that the gallery lacks, near ones that it has."""
     labels = list(chosen)
     found: list[_Shot] = []
     for place in range(count):
@@ -172,7 +178,9 @@ def _queries(shots: dict[str, list[_Shot]], chosen: dict[str, list[_Shot]], coun
         numbers = {shot.car for shot in gallery}
         rest = [shot for shot in shots[gallery[0].label] if shot.path not in taken and shot.car in numbers]
         if not rest:
-            raise ShippingRefused(f'All photos of "{gallery[0].label}" are in the gallery; choose fewer of each class.')
+            raise DemoGalleryRefused(
+                f'All photos of "{gallery[0].label}" are in the gallery; choose fewer of each class.'
+            )
 
         def rank(
             shot: _Shot, gallery: Sequence[_Shot] = gallery, time: int = place % len(TIMES)
@@ -186,10 +194,10 @@ def _queries(shots: dict[str, list[_Shot]], chosen: dict[str, list[_Shot]], coun
 
 
 def _empty(out: Path) -> None:
-    """Removes the gallery that was made before; refuses to touch anything else."""
+    """Removes an earlier gallery; refuses any other folder that is not empty."""
     if out.exists() and any(out.iterdir()):
         if not (out / CONTENTS_NAME).is_file():
-            raise ShippingRefused(f"{out} holds something else already; name another folder.")
+            raise DemoGalleryRefused(f"{out} holds something else already; name another folder.")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.cli import app
+from bench.__main__ import app
 from model.card import load_card, verify_artifact
 from model.errors import CarsearchError
 from tests.support.photos import write_gallery
@@ -30,6 +30,7 @@ def model(real_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(real_model, tmp_path / "model"))
 
 
+@pytest.mark.torch
 def test_a_card_takes_texts_and_scores_and_people_can_read_it(model: Path, gallery: Path, tmp_path: Path) -> None:
     from indexer.benchmark.evaluate import evaluate
     from model.dataset import read_items
@@ -52,6 +53,7 @@ def test_a_card_takes_texts_and_scores_and_people_can_read_it(model: Path, galle
     assert load_card(model).about["limits"] == "Nothing but colours."
 
 
+@pytest.mark.torch
 def test_a_score_needs_a_name_and_a_command(model: Path, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     result = ask("card", model, "--report", tmp_path / "report.json")
