@@ -21,12 +21,12 @@ from model.dataset import read_items
 from model.embedder import Embedder, Progress
 from model.retrieval import (
     Interval,
-    Rows,
     bootstrap_over_classes,
     bootstrap_over_photos,
     paired_over_classes,
     paired_over_photos,
 )
+from model.types import Rows
 from service.cli.output import progress_bar
 
 Correct = npt.NDArray[np.bool_]

@@ -11,8 +11,9 @@ from PIL import Image
 
 from model.dataset import Photo
 from model.embedder import Progress, decode_pool, map_in_order, silent
-from model.images.decode import Pixels, decode
-from model.retrieval import Embeddings, Interval, bootstrap_over_classes, leave_one_out_nearest
+from model.images.decode import decode
+from model.retrieval import Interval, bootstrap_over_classes, leave_one_out_nearest
+from model.types import Embeddings, Pixels
 
 PIXEL_SIZE = (32, 24)
 BINS = 8

@@ -30,7 +30,7 @@ from model.card import canonical_sha256
 from model.dataset import Item, ItemList, Skipped, read_items
 from model.embedder import Embedder, Progress, silent
 from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped, StorageTooLossy
-from model.retrieval import Embeddings, Rows
+from model.types import Embeddings, Rows
 
 PHOTOS_A_SAVE = 32
 """What a kill costs at most, and a runtime's batch beside it; each save waits for the disk."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import IndexInvalid
-from model.retrieval import Embeddings
+from model.types import Embeddings
 
 
 class BuildProgress:

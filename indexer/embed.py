@@ -11,8 +11,8 @@ from indexer.items import sha256_bytes
 from model.dataset import Photo, Skipped, printable
 from model.embedder import Embedder, Submitted, batches, decode_pool, map_in_order
 from model.errors import FileUnreadable, ImageRejected
-from model.retrieval import Embeddings
 from model.runtimes.base import running_ahead
+from model.types import Embeddings
 
 
 @dataclass(frozen=True, slots=True)

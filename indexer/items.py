@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
-from model.retrieval import Rows
+from model.types import Rows
 
 ROWS_A_READ = 5_000
 SCHEMA = """

@@ -23,11 +23,10 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
-from model.images.decode import Pixels
 from model.images.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
-from model.retrieval import Embeddings
 from model.runtimes import load_runtime
 from model.runtimes.base import AsynchronousRuntime, Pending, Runtime, running_ahead
+from model.types import Embeddings, Pixels
 
 if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor

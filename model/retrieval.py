@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Embeddings = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from model.types import Embeddings, Rows
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.embedder import Embedder
-from model.retrieval import Embeddings
 from model.runtimes.base import Pending
+from model.types import Embeddings
 from service.engine import Engine, Query, SearchResult
 from service.observability.metrics import Metrics
 

@@ -19,9 +19,8 @@ from model.card import INT8, card_sha256
 from model.dataset import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, InvalidK, ModelMismatch
-from model.images.decode import Pixels
-from model.retrieval import Embeddings, Rows
 from model.runtimes.base import Pending
+from model.types import Embeddings, Pixels, Rows
 from service.http.schemas import Hit, Versions
 
 MAX_K = 100

@@ -22,9 +22,7 @@ from model.dataset import Photo, Skipped, refuse_duplicate_ids
 from model.embedder import Embedder, Progress, silent
 from model.errors import EvaluationSetInvalid
 from model.retrieval import (
-    Embeddings,
     Interval,
-    Rows,
     average_precision_at_r,
     bootstrap_over_classes,
     bootstrap_over_photos,
@@ -32,6 +30,7 @@ from model.retrieval import (
     most_confused,
     recall_at,
 )
+from model.types import Embeddings, Rows
 
 RECALL_AT = (1, 5, 10)
 QUERIES_A_CALL = 256

@@ -8,7 +8,8 @@ from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore
 from indexer.stores.precision import Storage
 from model.errors import StorageTooLossy
-from model.retrieval import Embeddings, exact_scores
+from model.retrieval import exact_scores
+from model.types import Embeddings
 
 MIN_RECALL = 0.999
 MIN_MEASURED = 1_000

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from model.retrieval import Embeddings, Rows
+from model.types import Embeddings, Rows
 
 
 class Neighbours(NamedTuple):

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from indexer.stores.precision import Storage
 from model.errors import DimMismatch, IndexInvalid
-from model.retrieval import Embeddings, Rows, score_tolerance
+from model.retrieval import score_tolerance
+from model.types import Embeddings, Rows
 
 ROWS_A_CHECK = 8_192
 UNIT_TOLERANCE = 1e-3

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from indexer.stores.base import Neighbours
 from indexer.stores.precision import Storage
 from model.errors import CarsearchError, IndexInvalid, missing_dependency
-from model.retrieval import Embeddings, Rows, exact_scores
+from model.retrieval import exact_scores
 
 # FAISS's stubs know neither search parameters, nor callback writers, nor what `search` returns: the ignores below.
 try:
@@ -22,6 +22,7 @@ except ModuleNotFoundError as problem:
     raise missing_dependency(problem) or problem from problem
 
 from indexer.stores.codes import StoredRows, check_index, new_index  # needs faiss
+from model.types import Embeddings, Rows
 
 # From so many values in a call (4 queries of 512) fp32 rows are multiplied as matrices; FAISS's own 128,000 is what
 # takes 250 queries, below which it reads every row again for each query: 32 queries then take four times as long.

@@ -14,7 +14,7 @@ import nncf
 import openvino as ov
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-from model.images.decode import Pixels
+from model.types import Pixels
 
 # A first convolution of at most this side stays in float, where it costs a few hundredths of the time. ResNet-18's of 7
 # gains nothing from it, because the errors of 49 weights even out, and would take a fourth more.

@@ -22,7 +22,6 @@ import threading
 
 import cykooz_resizer as resizer
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from model.card import InputSpec
@@ -34,13 +33,13 @@ from model.errors import (
     UnsupportedImageFormat,
 )
 from model.images.header import ImageHeader, read_header
+from model.types import Pixels
 
 try:
     import simplejpeg
 except ModuleNotFoundError:  # a machine for training has what it has
     simplejpeg = None
 
-Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from model.card import NVJPEG, InputSpec
 from model.errors import ImageRejected
-from model.images.decode import EXIF_ORIENTATION, Pixels, check_header, decode
+from model.images.decode import EXIF_ORIENTATION, check_header, decode
 from model.images.header import ImageHeader
+from model.types import Pixels
 
 MAX_PIXELS_A_CALL = 64_000_000
 """Pixels that are decoded at once: 200 MB, and four times that while they are resized."""

@@ -7,8 +7,9 @@ import numpy as np
 
 from model.card import NVJPEG, InputSpec
 from model.errors import ImageRejected, ModelMismatch, SettingsInvalid, missing_dependency
-from model.images.decode import Pixels, prepare
+from model.images.decode import prepare
 from model.runtimes.base import Runtime
+from model.types import Pixels
 
 if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from model.images.decode import Pixels
+from model.types import Pixels
 
 if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.card import Card
-from model.images.decode import Pixels
+from model.types import Pixels
 
 GRID = 8
 

@@ -12,8 +12,8 @@ import openvino as ov
 
 from model.card import Card, graph_names
 from model.errors import ModelInvalid, PrecisionMissing
-from model.images.decode import Pixels
 from model.runtimes.base import Pending, running_ahead
+from model.types import Pixels
 
 PHOTOS_A_STREAM = 4
 """In one batch: a search waits for few of an evaluation beside it."""

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from model.card import BF16, FP32, Card
 from model.errors import PrecisionMissing
-from model.images.decode import Pixels
 from model.network.embedding_net import EmbeddingNetwork, load_network
 from model.runtimes.base import Pending
 from model.runtimes.cuda_graphs import FixedShapes
+from model.types import Pixels
 
 CPU_BATCH = 32
 CUDA_SHAPES = (1, 8, 32, 64, 128, 256)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from model.images.decode import Pixels
+from model.types import Pixels
 
 CROP_ASPECT = (3 / 4, 4 / 3)
 

@@ -11,9 +11,10 @@ import numpy as np
 from model.card import InputSpec
 from model.dataset import Item
 from model.errors import CarsearchError, DataInvalid
-from model.images.decode import Pixels, canvas, decode, fit
+from model.images.decode import canvas, decode, fit
 from model.training.augment import jitter, random_crop
 from model.training.recipes import Recipe
+from model.types import Pixels
 
 Key = tuple[int, int]
 """(epoch, row): what a sampler yields and a training set is indexed by."""

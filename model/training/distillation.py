@@ -9,7 +9,7 @@ from model.dataset import Item
 from model.embedder import Embedder, decode_pool, map_in_order
 from model.errors import ModelNotFound
 from model.images.decode import decode
-from model.retrieval import Embeddings
+from model.types import Embeddings
 
 NEAR_BITS = 10
 """Two photos whose 64-bit perceptual hashes differ in at most this many bits count as one."""

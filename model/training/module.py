@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from model.network.embedding_net import EmbeddingNetwork
-from model.retrieval import Embeddings, leave_one_out_nearest
+from model.retrieval import leave_one_out_nearest
 from model.training.losses import NormalisedHead, TeacherLoss
 from model.training.recipes import Recipe
+from model.types import Embeddings
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from indexer import load as trial
 from model import storage as files
 from model.errors import ImageUndecodable
 from model.images import decode as preprocess
+from model.types import Pixels
 from service import reloader as serving
 from service.cli import main as cli
 from service.http import access_log as answer
@@ -35,7 +36,7 @@ def nothing(*_arguments: object, **_options: object) -> None:
     """A check that is not made."""
 
 
-def whatever_pillow_reads(data: bytes, _spec: object = None) -> preprocess.Pixels:
+def whatever_pillow_reads(data: bytes, _spec: object = None) -> Pixels:
     """Every format that Pillow knows."""
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

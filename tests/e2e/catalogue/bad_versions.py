@@ -18,8 +18,8 @@ import numpy as np
 from indexer.items import SCHEMA
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
-from model.retrieval import Embeddings
 from model.storage import FileRecord
+from model.types import Embeddings
 from tests.e2e.catalogue.standing import Standing
 from tests.support.calls import eventually, metric
 from tests.support.servers import Server

@@ -28,7 +28,7 @@ from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
 from model.embedder import BATCH, Embedder
 from model.errors import CarsearchError, EmbeddingInvalid
-from model.images.decode import Pixels
+from model.types import Pixels
 from tests.support.hostile import write_hostile_reader
 from tests.support.photos import KOREAN, car_photo
 from tests.support.servers import clean_environment, run_cli

@@ -14,7 +14,7 @@ import numpy as np
 
 from indexer.items import ItemTable
 from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory
-from model.retrieval import Embeddings
+from model.types import Embeddings
 from tests.support.photos import car_photo
 from tests.support.servers import clean_environment
 from tests.unit.test_layout import ROOT

@@ -11,8 +11,8 @@ import pytest
 from indexer.embed import EmbeddedBatch, embed_photos
 from model.embedder import Embedder
 from model.errors import BackendUnavailable, FileUnreadable, ImageRejected, ImageUndecodable
-from model.images.decode import Pixels
 from model.runtimes.base import Pending
+from model.types import Pixels
 from tests.support.photos import car_photo
 
 

@@ -15,7 +15,7 @@ from indexer.embed import Embedded, embed_photos
 from model.dataset import Photo, Skipped, read_items
 from model.embedder import BATCH, Embedder
 from model.errors import DuplicateId, EvaluationCancelled, EvaluationSetInvalid
-from model.retrieval import Embeddings
+from model.types import Embeddings
 from tests.support.photos import car_photo, write_seed_table
 from tests.support.servers import run_cli
 from tests.unit.indexer.sets import MemoryPhoto, unit, write_photos

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from indexer.stores.faiss import SLACK, FaissStore, installed_distributions
 from indexer.stores.precision import Storage, storage_of
 from model.errors import CarsearchError, DimMismatch, IndexInvalid
-from model.retrieval import Embeddings, Rows, exact_scores
+from model.retrieval import exact_scores
+from model.types import Embeddings, Rows
 from tests.unit.indexer.sets import unit
 
 storages = st.sampled_from(list(Storage))

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from indexer.checkpoint import BuildProgress
 from model.errors import IndexInvalid
-from model.retrieval import Embeddings
+from model.types import Embeddings
 
 NAME = "embeddings.sqlite"
 

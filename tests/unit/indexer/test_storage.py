@@ -15,7 +15,7 @@ from indexer.stores.precision import Storage, StorageChoice
 from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory, Manifest
 from model.embedder import Embedder
 from model.errors import IndexInvalid, StorageTooLossy
-from model.retrieval import Embeddings
+from model.types import Embeddings
 from service.engine import Engine
 from tests.support.photos import car_photo
 from tests.unit.indexer.sets import assert_clean, content_of, unit, write_photos

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 import model.retrieval
 from model.retrieval import (
-    Embeddings,
-    Rows,
     average_precision_at_r,
     bootstrap_over_classes,
     bootstrap_over_photos,
@@ -23,6 +21,7 @@ from model.retrieval import (
     recall_at,
     score_tolerance,
 )
+from model.types import Embeddings, Rows
 
 RELEVANT = np.array(
     [

@@ -25,7 +25,8 @@ from model.errors import (
     UnsupportedImageFormat,
 )
 from model.images import decode as preprocess
-from model.images.decode import MAX_PIXELS, MIN_SIDE, Pixels, decode, fit, prepare
+from model.images.decode import MAX_PIXELS, MIN_SIDE, decode, fit, prepare
+from model.types import Pixels
 from tests.support.photos import car_photo, car_pixels, encoded, jpeg
 
 PIXELS = car_pixels(0, 0)

@@ -23,11 +23,10 @@ from model.errors import (
     PrecisionMissing,
     SettingsInvalid,
 )
-from model.images.decode import Pixels
-from model.retrieval import Embeddings
 from model.runtimes import load_runtime
 from model.runtimes.base import Runtime
 from model.runtimes.openvino import OpenVINORuntime
+from model.types import Embeddings, Pixels
 from tests.support.calls import eventually
 from tests.support.photos import car_photo
 

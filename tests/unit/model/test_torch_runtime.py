@@ -11,10 +11,10 @@ import torch
 from model.card import load_card
 from model.embedder import Embedder
 from model.errors import PrecisionMissing
-from model.images.decode import Pixels, prepare
-from model.retrieval import Embeddings
+from model.images.decode import prepare
 from model.runtimes.base import AsynchronousRuntime
 from model.runtimes.torch import TorchRuntime
+from model.types import Embeddings, Pixels
 from tests.support.photos import car_photo
 
 SHAPES = (1, 4, 8)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from model.card import InputSpec
 from model.dataset import Item, read_items
 from model.errors import DataInvalid
-from model.images.decode import Pixels, canvas, fit, prepare
+from model.images.decode import canvas, fit, prepare
 from model.training.augment import jitter, random_crop
 from model.training.dataset import TrainingSampler, TrainingSet, ValidationSampler, ValidationSet
 from model.training.recipes import QUICK, Recipe
+from model.types import Pixels
 from tests.support.photos import car_pixels
 
 SPEC = InputSpec(resize=40, crop=32)

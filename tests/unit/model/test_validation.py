@@ -13,10 +13,10 @@ from model.card import InputSpec, verify_artifact
 from model.dataset import Item, read_items
 from model.embedder import Embedder
 from model.network.embedding_net import EmbeddingNetwork
-from model.retrieval import Embeddings, Rows
 from model.training.dataset import ValidationSampler, ValidationSet
 from model.training.module import Classifier
 from model.training.recipes import QUICK
+from model.types import Embeddings, Rows
 from tests.support.photos import car_photo, write_gallery
 
 SCRIPT = Path(__file__).with_name("ddp_validation.py")
