@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from model.card import FP32, GOLDEN_NAME, WEIGHTS_NAME, Card
-from model.images.decode import prepare
+from model.images.transform import prepare
 from model.network.embedding_net import EmbeddingNetwork, save_weights
 from model.storage import FileRecord, write_durably
 

@@ -27,7 +27,7 @@ from model.card import (
 from model.dataset import Item, read_items
 from model.embedder import Embedder, Progress, decode_pool, map_in_order, silent
 from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
-from model.images.decode import prepare
+from model.images.transform import prepare
 from model.network.embedding_net import EmbeddingNetwork, load_network
 from model.runtimes.openvino import OpenVINORuntime
 from model.runtimes.torch import TorchRuntime

@@ -11,7 +11,8 @@ import numpy as np
 from model.card import InputSpec
 from model.dataset import Item
 from model.errors import CarsearchError, DataInvalid
-from model.images.decode import canvas, decode, fit
+from model.images.decode import decode
+from model.images.transform import canvas, fit
 from model.training.augment import jitter, random_crop
 from model.training.recipes import Recipe
 from model.types import Pixels

@@ -18,6 +18,7 @@ from indexer import load as trial
 from model import storage as files
 from model.errors import ImageUndecodable
 from model.images import decode as preprocess
+from model.images import transform
 from model.types import Pixels
 from service import reloader as serving
 from service.cli import main as cli
@@ -60,7 +61,7 @@ GUARDS: dict[str, tuple[Any, str, Any]] = {
     "shares": (shares.Shares, "room", lambda *_: True),
     "gone clients": (pool, "done_while_connected", until_done),
     "pixel limit": (preprocess, "MAX_PIXELS", 1 << 40),
-    "formats": (preprocess, "decode", whatever_pillow_reads),
+    "formats": (transform, "decode", whatever_pillow_reads),
     "orientation": (preprocess, "_orientation", lambda _image: 1),
     "own validation errors": (problems, "_on_invalid_request", request_validation_exception_handler),
     "fixed labels": (answer, "route_of", lambda scope: scope["path"]),

@@ -11,7 +11,7 @@ import torch
 from model.card import load_card
 from model.embedder import Embedder
 from model.errors import PrecisionMissing
-from model.images.decode import prepare
+from model.images.transform import prepare
 from model.runtimes.base import AsynchronousRuntime
 from model.runtimes.torch import TorchRuntime
 from model.types import Embeddings, Pixels

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model.card import InputSpec
 from model.dataset import Item, read_items
 from model.errors import DataInvalid
-from model.images.decode import canvas, fit, prepare
+from model.images.transform import canvas, fit, prepare
 from model.training.augment import jitter, random_crop
 from model.training.dataset import TrainingSampler, TrainingSet, ValidationSampler, ValidationSet
 from model.training.recipes import QUICK, Recipe
