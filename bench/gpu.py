@@ -23,9 +23,10 @@ from bench.gpu_photos import Made, made_up_photos, photos_of
 from bench.gpu_use import Utilisation
 from indexer.embed import embed_photos
 from model.card import BF16, FP32, Card, load_card
-from model.embedder import Embedder, decode_pool, find_model
+from model.embedder import Embedder, find_model
 from model.images.preparation import HostPreparation, Preparation
 from model.images.transform import prepare
+from model.parallel import decode_pool
 from model.runtimes.torch import TorchRuntime
 
 COUNT = {"cuda": 8192, "cpu": 96}

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from model.dataset import Photo
-from model.embedder import Progress, decode_pool, map_in_order, silent
+from model.embedder import Progress, silent
 from model.images.decode import decode
+from model.parallel import decode_pool, map_in_order
 from model.retrieval import Interval, bootstrap_over_classes, leave_one_out_nearest
 from model.types import Embeddings, Pixels
 

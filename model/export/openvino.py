@@ -25,10 +25,11 @@ from model.card import (
     verify_files,
 )
 from model.dataset import Item, read_items
-from model.embedder import Embedder, Progress, decode_pool, map_in_order, silent
+from model.embedder import Embedder, Progress, silent
 from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
 from model.images.transform import prepare
 from model.network.embedding_net import EmbeddingNetwork, load_network
+from model.parallel import decode_pool, map_in_order
 from model.runtimes.openvino import OpenVINORuntime
 from model.runtimes.torch import TorchRuntime
 from model.storage import FileRecord, fsync_directory, fsync_file, read_json

@@ -6,9 +6,10 @@ from typing import Any
 from PIL import Image
 
 from model.dataset import Item
-from model.embedder import Embedder, decode_pool, map_in_order
+from model.embedder import Embedder
 from model.errors import ModelNotFound
 from model.images.decode import decode
+from model.parallel import decode_pool, map_in_order
 from model.types import Embeddings
 
 NEAR_BITS = 10

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.dataset import Item, ItemList, Skipped, read_items, read_unlabelled, split_classes
-from model.embedder import decode_pool, map_in_order
 from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
+from model.parallel import decode_pool, map_in_order
 from model.training.distillation import without_near_duplicates
 from model.training.recipes import Recipe
 

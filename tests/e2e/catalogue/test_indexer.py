@@ -26,8 +26,9 @@ from indexer.embed import embed_photos
 from indexer.items import ItemTable, sha256_bytes
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
-from model.embedder import BATCH, Embedder
+from model.embedder import Embedder
 from model.errors import CarsearchError, EmbeddingInvalid
+from model.runtimes.fake import FakeRuntime
 from model.types import Pixels
 from tests.support.hostile import write_hostile_reader
 from tests.support.photos import KOREAN, car_photo
@@ -311,7 +312,7 @@ def test_124_hash_and_embedding_are_of_one_reading(fake_embedder: Embedder) -> N
 def test_124_files_that_change_and_go_while_they_are_indexed_are_whole_or_skipped(
     index: IndexDirectory, fake_embedder: Embedder, tmp_path: Path
 ) -> None:
-    names = [f"a/{number}.jpg" for number in range(4 * BATCH)]
+    names = [f"a/{number}.jpg" for number in range(4 * FakeRuntime.batch)]
     photos = write_photos(tmp_path / "photos", names)
     states = [car_photo(kind, size=TINY) for kind in range(2)]
     known = {sha256_bytes(data): fake_embedder.embed_photo(data) for data in states}
