@@ -15,17 +15,10 @@ from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refu
 from indexer.checkpoint import BuildProgress
 from indexer.embed import Embedded, embed_photos, nothing_known
 from indexer.items import GalleryItem, ItemTable, relative_path, write_items
+from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
-from indexer.versions import (
-    EMBEDDINGS_NAME,
-    INDEX_NAME,
-    ITEMS_NAME,
-    KEEP_VERSIONS,
-    SKIPPED_NAME,
-    IndexDirectory,
-    Manifest,
-)
+from indexer.versions import KEEP_VERSIONS, IndexDirectory
 from model.card import canonical_sha256
 from model.dataset import Item, ItemList, Skipped, read_items
 from model.embedder import Embedder, Progress, silent

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -12,9 +11,10 @@ import numpy as np
 
 from indexer.benchmark.evaluate import Served
 from indexer.items import GalleryItem, ItemNames, ItemTable
-from indexer.load import Trials, read_contents
+from indexer.load import read_contents
+from indexer.manifest import Manifest
 from indexer.stores.faiss import FaissStore
-from indexer.versions import IndexDirectory, Manifest
+from indexer.versions import IndexDirectory
 from model.card import INT8, card_sha256
 from model.dataset import normalise_label
 from model.embedder import Embedder, find_model
@@ -69,20 +69,16 @@ class Engine:
         cache_dir: Path | None = None,
         gallery_dir: Path | None = None,
         previous: "Engine | None" = None,
-        trials: Trials | None = None,
     ) -> "Engine":
         """Verifies and loads a version (by default the one CURRENT names) and its model.
 
         The model runs in the precision that the index was built in. `model` asserts which model it must be. `previous`
-        lends its model when that is the same. With `trials` a child process reads the version first. Raises
-        IndexInvalid, ModelInvalid and their kinds; ModelMismatch when index, model and runtime do not belong together.
+        lends its model when that is the same. Raises IndexInvalid, ModelInvalid and their kinds; ModelMismatch when
+        index, model and runtime do not belong together.
         """
         manifest = index.verify(version or index.current())
         _assert_model(model, manifest)
-        with trials.begin(index, manifest) if trials else nullcontext() as tried:
-            embedder = _embedder_of(index, manifest, runtime, cache_dir, previous)
-            if tried:
-                tried()
+        embedder = _embedder_of(index, manifest, runtime, cache_dir, previous)
         contents = read_contents(index.path_of(manifest.id), manifest)
         return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]))
 

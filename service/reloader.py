@@ -5,8 +5,8 @@ import threading
 import time
 from datetime import datetime
 
-from indexer.load import Trials
-from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, IndexDirectory
+from indexer.manifest import INDEX_NAME, ITEMS_NAME
+from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
 from service.engine import Engine
 from service.http.errors import NotReady
@@ -20,7 +20,7 @@ STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
 
 BESIDE_BYTES = 100 << 20
-"""What loading takes beside the index itself: the process that reads it first, and blocks of rows that are checked."""
+"""What loading takes beside the index itself: blocks of rows that are checked."""
 
 NO_INDEX = "There is no index to serve yet."
 log = logging.getLogger("carsearch")
@@ -38,7 +38,6 @@ class Serving:
         self._why_not = "The server is loading its index."
         self._seen: tuple[str, int] | None = None
         self._retry_at = 0.0
-        self._trials = Trials()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="index-watch", daemon=True)
 
@@ -47,7 +46,6 @@ class Serving:
 
     def stop(self) -> None:
         self._stop.set()
-        self._trials.close()
         self._thread.join(STOP_S)
 
     @property
@@ -97,8 +95,7 @@ class Serving:
             engine = self._load(version, previous)
             created_s = _created_s(engine)
         except Exception as problem:  # a crafted version may raise anything, and is refused like a damaged one
-            if not self._stop.is_set():  # else it is the end of this server that ended its child
-                self._refuse(version, problem)
+            self._refuse(version, problem)
             return
         self._swap(engine, created_s)
 
@@ -112,7 +109,6 @@ class Serving:
             cache_dir=self.settings.cache_dir,
             gallery_dir=self.settings.gallery_dir,
             previous=previous,
-            trials=self._trials,
         )
 
     def _refuse_too_large(self, version: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from indexer.build import build_index
-from indexer.versions import INDEX_NAME, IndexDirectory
+from indexer.manifest import INDEX_NAME
+from indexer.versions import IndexDirectory
 from model.embedder import DEFAULT_MODEL, Embedder
 from tests.conftest import Printed, write_fake_model
 from tests.support.photos import KOREAN, car_photo, write_gallery, write_seed_table

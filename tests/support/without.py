@@ -7,14 +7,12 @@ Each guard is taken away by one patch, in the process of the server and nowhere 
 import io
 import math
 import os
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from fastapi.exception_handlers import request_validation_exception_handler
 from PIL import Image
 
-from indexer import load as trial
 from model import storage as files
 from model.errors import ImageUndecodable
 from model.images import decode as preprocess
@@ -72,7 +70,6 @@ GUARDS: dict[str, tuple[Any, str, Any]] = {
     "memory given back": (server, "give_memory_back", nothing),
     "room for an index": (serving.Serving, "_refuse_too_large", nothing),
     "checksums": (files.FileRecord, "problem", nothing),
-    "read in a child first": (trial.Trials, "begin", lambda *_: nullcontext(nothing)),
 }
 """Name -> what is replaced, and by what."""
 

@@ -49,7 +49,6 @@ RUNS = {
         "gone clients": "tests/api/test_limits_http.py::test_065_a_search_whose_client_has_gone_is_never_begun",
         "room for an index": f"{INDEX}110_a_version_that_does_not_fit_into_memory_is_refused_before_it_is_read",
         "checksums": f"{BAD_INDEX}[095 a flipped bit]",
-        "read in a child first": f"{BAD_INDEX}[096 what crashes its reader]",  # last: it ends the server
     },
 }
 UNTOUCHED = (

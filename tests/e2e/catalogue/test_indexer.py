@@ -24,8 +24,9 @@ import pytest
 from indexer.build import build_index
 from indexer.embed import embed_photos
 from indexer.items import ItemTable, sha256_bytes
+from indexer.manifest import INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
 from indexer.stores.faiss import FaissStore
-from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
+from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
 from model.errors import CarsearchError, EmbeddingInvalid
 from model.runtimes.fake import FakeRuntime

@@ -10,9 +10,10 @@ import pytest
 from indexer.benchmark.storage_recall import Recall, measured_recall, refuse_lossy
 from indexer.build import build_index, published_embeddings
 from indexer.items import ItemTable
+from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.stores.precision import Storage, StorageChoice
-from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory, Manifest
+from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from model.errors import IndexInvalid, StorageTooLossy
 from model.types import Embeddings
