@@ -19,7 +19,7 @@ EMBEDDINGS_NAME = "embeddings.f32"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an index version says of itself."""
+    """The manifest of one version; `files` maps the name of every other file to its size and hash."""
 
     id: str
     created: str
@@ -40,7 +40,7 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Raises IndexInvalid in one sentence when the manifest is missing, damaged or of another schema."""
+        """Reads a version's manifest; raises IndexInvalid when it is missing, damaged or of another schema."""
         value = read_json(directory / MANIFEST_NAME, IndexInvalid)
         schema = value.pop("schema_version", None)
         if schema != SCHEMA_VERSION:
@@ -53,7 +53,7 @@ class Manifest:
         for field in fields(cls):
             kind: Any = get_origin(field.type) or field.type
             if not isinstance(getattr(manifest, field.name), kind):
-                raise IndexInvalid(f"{directory / MANIFEST_NAME} has a {field.name} of another kind.")
+                raise IndexInvalid(f"{directory / MANIFEST_NAME} has a {field.name} of the wrong type.")
         manifest._check(directory)
         return manifest
 
@@ -64,23 +64,24 @@ class Manifest:
 
     @property
     def recall(self) -> float | None:
-        """Recall@1 against fp32 as measured when the index was built; None where nothing is lost."""
+        """Recall@1 against fp32, measured when the index was built; None for fp32."""
         return self.index_recipe["recall_at_1"] if self.storage.lossy else None
 
     def _check(self, directory: Path) -> None:
         kinds = {"root": str, "classes": int, "skipped": int}
         if any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
-            raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of another kind.")
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of the wrong form.")
         try:
             datetime.fromisoformat(self.created)
         except ValueError as problem:
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has no date in created.") from problem
         lossy = self.storage.lossy
         if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):
-            raise IndexInvalid(f"{directory / MANIFEST_NAME} does not say what its storage costs.")
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} has no measured recall for its storage.")
         if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}:
             raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
-        if self.dim < 1 or not 0 <= self.storage.bytes_a_value * self.dim * self.count <= self.files[INDEX_NAME].bytes:
+        vectors_bytes = self.storage.bytes_per_value * self.dim * self.count
+        if self.dim < 1 or not 0 <= vectors_bytes <= self.files[INDEX_NAME].bytes:
             raise IndexInvalid(f"{directory / INDEX_NAME} cannot hold {self.count} vectors of {self.dim} dimensions.")
         if self.metric != "inner_product":
             raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")

@@ -1,9 +1,9 @@
-"""Index versions on disk: publish, verify, switch, keep N, roll back. The only code that touches index directories.
+"""Index versions on disk: publish, verify, switch, keep N, roll back. The only code that changes index directories.
 
-    <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified once it has its name;
-                            embeddings.f32, as they were before they were rounded, where the index is in fp16 or sq8
+    <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified under this name;
+                            embeddings.f32, the vectors before rounding, where the index is in fp16 or sq8
     <root>/models/<sha256>/ the model of one or more versions
-    <root>/work/<recipe>/   progress of an interrupted build
+    <root>/work/<recipe>/   the checkpoint of an interrupted build
     <root>/CURRENT          the id of the version to serve
 
 A version is written under a temporary name, made durable file by file and renamed. It is then verified and loaded as a
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from indexer.load import read_contents
 from indexer.manifest import MANIFEST_NAME, Manifest
-from model.card import CARD_NAME, Card, card_sha256, verify_artifact
+from model.card import CARD_NAME, card_sha256, verify_artifact
 from model.errors import (
     CarsearchError,
     IndexInvalid,
@@ -83,26 +83,20 @@ class IndexDirectory:
     def verify(self, version: str) -> Manifest:
         """Checks every byte of a version and its model; raises IndexInvalid, ModelInvalid or VersionNotFound."""
         manifest = self.manifest(version)
-        self._verify_files(self.path_of(version), manifest)
-        self._verify_model(manifest)
-        return manifest
-
-    def _verify_files(self, directory: Path, manifest: Manifest) -> None:
+        directory = self.path_of(version)
         if directory.is_symlink():
             raise IndexInvalid(f"{directory} is a link; a version is a directory of its own.")
         for name, record in manifest.files.items():
             problem = record.problem(directory / name)
             if problem:
                 raise IndexInvalid(f"The index version {directory.name} is damaged: {name} {problem}.")
-
-    def _verify_model(self, manifest: Manifest) -> Card:
-        directory = self.model_path(manifest.model_sha256)
-        card = verify_artifact(directory)
-        if card_sha256(directory) != manifest.model_sha256:
-            raise ModelMismatch(f"{directory} is not the model that version {manifest.id} was built with.")
+        model = self.model_path(manifest.model_sha256)
+        card = verify_artifact(model)
+        if card_sha256(model) != manifest.model_sha256:
+            raise ModelMismatch(f"{model} is not the model that version {manifest.id} was built with.")
         if card.input.sha256 != manifest.preprocessing_sha256:
             raise ModelMismatch(f"Version {manifest.id} was built with other preprocessing than its model's.")
-        return card
+        return manifest
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -118,7 +112,7 @@ class IndexDirectory:
             yield
 
     def publish_model(self, source: Path) -> str:
-        """Copies a model artifact into `models/` by the same steps as a version; returns the sha256 that names it."""
+        """Copies a model artifact into `models/` in the same steps as a version; returns the sha256 that names it."""
         card = verify_artifact(source)
         name = card_sha256(source)
         target = self.model_path(name)
@@ -127,10 +121,10 @@ class IndexDirectory:
                 verify_artifact(target)
                 return name
             except ModelInvalid:
-                _remove(target)  # a damaged copy; the source, verified above, replaces it
+                _remove(target)  # a damaged copy, replaced by the verified source
 
         def write(directory: Path) -> None:
-            for file in (*card.files, CARD_NAME):  # the card last: it names the others
+            for file in (*card.files, CARD_NAME):  # the card last, because it names the others
                 (directory / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source / file, directory / file)
 
@@ -148,7 +142,7 @@ class IndexDirectory:
         def write_all(directory: Path) -> None:
             manifest = write(directory)
             files = {path.name: asdict(FileRecord.of(path)) for path in sorted(directory.iterdir())}
-            # The gallery's path may hold bytes that are not UTF-8; ASCII escapes carry them.
+            # ASCII escapes, because the gallery's path may hold bytes that are not UTF-8.
             text = json.dumps({**manifest.to_json(), "files": files}, indent=1)
             write_durably(directory / MANIFEST_NAME, text.encode())
 
@@ -187,8 +181,8 @@ class IndexDirectory:
         return manifest
 
     def rollback(self, version: str | None = None) -> str:
-        """Points CURRENT at `version`, or at the one published before the current one; returns its id."""
-        current = self.current()  # before the lock, which would make the directory
+        """Points CURRENT at `version`, by default the one published before the current one; returns its id."""
+        current = self.current()  # before the lock, which would create the directory
         with self.lock():
             if version is None:
                 earlier = [name for name in self.versions() if name < current]
@@ -199,10 +193,10 @@ class IndexDirectory:
         return version
 
     def clean(self, keep: int = KEEP_VERSIONS) -> None:
-        """Removes leftovers of crashes, versions beyond the newest `keep`, and models that no version names.
+        """Removes leftovers of crashes, versions beyond the newest `keep`, and models that no kept version needs.
 
-        The current version is always kept. A directory is renamed before it is deleted, so that one half-deleted never
-        looks like a version. Needs the lock.
+        The current version is always kept. A directory is renamed before it is deleted, so that a half-deleted one
+        never looks like a version. The caller holds the lock.
         """
         current = self.current()
         published = self.versions()
@@ -219,7 +213,7 @@ class IndexDirectory:
         try:
             return self.manifest(version).model_sha256
         except IndexInvalid:
-            return None  # damaged; a build must not fail because an old version has
+            return None  # an old, damaged version must not stop a build
 
 
 def _remove(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The benchmark: leave-one-out on a labelled set, or its photos against a gallery.
+"""The benchmark: leave-one-out on a labelled set, or the set's photos against a gallery.
 
-Every photo is a query once. Its nearest neighbour is the highest cosine among all the others (its own row is left out
-by number, so a duplicate counts as a neighbour), the lowest row among equals. Correct when both are of one class.
+Every photo is a query once. Its nearest neighbour is the photo with the highest cosine among all the others, the lowest
+row among equals. The query's own row is left out by number, so that a duplicate counts as a neighbour. The answer is
+correct when both are of one class.
 """
 
 import importlib.metadata
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.benchmark.report import ClassScore, Confusion, Evaluation, Report
-from indexer.embed import Embedded, embed_photos, nothing_known
+from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
 from indexer.items import ItemTable
 from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore
@@ -33,12 +34,12 @@ from model.retrieval import (
 from model.types import Embeddings, Rows
 
 RECALL_AT = (1, 5, 10)
-QUERIES_A_CALL = 256
+QUERIES_PER_CALL = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gallery to evaluate against, with the id of its index version."""
+    """A gallery to evaluate against, and the id of its index version."""
 
     store: VectorStore
     items: ItemTable
@@ -47,7 +48,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """The rows that can be found: their ids and class codes, and which one each query must not find."""
+    """The rows that can be found: their ids and class codes, and whether a query's own row is left out."""
 
     store: VectorStore
     ids: Sequence[str]
@@ -61,14 +62,14 @@ def evaluate(
     *,
     gallery: Served | None = None,
     skipped: Iterable[Skipped] = (),
-    known: Callable[[str], Embeddings | None] = nothing_known,
+    known: Lookup = nothing_known,
     progress: Progress = silent,
 ) -> Evaluation:
     """Runs the benchmark: leave-one-out, or against `gallery` when one is given.
 
-    `skipped` are things in the set that the reader could not offer as photos; they are reported with those found here.
-    `known` gives embeddings of this very embedder by the photo's sha256, so that an index's need not be computed again.
-    `progress` is told (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
+    `skipped` are entries of the set that the reader could not use; they are reported with those found here. `known`
+    looks up embeddings of this embedder, so that those of an index are not computed again. `progress` is called with
+    (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
     """
     refuse_duplicate_ids(photos)
     embedded: list[Embedded] = []
@@ -88,9 +89,9 @@ def score(
     skipped: list[Skipped],
     gallery: Served | None,
     versions: dict[str, str],
-    pulse: Callable[[], None] = lambda: None,
+    before_chunk: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """The benchmark on photos that are already embedded; see `evaluate`. `pulse` is called between portions."""
+    """The benchmark on embedded photos; see `evaluate`. `before_chunk` is called before each chunk and may raise."""
     labels = [one.photo.label for one in embedded]
     queries = np.stack([one.embedding for one in embedded])
     identical = None
@@ -106,7 +107,7 @@ def score(
         relevant_count = np.bincount(candidates.codes, minlength=len(names))[codes]
         known = {row.sha256 for row in rows}
         identical = sum(one.sha256 in known for one in embedded)
-    nearest, first_rank, precision = _search(queries, codes, relevant_count, candidates, pulse)
+    nearest, first_rank, precision = _search(queries, codes, relevant_count, candidates, before_chunk)
     found = [str(names[code]) for code in candidates.codes[nearest]]
     correct = candidates.codes[nearest] == codes
     report = Report(
@@ -131,7 +132,7 @@ def score(
 
 
 def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Served | None) -> None:
-    """Refuses sets whose score is fixed before any search: 1 with one class, 0 where no answer can be right."""
+    """Refuses sets whose score is known before any search: 1 with one class, 0 where no answer can be correct."""
     photos_of = Counter(one.photo.label for one in embedded)
     usable = f"The set has {len(embedded)} usable photos of {len(photos_of)} classes ({skipped} skipped)"
     if gallery is not None:
@@ -144,16 +145,16 @@ def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Serve
 
 
 def _search(
-    queries: Embeddings, codes: Rows, relevant_count: Rows, candidates: _Candidates, pulse: Callable[[], None]
+    queries: Embeddings, codes: Rows, relevant_count: Rows, candidates: _Candidates, before_chunk: Callable[[], None]
 ) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
     """For each query: the nearest row, the rank of the first relevant one, and AP@R."""
     depth = min(len(candidates.store), max(*RECALL_AT, int(relevant_count.max())))
     nearest, first_rank, precision = [], [], []
-    for start in range(0, len(queries), QUERIES_A_CALL):
-        pulse()
-        part = slice(start, start + QUERIES_A_CALL)
+    for start in range(0, len(queries), QUERIES_PER_CALL):
+        before_chunk()
+        part = slice(start, start + QUERIES_PER_CALL)
         own = np.arange(start, start + len(queries[part])) if candidates.exclude_own else None
-        rows = candidates.store.search(queries[part], depth, exclude=own).rows
+        rows = candidates.store.search(queries[part], depth, exclude_rows=own).rows
         relevant = (candidates.codes[rows] == codes[part, None]) & (rows >= 0)
         nearest.append(rows[:, 0])
         first_rank.append(first_relevant_rank(relevant))
@@ -175,7 +176,7 @@ def _pair(interval: Interval) -> tuple[float, float]:
 
 
 def _versions(embedder: Embedder, gallery: Served | None) -> dict[str, str]:
-    """Everything a number depends on, so that two reports can be told apart."""
+    """What the scores depend on."""
     versions = {
         "model": embedder.card.name,
         "model_sha256": embedder.model_sha256,

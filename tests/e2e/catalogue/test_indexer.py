@@ -1,6 +1,6 @@
 """Cases 112 to 126 of the catalogue that `tests/indexer` does not hold already: the disk, the names, the signals.
 
-112 is `tests/unit/indexer/test_kill.py`, 117 and much of the others lies beside it; docs/reliability.md has the list.
+112 is `tests/unit/indexer/test_build_kill.py`; 117 and much of the others lies beside it: see docs/reliability.md.
 """
 
 import errno

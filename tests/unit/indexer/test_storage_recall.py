@@ -52,7 +52,7 @@ def test_a_copy_of_the_nearest_photo_is_as_good() -> None:
     rows = fan(0, 0, 0, 50, 51)
     without_the_lower_copies = FaissStore.create(fan(90, 90, 0, 50, 51))
     assert measured_recall(rows[:1], FaissStore.create(rows[:1])) == Recall(1.0, 0)
-    found = without_the_lower_copies.search(rows[:1], 1, exclude=np.array([0])).rows
+    found = without_the_lower_copies.search(rows[:1], 1, exclude_rows=np.array([0])).rows
     assert found.tolist() == [[2]]  # fp32 finds row 1, its copy
     assert measured_recall(rows, without_the_lower_copies).share == 0.8  # row 2 is left out only for itself
 
