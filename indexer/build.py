@@ -15,7 +15,7 @@ import numpy as np
 from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
 from indexer.checkpoint import Checkpoint
 from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
-from indexer.items import GalleryItem, ItemTable, relative_path, write_items
+from indexer.items import GalleryItem, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
@@ -23,7 +23,7 @@ from indexer.versions import KEEP_VERSIONS, IndexDirectory
 from model.card import canonical_sha256
 from model.dataset import Item, ItemList, Skipped, read_items
 from model.embedder import Embedder, Progress, silent
-from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped, StorageTooLossy
+from model.errors import EmptyGallery, IndexInvalid, ModelInvalid, PhotosSkipped, StorageTooLossy
 from model.types import Embeddings, Rows
 
 PHOTOS_PER_SAVE = 32
@@ -64,17 +64,17 @@ def build_index(
 
     Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
-    current version's, and `auto` in a new index. Raises DataInvalid when the gallery cannot be used, IndexLocked when another
-    process is building, StorageTooLossy when vectors in the wanted storage do not find what they find in fp32, and
-    IndexInvalid when the new version cannot be written or loaded; CURRENT is then untouched.
+    current version's, and `auto` in a new index. Raises DataInvalid when the gallery cannot be used, IndexLocked when
+    another process is building, StorageTooLossy when vectors in the wanted storage do not find what they find in fp32,
+    and IndexInvalid when the new version cannot be written or loaded; CURRENT is then untouched.
     """
     with index.lock():
         found = read_items(gallery)
-        current = _current_manifest(index)
-        choice = StorageChoice(storage) if storage else _current_choice(index)
+        current, choice = _current(index)
+        choice = StorageChoice(storage) if storage else choice
         recipe = canonical_sha256([embedder.embedding_id])[:16]
         published = published_embeddings(index, current, embedder.embedding_id)
-        with closing(Checkpoint(index.work_path(recipe), embedder.dim)) as checkpoint:
+        with closing(Checkpoint(index.root / "work" / recipe, embedder.dim)) as checkpoint:
             embedded, skipped, fresh = _embed(found, embedder, published, checkpoint, progress)
         _refuse_unusable(gallery, embedded, skipped, strict)
         manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice)
@@ -237,26 +237,22 @@ def _stored(embeddings: Embeddings, choice: StorageChoice) -> tuple[FaissStore, 
     return store, {**store.storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
 
 
-def _current_choice(index: IndexDirectory) -> StorageChoice:
-    """The storage chosen for the current version, even where its vectors are damaged."""
+def _current(index: IndexDirectory) -> tuple[Manifest | None, StorageChoice]:
+    """The current version if it verifies, and the storage that was chosen for it, even where it is damaged."""
     try:
         manifest = index.manifest(index.current())
-    except IndexInvalid:  # IndexNotFound and VersionNotFound too
-        return StorageChoice.auto
-    return StorageChoice.auto if CHOSEN in manifest.index_recipe else StorageChoice(manifest.storage)
-
-
-def _current_manifest(index: IndexDirectory) -> Manifest | None:
-    """The current version if there is one that verifies; otherwise everything is built anew."""
+    except IndexInvalid:  # and its kinds: there is none
+        return None, StorageChoice.auto
+    choice = StorageChoice.auto if CHOSEN in manifest.index_recipe else StorageChoice(manifest.storage)
     try:
-        return index.verify(index.current())
-    except (IndexNotFound, IndexInvalid, ModelInvalid):
-        return None
+        return index.verify(manifest.id), choice
+    except (IndexInvalid, ModelInvalid):
+        return None, choice  # everything is built anew
 
 
 def _gallery_item(row: int, one: Embedded, folder: Path) -> GalleryItem:
     assert isinstance(one.photo, Item)  # noqa: S101  # from read_items
     # A gallery may be reached through a link; its photos still lie inside it then.
     inside = one.photo.path.is_relative_to(folder)
-    path = relative_path(one.photo.path, folder if inside else folder.resolve())
+    path = os.fsencode(os.path.relpath(one.photo.path, folder if inside else folder.resolve()))
     return GalleryItem(row=row, id=one.photo.id, label=one.photo.label, sha256=one.sha256, path=path)

@@ -1,14 +1,16 @@
 """Photos to embeddings with the sha256 of their content: shared by index builds and evaluations."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.items import sha256_bytes
 from model.dataset import Photo, Skipped, printable
-from model.embedder import Embedder, Submitted
+from model.embedder import Embedder
 from model.errors import FileUnreadable, ImageRejected
+from model.images.preparation import Rejected
 from model.parallel import batched, decode_pool, map_in_order, prefetch
+from model.runtimes.base import Pending
 from model.types import Embeddings
 
 Lookup = Callable[[str], Embeddings | None]
@@ -49,11 +51,12 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Photos in order, and the sha256 of those that were submitted to the network."""
+    """Photos in order; `contents` are the sha256 of those submitted to the network, `rejected` some of their rows."""
 
     photos: list[_Read]
     contents: list[str]
-    submitted: Submitted | None
+    pending: Pending | None = None
+    rejected: Rejected = field(default_factory=dict)
 
 
 def nothing_known(_sha256: str) -> None:
@@ -105,14 +108,16 @@ class _Run:
             if one.staged is not None and one.sha256 not in self._submitted
         }  # fmt: skip
         self._submitted |= staged.keys()
-        return _Batch(photos, list(staged), self._embedder.submit(list(staged.values())) if staged else None)
+        if not staged:
+            return _Batch(photos, [])
+        return _Batch(photos, list(staged), *self._embedder.submit(list(staged.values())))
 
     def finish(self, batch: _Batch) -> EmbeddedBatch:
         """Waits for a batch; each of its photos then has an embedding or the reason why it has none."""
         fresh: dict[str, Embeddings] = {}
-        if batch.submitted is not None:
-            fresh = dict(zip(batch.contents, batch.submitted.result(), strict=True))
-            for row, problem in batch.submitted.rejected.items():
+        if batch.pending is not None:
+            fresh = dict(zip(batch.contents, batch.pending.wait(), strict=True))
+            for row, problem in batch.rejected.items():
                 self._rejected[batch.contents[row]] = problem
                 del fresh[batch.contents[row]]
         self._vectors |= fresh

@@ -1,7 +1,6 @@
 """The items of an index version: `items.sqlite`, one line per row of the vector store."""
 
 import hashlib
-import os
 import sqlite3
 import threading
 import weakref
@@ -167,8 +166,3 @@ class ItemNames:
         """Id and class of a row from 0; raises IndexError."""
         label = self._labels[self._classes[row]]
         return self._ids[self._ends[row] : self._ends[row + 1]].decode(), label
-
-
-def relative_path(path: Path, root: Path) -> bytes:
-    """A photo's path relative to the gallery's root, as raw bytes."""
-    return os.fsencode(os.path.relpath(path, root))

@@ -51,9 +51,6 @@ class IndexDirectory:
     def model_path(self, model_sha256: str) -> Path:
         return self.root / "models" / model_sha256
 
-    def work_path(self, recipe: str) -> Path:
-        return self.root / "work" / recipe
-
     def current(self) -> str:
         """The id that CURRENT names; raises IndexNotFound when there is none."""
         try:

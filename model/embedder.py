@@ -3,7 +3,6 @@
 import importlib.resources
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -49,17 +48,6 @@ def silent(_done: int, _total: int) -> None:
     """A `Progress` that does nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A submitted batch: `result` waits for embeddings float32 (B, D) and raises what went wrong.
-
-    `rejected` are the rows whose photo turned out to be damaged; their embeddings are meaningless.
-    """
-
-    result: Callable[[], Embeddings]
-    rejected: Rejected
-
-
 class Embedder:
     """A model artifact loaded into a runtime.
 
@@ -72,6 +60,7 @@ class Embedder:
         self.directory = directory
         self.card = card
         self.runtime = runtime
+        self.dim = runtime.dim  # D, the length of an embedding
         self.model_sha256 = card_sha256(directory)
         self.preparation = preparation or HostPreparation(card.input)
         self.embedding_id = card.embedding_id(runtime.precision, self.preparation.decoder)
@@ -115,11 +104,6 @@ class Embedder:
         except PrecisionMissing:
             return cls.load(model, runtime, None, cache_dir, decoder)
 
-    @property
-    def dim(self) -> int:
-        """D, the length of an embedding."""
-        return self.runtime.dim
-
     def prepare(self, data: bytes) -> Pixels:
         """Photo bytes -> the crop that this model takes: uint8 (S, S, 3); raises ImageRejected."""
         return self.preparation.prepare(data)
@@ -139,10 +123,10 @@ class Embedder:
         pending = self._run(lambda: self.runtime.submit(crops, lone=lone))
         return Pending(lambda: self._checked(pending.wait, len(crops)), pending.done)
 
-    def submit(self, staged: Sequence[Any]) -> Submitted:
-        """Starts on photos that `preparation` has staged; see `submit_crops`."""
+    def submit(self, staged: Sequence[Any]) -> tuple[Pending, Rejected]:
+        """Starts on photos that `preparation` has staged; the embeddings of rejected rows are meaningless."""
         crops, rejected = self.preparation.crops(staged)
-        return Submitted(self.submit_crops(crops).wait, rejected)
+        return self.submit_crops(crops), rejected
 
     def _run(self, work: Callable[[], Result]) -> Result:
         """Calls the runtime; turns what torch and OpenVINO raise when a device fails into BackendUnavailable."""
@@ -178,18 +162,18 @@ class Embedder:
             except (FileUnreadable, ImageRejected) as problem:
                 raise type(problem)(f"{Path(path)}: {problem}") from problem
 
-        def start(batch: list[tuple[Path, Any]]) -> Submitted:
-            submitted = self.submit([staged for _, staged in batch])
-            for row, problem in sorted(submitted.rejected.items()):
+        def start(batch: list[tuple[Path, Any]]) -> Pending:
+            pending, rejected = self.submit([staged for _, staged in batch])
+            for row, problem in sorted(rejected.items()):
                 raise type(problem)(f"{batch[row][0]}: {problem}") from problem
-            return submitted
+            return pending
 
         rows: list[Embeddings] = [np.empty((0, self.dim), np.float32)]
         done = 0
         with decode_pool() as pool:
             staged = batched(map_in_order(pool, read, paths, buffer_size=2 * self.batch), self.batch)
-            for submitted in prefetch(map(start, staged), self.in_flight):
-                rows.append(submitted.result())
+            for pending in prefetch(map(start, staged), self.in_flight):
+                rows.append(pending.wait())
                 done += len(rows[-1])
                 if progress:
                     progress(done)
@@ -218,13 +202,10 @@ def find_model(model: str | Path | None) -> Path:
     Raises ModelNotFound naming the shipped models.
     """
     names = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
-    if model is None and DEFAULT_MODEL in names:
-        return PRETRAINED / DEFAULT_MODEL
-    if model is None:
-        raise ModelNotFound("No model was named; pass --model with the directory that `carsearch train` wrote.")
-    if str(model) in names:
-        return PRETRAINED / str(model)
-    if not Path(model).is_dir():
+    name = DEFAULT_MODEL if model is None else str(model)
+    if name in names:
+        return PRETRAINED / name
+    if not Path(name).is_dir():
         shipping = f"; those that ship are: {', '.join(names)}" if names else ""
-        raise ModelNotFound(f'There is no model directory "{model}"{shipping}.')
-    return Path(model)
+        raise ModelNotFound(f'There is no model directory "{name}"{shipping}.')
+    return Path(name)

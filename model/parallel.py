@@ -10,8 +10,6 @@ from typing import TypeVar
 Source = TypeVar("Source")
 Result = TypeVar("Result")
 
-BUFFER_SIZE = 64
-
 
 def decode_pool() -> ThreadPoolExecutor:
     """A pool with one thread per core, for reading and decoding; decoders release the interpreter lock."""
@@ -19,10 +17,7 @@ def decode_pool() -> ThreadPoolExecutor:
 
 
 def map_in_order(
-    pool: ThreadPoolExecutor,
-    function: Callable[[Source], Result],
-    sources: Iterable[Source],
-    buffer_size: int = BUFFER_SIZE,
+    pool: ThreadPoolExecutor, function: Callable[[Source], Result], sources: Iterable[Source], buffer_size: int = 64
 ) -> Iterator[Result]:
     """`map` in a pool: results in the order of the sources, at most `buffer_size` of them in memory."""
     waiting: deque[Future[Result]] = deque()

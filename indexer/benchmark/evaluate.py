@@ -46,16 +46,6 @@ class Served:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """The rows that can be found: their ids and class codes, and whether a query's own row is left out."""
-
-    store: VectorStore
-    ids: Sequence[str]
-    codes: Rows
-    exclude_own: bool
-
-
 def evaluate(
     photos: Sequence[Photo],
     embedder: Embedder,
@@ -94,22 +84,20 @@ def score(
     """The benchmark on embedded photos; see `evaluate`. `before_chunk` is called before each chunk and may raise."""
     labels = [one.photo.label for one in embedded]
     queries = np.stack([one.embedding for one in embedded])
-    identical = None
     if gallery is None:
-        names, codes = np.unique(np.array(labels), return_inverse=True)
-        candidates = _Candidates(FaissStore.create(queries), [one.photo.id for one in embedded], codes, True)
-        relevant_count = np.bincount(codes)[codes] - 1
+        store: VectorStore = FaissStore.create(queries)
+        ids, found_labels, identical = [one.photo.id for one in embedded], labels, None
     else:
-        rows = gallery.items.all()
-        names, both = np.unique(np.array([*labels, *(row.label for row in rows)]), return_inverse=True)
-        codes = both[: len(labels)]
-        candidates = _Candidates(gallery.store, [row.id for row in rows], both[len(labels) :], False)
-        relevant_count = np.bincount(candidates.codes, minlength=len(names))[codes]
-        known = {row.sha256 for row in rows}
-        identical = sum(one.sha256 in known for one in embedded)
-    nearest, first_rank, precision = _search(queries, codes, relevant_count, candidates, before_chunk)
-    found = [str(names[code]) for code in candidates.codes[nearest]]
-    correct = candidates.codes[nearest] == codes
+        store, rows = gallery.store, gallery.items.all()
+        ids, found_labels = [row.id for row in rows], [row.label for row in rows]
+        in_gallery = {row.sha256 for row in rows}
+        identical = sum(one.sha256 in in_gallery for one in embedded)
+    names, both = np.unique(np.array([*labels, *found_labels]), return_inverse=True)
+    codes, row_codes = np.split(both, [len(labels)])
+    relevant_count = np.bincount(row_codes, minlength=len(names))[codes] - (gallery is None)
+    nearest, first_rank, precision = _search(queries, codes, relevant_count, store, row_codes, gallery, before_chunk)
+    found = [str(names[code]) for code in row_codes[nearest]]
+    correct = row_codes[nearest] == codes
     report = Report(
         mode="leave-one-out" if gallery is None else "gallery",
         top1=float(correct.mean()),
@@ -127,7 +115,7 @@ def score(
         identical_in_gallery=identical,
         versions=versions,
     )
-    pairs = zip((one.photo.id for one in embedded), (candidates.ids[row] for row in nearest), strict=True)
+    pairs = zip((one.photo.id for one in embedded), (ids[row] for row in nearest), strict=True)
     return Evaluation(report, list(pairs))
 
 
@@ -145,17 +133,23 @@ def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Serve
 
 
 def _search(
-    queries: Embeddings, codes: Rows, relevant_count: Rows, candidates: _Candidates, before_chunk: Callable[[], None]
+    queries: Embeddings,
+    codes: Rows,
+    relevant_count: Rows,
+    store: VectorStore,
+    row_codes: Rows,
+    gallery: Served | None,
+    before_chunk: Callable[[], None],
 ) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
-    """For each query: the nearest row, the rank of the first relevant one, and AP@R."""
-    depth = min(len(candidates.store), max(*RECALL_AT, int(relevant_count.max())))
+    """The nearest row of each query, the rank of the first relevant one, and AP@R; its own row counts in a gallery."""
+    depth = min(len(store), max(*RECALL_AT, int(relevant_count.max())))
     nearest, first_rank, precision = [], [], []
     for start in range(0, len(queries), QUERIES_PER_CALL):
         before_chunk()
         part = slice(start, start + QUERIES_PER_CALL)
-        own = np.arange(start, start + len(queries[part])) if candidates.exclude_own else None
-        rows = candidates.store.search(queries[part], depth, exclude_rows=own).rows
-        relevant = (candidates.codes[rows] == codes[part, None]) & (rows >= 0)
+        own = np.arange(start, start + len(queries[part])) if gallery is None else None
+        rows = store.search(queries[part], depth, exclude_rows=own).rows
+        relevant = (row_codes[rows] == codes[part, None]) & (rows >= 0)
         nearest.append(rows[:, 0])
         first_rank.append(first_relevant_rank(relevant))
         precision.append(average_precision_at_r(relevant, relevant_count[part]))

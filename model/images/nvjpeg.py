@@ -65,13 +65,13 @@ def nvjpeg(encoded: list[Tensor], device: torch.device) -> list[Tensor]:
 class NvjpegPreparation:
     """Photos to crops on a device. Tests run it on a CPU, where only the decoder's bits differ."""
 
-    decoder = NVJPEG
+    decoder: str | None = NVJPEG
 
     def __init__(self, spec: InputSpec, device: torch.device, decode_batch: Decode = nvjpeg) -> None:
         self._spec = spec
         self._device = device
         self._decode_batch = decode_batch
-        self._pool_stream = _stream(device) if device.type == "cuda" else None
+        self._pool_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def prepare(self, data: bytes) -> Pixels:
         """Photo bytes -> uint8 (S, S, 3); raises ImageRejected."""
@@ -89,23 +89,23 @@ class NvjpegPreparation:
 
     def crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
         """Staged photos -> crops uint8 (B, S, S, 3) on the device, and the rows that could not be decoded."""
-        with _device_lock:
-            return self._crops(staged)
-
-    def _crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
         side = self._spec.crop
-        crops = torch.empty((len(staged), side, side, 3), dtype=torch.uint8, device=self._device)
         rejected: dict[int, ImageRejected] = {}
         encoded = [(row, one) for row, one in enumerate(staged) if isinstance(one, Encoded)]
-        for row, one in enumerate(staged):
-            if isinstance(one, Tensor):
-                crops[row] = one
-        for part in _chunks(encoded):
-            for (row, one), image in zip(part, self._decode([one for _, one in part]), strict=True):
-                try:
-                    crops[row] = self._host_crop(_bytes(one)) if image is None else fit_on_device(image, self._spec)
-                except ImageRejected as problem:
-                    rejected[row] = problem
+        with _device_lock:
+            crops = torch.empty((len(staged), side, side, 3), dtype=torch.uint8, device=self._device)
+            for row, one in enumerate(staged):
+                if isinstance(one, Tensor):
+                    crops[row] = one
+            for part in _chunks(encoded):
+                for (row, one), image in zip(part, self._decode([one for _, one in part]), strict=True):
+                    if image is not None:
+                        crops[row] = fit_on_device(image, self._spec)
+                        continue
+                    try:
+                        crops[row] = self._host_crop(one.data.numpy().tobytes())
+                    except ImageRejected as problem:
+                        rejected[row] = problem
         return crops, rejected
 
     def _decode(self, photos: list[Encoded]) -> list[Tensor | None]:
@@ -170,11 +170,3 @@ def _chunks(photos: Sequence[tuple[int, Encoded]]) -> Iterator[list[tuple[int, E
         pixels += size
     if chunk:
         yield chunk
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no types here
-
-
-def _bytes(one: Encoded) -> bytes:
-    return one.data.numpy().tobytes()

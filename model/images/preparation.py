@@ -28,10 +28,8 @@ class Preparation(Protocol):
     The crop of a photo depends on its bytes alone, never on the batch it is in.
     """
 
-    @property
-    def decoder(self) -> str | None:
-        """The decoder's name in an embedding id; None is the one that the model's card names."""
-        ...
+    decoder: str | None
+    """The decoder's name in an embedding id; None is the one that the model's card names."""
 
     def prepare(self, data: bytes) -> Pixels:
         """Both steps for one photo: uint8 (S, S, 3); raises ImageRejected."""
@@ -52,7 +50,7 @@ class Preparation(Protocol):
 class HostPreparation:
     """Decodes and resizes on the CPU, in the threads of the decode pool."""
 
-    decoder = None
+    decoder: str | None = None
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec

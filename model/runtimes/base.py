@@ -24,37 +24,20 @@ class Pending:
 
 
 class Runtime(Protocol):
-    """A loaded network. Safe to call from several threads at once."""
+    """A loaded network. Safe to call from several threads at once.
 
-    @property
-    def name(self) -> str:
-        """The runtime's name in `model.runtimes.RUNTIMES`."""
-        ...
+    `precision` goes into the embedding id: it is "fp32" for torch and for every graph measured equal to it. `batch` is
+    the number of photos per batch that suits the device. `in_flight` is how many batches are worth having submitted at
+    once: 1 where nothing is computed before somebody waits. `enough` photos keep the device busy; with fewer in
+    flight, batches of any size are worth submitting.
+    """
 
-    @property
-    def precision(self) -> str:
-        """The precision that goes into the embedding id: "fp32" for torch and every graph measured equal to it."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """D, the length of an embedding."""
-        ...
-
-    @property
-    def batch(self) -> int:
-        """Photos per batch that suit the device."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """Batches worth having submitted at once: 1 where nothing is computed before somebody waits."""
-        ...
-
-    @property
-    def enough(self) -> int:
-        """Photos that keep the device busy; below that number, batches of any size are worth submitting."""
-        ...
+    name: str
+    precision: str
+    dim: int
+    batch: int
+    in_flight: int
+    enough: int
 
     def embed(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""

@@ -38,7 +38,7 @@ class CudaGraphs:
         self._sizes = sorted(sizes)
         self._graphs: dict[int, _Graph] = {}
         self._lock = threading.Lock()  # one batch at a time uses the static buffers
-        self._copying, self._computing = _stream(device), _stream(device)
+        self._copying, self._computing = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def start(self, crops: Tensor) -> Callable[[], Embeddings]:
         """Starts on uint8 (n, S, S, 3), n up to the largest size; what it returns waits for float32 (n, D)."""
@@ -55,7 +55,7 @@ class CudaGraphs:
                     graph.replay()
                     host.copy_(graph.rows[: len(crops)], non_blocking=True)
                     # A blocking event lets the waiting thread sleep, and its core decodes photos meanwhile.
-                    done = _event(blocking=True)
+                    done = torch.cuda.Event(blocking=True)
                     done.record(self._computing)
 
         def result() -> Embeddings:
@@ -66,7 +66,7 @@ class CudaGraphs:
 
     def _copy(self, crops: Tensor) -> tuple[Tensor, torch.cuda.Event]:
         """The crops in the device's memory, and the event after which they are there."""
-        ready = _event(blocking=False)
+        ready = torch.cuda.Event(blocking=False)
         if crops.device.type == "cuda":
             ready.record(torch.cuda.current_stream(self._device))  # the caller's stream made them
             return crops, ready
@@ -79,11 +79,10 @@ class CudaGraphs:
     def _graph_for(self, count: int) -> _Graph:
         size = next(size for size in self._sizes if size >= count)
         if size not in self._graphs:
-            self._graphs[size] = self._capture(size)
+            self._graphs[size] = self._capture(size, self._network.spec.crop)
         return self._graphs[size]
 
-    def _capture(self, size: int) -> _Graph:
-        side = self._network.spec.crop
+    def _capture(self, size: int, side: int) -> _Graph:
         with torch.cuda.stream(self._computing):
             crops = torch.zeros((size, side, side, 3), dtype=torch.uint8, device=self._device)
             for _ in range(WARM_UPS):  # libraries choose kernels and allocate now, which is forbidden during a capture
@@ -94,11 +93,3 @@ class CudaGraphs:
         with torch.cuda.graph(graph, stream=self._computing, capture_error_mode="thread_local"):
             rows = self._network(crops)
         return _Graph(crops, rows, graph.replay)
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no types here
-
-
-def _event(blocking: bool) -> torch.cuda.Event:
-    return torch.cuda.Event(blocking=blocking)  # type: ignore[no-untyped-call]  # torch has no types here

@@ -1,4 +1,4 @@
-"""Random changes of training photos; each draws from the generator it is given and from nothing else."""
+"""Random changes of training photos; all randomness comes from the generator that is passed in."""
 
 import math
 

@@ -50,7 +50,7 @@ def train(options: TrainOptions) -> Path:
     `restart` is not set.
     """
     _quieten()
-    recipe = recipe_named(options.recipe).shortened(options.epochs).batched(options.batch_size).cropped(options.crop)
+    recipe = recipe_named(options.recipe).adapted(options.epochs, options.batch_size, options.crop)
     if options.init:
         recipe = dataclasses.replace(recipe, init=options.init)
     sets = load_sets(options, recipe)
@@ -108,27 +108,25 @@ def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoS
     identity = canonical_sha256([dataclasses.asdict(recipe), options.teacher, sets.identity()])
     if (folder / RUN_NAME).exists():
         try:
-            _check_identity(folder, identity)
+            known = read_json(folder / RUN_NAME, RunMismatch).get("identity")
         except RunMismatch:
             if not options.restart:
                 raise
-            shutil.rmtree(folder)
-        else:
+            known = None
+        if known == identity:
             for unfinished in folder.glob("*.ckpt.*.tmp"):  # left by a kill while a checkpoint was written
                 unfinished.unlink(missing_ok=True)
             return
+        if not options.restart:
+            raise RunMismatch(
+                f"{folder} holds checkpoints of another run (recipe, epochs or photos differ); "
+                "choose another --out, or start over with --restart."
+            )
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     photos = options.validation or options.data[0]
     run = {"identity": identity, "recipe": dataclasses.asdict(recipe), "photos": str(photos.resolve())}
     write_durably(folder / RUN_NAME, json.dumps(run, indent=1).encode())
-
-
-def _check_identity(folder: Path, identity: str) -> None:
-    if read_json(folder / RUN_NAME, RunMismatch).get("identity") != identity:
-        raise RunMismatch(
-            f"{folder} holds checkpoints of another run (recipe, epochs or photos differ); "
-            "choose another --out, or start over with --restart."
-        )
 
 
 def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool) -> L.Trainer:

@@ -61,7 +61,7 @@ def test_crops_grow_over_equal_parts_of_the_epochs(items: list[Item]) -> None:
     assert [growing.crop_at(epoch) for epoch in range(6)] == [16, 16, 24, 24, 32, 32]
     assert TrainingSet(items, growing)[2, 0][0].shape == (24, 24, 3)
     assert recipe(epochs=6).crop_at(0) == SPEC.crop
-    assert growing.shortened(3).crop_at(2) == 32
+    assert growing.adapted(epochs=3).crop_at(2) == 32
 
 
 def test_a_stretched_photo_keeps_its_ends_in_training_and_in_serving() -> None:
