@@ -24,9 +24,10 @@ import torch
 from bench.photos import MemoryPhoto, made_up_photos, photos_of
 from indexer.embed import embed_photos
 from model.card import BF16, FP32, Card, load_card
-from model.embedder import Embedder, decode_pool, find_model
-from model.images.decode import prepare
+from model.embedder import Embedder, find_model
 from model.images.preparation import HostPreparation, Preparation
+from model.images.transform import prepare
+from model.parallel import decode_pool
 from model.runtimes.torch import TorchRuntime
 
 COUNT = {"cuda": 8192, "cpu": 96}

@@ -19,7 +19,7 @@ import numpy as np
 from indexer.items import sha256_bytes
 from model.dataset import read_file
 from model.embedder import Embedder
-from model.retrieval import Embeddings
+from model.types import Embeddings
 from service.engine import Engine
 
 K = 5

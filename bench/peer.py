@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision import transforms
 
 from indexer.items import ItemTable
-from indexer.versions import INDEX_NAME, ITEMS_NAME
+from indexer.manifest import INDEX_NAME, ITEMS_NAME
 from model.card import load_card
 from model.network.embedding_net import load_network
 

@@ -16,7 +16,7 @@ from bench.photos import write_distinct
 from bench.procfs import peak_bytes, reset_peak, resident_bytes
 from bench.serving import Running, ServerFailed, running_server
 from bench.sizing import publish_made_up
-from indexer.benchmark.evaluate import QUERIES_A_CALL, RECALL_AT, evaluate
+from indexer.benchmark.evaluate import QUERIES_PER_CALL, RECALL_AT, evaluate
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.dataset import read_items
@@ -106,8 +106,8 @@ def measure_bulk(embedder: Embedder, photos: Sequence[Path], count: int, rounds:
 
 
 def _evaluation_search_ms(work: Workload, depth: int, seconds: float) -> float:
-    """Core time of one search of an evaluation: many queries a call, as deep as the largest class."""
-    queries = work.embeddings[:QUERIES_A_CALL]
+    """Core time of one search as evaluation makes them: many in a call, as deep as the largest class."""
+    queries = work.embeddings[:QUERIES_PER_CALL]
     return core_ms(lambda batch: work.engine.store.search(batch, depth), [queries], seconds, threads=1) / len(queries)
 
 

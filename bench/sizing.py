@@ -20,9 +20,10 @@ from bench import load
 from bench.serving import ServerFailed, running_server
 from indexer.benchmark.storage_recall import measured_recall
 from indexer.items import GalleryItem, write_items
+from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.stores.precision import Storage
-from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, IndexDirectory, Manifest
+from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service.demo.gallery import DemoGallery
 

@@ -19,7 +19,7 @@ from indexer.build import embeddings_of
 from indexer.stores.faiss import FaissStore
 from indexer.stores.precision import Storage
 from indexer.versions import IndexDirectory
-from model.retrieval import Embeddings
+from model.types import Embeddings
 
 K = 5
 QUERIES = 4_096

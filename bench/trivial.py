@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from model.dataset import Photo
-from model.embedder import Progress, decode_pool, map_in_order, silent
-from model.images.decode import Pixels, decode
-from model.retrieval import Embeddings, Interval, bootstrap_over_classes, leave_one_out_nearest
+from model.embedder import Progress, silent
+from model.images.decode import decode
+from model.parallel import decode_pool, map_in_order
+from model.retrieval import Interval, bootstrap_over_classes, leave_one_out_nearest
+from model.types import Embeddings, Pixels
 
 PIXEL_SIZE = (32, 24)
 BINS = 8

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,36 +13,29 @@ from typing import Any
 import numpy as np
 
 from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
-from indexer.checkpoint import BuildProgress
-from indexer.embed import Embedded, embed_photos, nothing_known
-from indexer.items import GalleryItem, ItemTable, relative_path, write_items
+from indexer.checkpoint import Checkpoint
+from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
+from indexer.items import GalleryItem, ItemTable, write_items
+from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
-from indexer.versions import (
-    EMBEDDINGS_NAME,
-    INDEX_NAME,
-    ITEMS_NAME,
-    KEEP_VERSIONS,
-    SKIPPED_NAME,
-    IndexDirectory,
-    Manifest,
-)
+from indexer.versions import KEEP_VERSIONS, IndexDirectory
 from model.card import canonical_sha256
 from model.dataset import Item, ItemList, Skipped, read_items
 from model.embedder import Embedder, Progress, silent
-from model.errors import EmptyGallery, IndexInvalid, IndexNotFound, ModelInvalid, PhotosSkipped, StorageTooLossy
-from model.retrieval import Embeddings, Rows
+from model.errors import EmptyGallery, IndexInvalid, ModelInvalid, PhotosSkipped, StorageTooLossy
+from model.types import Embeddings, Rows
 
-PHOTOS_A_SAVE = 32
-"""What a kill costs at most, and a runtime's batch beside it; each save waits for the disk."""
+PHOTOS_PER_SAVE = 32
+"""Photos per transaction of the checkpoint, each of which waits for the disk; a kill loses at most so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build did. `changed` is False when the current version already said all this.
+    """What a build did; `changed` is False when the current version was up to date.
 
-    `copies` are photos with the content of another one. `recall` is the storage's measured recall@1 against fp32, None
-    for fp32 itself.
+    `copies` counts photos with the content of another one. `recall` is the storage's measured recall@1 against fp32,
+    None for fp32 itself.
     """
 
     version: str
@@ -68,23 +62,21 @@ def build_index(
 ) -> BuildResult:
     """Embeds a gallery and publishes it as the current version of an index.
 
-    Embeddings are reused, by the photo's content, from the current version and from a build that was interrupted.
-    `progress` is told (done, total). With `strict`, PhotosSkipped is raised and nothing published when a photo cannot
-    be used. `storage` is by default what was chosen for the current version, and `auto` in a new index. Raises
-    DataInvalid for the gallery as a whole, IndexLocked when another process is building, StorageTooLossy when vectors
-    stored as asked do not find what they find in fp32.
+    Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
+    `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
+    current version's, and `auto` in a new index. Raises DataInvalid when the gallery cannot be used, IndexLocked when
+    another process is building, StorageTooLossy when vectors in the wanted storage do not find what they find in fp32,
+    and IndexInvalid when the new version cannot be written or loaded; CURRENT is then untouched.
     """
     with index.lock():
         found = read_items(gallery)
-        current = _current_manifest(index)
-        choice = StorageChoice(storage) if storage else _current_choice(index)
+        current, choice = _current(index)
+        choice = StorageChoice(storage) if storage else choice
         recipe = canonical_sha256([embedder.embedding_id])[:16]
-        work = BuildProgress(index.work_path(recipe), embedder.dim)
-        try:
-            embedded, skipped, count = _embed(found, index, current, embedder, work, progress)
-        finally:
-            work.close()
-        _refuse(gallery, embedded, skipped, strict)
+        published = published_embeddings(index, current, embedder.embedding_id)
+        with closing(Checkpoint(index.root / "work" / recipe, embedder.dim)) as checkpoint:
+            embedded, skipped, fresh = _embed(found, embedder, published, checkpoint, progress)
+        _refuse_unusable(gallery, embedded, skipped, strict)
         manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
@@ -92,8 +84,8 @@ def build_index(
         version=manifest.id,
         photos=len(embedded),
         classes=len({one.photo.label for one in embedded}),
-        embedded=count,
-        reused=len(embedded) - count,
+        embedded=fresh,
+        reused=len(embedded) - fresh,
         copies=len(embedded) - len({one.sha256 for one in embedded}),
         skipped=skipped,
         changed=changed,
@@ -103,18 +95,13 @@ def build_index(
 
 
 def _embed(
-    found: ItemList,
-    index: IndexDirectory,
-    current: Manifest | None,
-    embedder: Embedder,
-    work: BuildProgress,
-    progress: Progress,
+    found: ItemList, embedder: Embedder, published: Lookup, checkpoint: Checkpoint, progress: Progress
 ) -> tuple[list[Embedded], list[Skipped], int]:
-    published = published_embeddings(index, current, embedder.embedding_id)
+    """Usable photos, skipped ones, and how many the network embedded."""
 
     def known(sha256: str) -> Embeddings | None:
         vector = published(sha256)
-        return vector if vector is not None else work.get(sha256)
+        return vector if vector is not None else checkpoint.get(sha256)
 
     embedded: list[Embedded] = []
     skipped = list(found.skipped)
@@ -122,22 +109,20 @@ def _embed(
     fresh = done = 0
     for batch in embed_photos(found.items, embedder, known):
         unsaved |= batch.fresh
-        if len(unsaved) >= PHOTOS_A_SAVE:
-            work.add(unsaved)
+        if len(unsaved) >= PHOTOS_PER_SAVE:
+            checkpoint.add(unsaved)
             unsaved = {}
         fresh += len(batch.fresh)
         embedded += batch.embedded
         skipped += batch.skipped
         done += batch.photos
         progress(done, len(found.items))
-    work.add(unsaved)
+    checkpoint.add(unsaved)
     return embedded, skipped, fresh
 
 
-def published_embeddings(
-    index: IndexDirectory, current: Manifest | None, embedding_id: str
-) -> Callable[[str], Embeddings | None]:
-    """Looks embeddings up in a version, by the photo's sha256, when it is of the same model.
+def published_embeddings(index: IndexDirectory, current: Manifest | None, embedding_id: str) -> Lookup:
+    """Looks up embeddings of a version that has the same embedding id.
 
     They are as the network gave them, however the index stores them: rounded vectors must not be rounded again.
     """
@@ -148,7 +133,7 @@ def published_embeddings(
         of_rows = embeddings_of(directory, current)
         table = ItemTable(directory / ITEMS_NAME)
     except (IndexInvalid, OSError):
-        return nothing_known  # the new version replaces the damaged one
+        return nothing_known  # damaged; the new version replaces it
     rows = {item.sha256: item.row for item in table.all()}
     table.close()
 
@@ -170,7 +155,7 @@ def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embed
     return lambda rows: np.array(matrix[rows])
 
 
-def _refuse(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipped], strict: bool) -> None:
+def _refuse_unusable(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipped], strict: bool) -> None:
     if not embedded:
         raise EmptyGallery(f"None of the {len(skipped)} files in {gallery} is a photo that can be used.")
     if strict and skipped:
@@ -234,49 +219,40 @@ def _publish(
 
 
 def _stored(embeddings: Embeddings, choice: StorageChoice) -> tuple[FaissStore, dict[str, Any]]:
-    """A store of all embeddings, and its recipe with what was measured; raises StorageTooLossy."""
+    """A store of all embeddings, and its recipe with the measured recall; raises StorageTooLossy."""
     if choice is StorageChoice.auto:
-        return _automatic(embeddings)
+        # With fewer photos a recall of 0.999 cannot be told from 1, and search is fast anyway. On a GPU FAISS is used
+        # for fp32 only.
+        worth_trying = len(embeddings) >= MIN_MEASURED and not gpus()
+        try:
+            store, recipe = _stored(embeddings, StorageChoice.fp16 if worth_trying else StorageChoice.fp32)
+        except StorageTooLossy:
+            store, recipe = _stored(embeddings, StorageChoice.fp32)
+        return store, {**recipe, CHOSEN: StorageChoice.auto}
     store = FaissStore.create(embeddings, Storage(choice))
     if not store.storage.lossy:
-        return store, store.storage.recipe
+        return store, dict(store.storage.recipe)
     recall = measured_recall(embeddings, store)
     refuse_lossy(store.storage, recall)
     return store, {**store.storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
 
 
-def _automatic(embeddings: Embeddings) -> tuple[FaissStore, dict[str, Any]]:
-    # With fewer photos a recall of 0.999 cannot be told from 1, and nothing is slow; on a GPU FAISS searches fp32 only.
-    if len(embeddings) >= MIN_MEASURED and not gpus():
-        try:
-            store, recipe = _stored(embeddings, StorageChoice.fp16)
-        except StorageTooLossy:
-            pass
-        else:
-            return store, {**recipe, CHOSEN: StorageChoice.auto}
-    return FaissStore.create(embeddings), {**Storage.fp32.recipe, CHOSEN: StorageChoice.auto}
-
-
-def _current_choice(index: IndexDirectory) -> StorageChoice:
-    """What was chosen for the current version, even where its vectors are damaged."""
+def _current(index: IndexDirectory) -> tuple[Manifest | None, StorageChoice]:
+    """The current version if it verifies, and the storage that was chosen for it, even where it is damaged."""
     try:
         manifest = index.manifest(index.current())
-    except IndexInvalid:  # IndexNotFound and VersionNotFound too
-        return StorageChoice.auto
-    return StorageChoice.auto if CHOSEN in manifest.index_recipe else StorageChoice(manifest.storage)
-
-
-def _current_manifest(index: IndexDirectory) -> Manifest | None:
-    """The current version when there is one that verifies; otherwise everything is built anew."""
+    except IndexInvalid:  # and its kinds: there is none
+        return None, StorageChoice.auto
+    choice = StorageChoice.auto if CHOSEN in manifest.index_recipe else StorageChoice(manifest.storage)
     try:
-        return index.verify(index.current())
-    except (IndexNotFound, IndexInvalid, ModelInvalid):
-        return None
+        return index.verify(manifest.id), choice
+    except (IndexInvalid, ModelInvalid):
+        return None, choice  # everything is built anew
 
 
 def _gallery_item(row: int, one: Embedded, folder: Path) -> GalleryItem:
-    assert isinstance(one.photo, Item)  # noqa: S101  # read_items gave it
-    # A gallery may be reached through a link, and then its own photos still lie inside it.
+    assert isinstance(one.photo, Item)  # noqa: S101  # from read_items
+    # A gallery may be reached through a link; its photos still lie inside it then.
     inside = one.photo.path.is_relative_to(folder)
-    path = relative_path(one.photo.path, folder if inside else folder.resolve())
+    path = os.fsencode(os.path.relpath(one.photo.path, folder if inside else folder.resolve()))
     return GalleryItem(row=row, id=one.photo.id, label=one.photo.label, sha256=one.sha256, path=path)

@@ -1,4 +1,4 @@
-"""Embeddings that survive a kill: what an interrupted build has computed, by the content of the photo."""
+"""The checkpoint of a build: embeddings that survive a kill, by the content of the photo."""
 
 import sqlite3
 import threading
@@ -9,28 +9,28 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import IndexInvalid
-from model.retrieval import Embeddings
+from model.types import Embeddings
 
 
-class BuildProgress:
-    """`work/<recipe>/embeddings.sqlite`: photo sha256 -> embedding, durable after each `add`."""
+class Checkpoint:
+    """`work/<recipe>/embeddings.sqlite`: photo sha256 -> embedding float32 (D,), durable after each `add`."""
 
     def __init__(self, directory: Path, dim: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._dim = dim
         self._lock = threading.Lock()
         self._path = directory / "embeddings.sqlite"
-        with self._refusing():
+        with self._errors():
             try:
                 self._database, self._done = self._open()
             except sqlite3.OperationalError:
                 raise
-            except sqlite3.DatabaseError:  # damaged: what it held is computed again
+            except sqlite3.DatabaseError:  # damaged: the embeddings are computed again
                 self._path.unlink()
                 self._database, self._done = self._open()
 
     def _open(self) -> tuple[sqlite3.Connection, set[str]]:
-        """The database, and what is done, in memory: a build asks for every photo, nearly always in vain."""
+        """The database, and its keys in memory: a build asks for every photo, and nearly always finds nothing."""
         database = sqlite3.connect(self._path, check_same_thread=False)
         try:
             database.execute("PRAGMA synchronous = FULL")
@@ -40,25 +40,20 @@ class BuildProgress:
             database.close()
             raise
 
-    def __len__(self) -> int:
-        with self._refusing():
-            (count,) = self._database.execute("SELECT count(*) FROM done").fetchone()
-        return int(count)
-
     def get(self, sha256: str) -> Embeddings | None:
         """float32 (D,), or None when the photo is not done."""
         if sha256 not in self._done:
             return None
-        with self._refusing():
+        with self._errors():
             row = self._database.execute("SELECT embedding FROM done WHERE sha256 = ?", (sha256,)).fetchone()
         if row is None or len(row[0]) != 4 * self._dim:
             return None
         return np.frombuffer(row[0], np.float32)
 
     def add(self, embeddings: Mapping[str, Embeddings]) -> None:
-        """Makes one batch durable: all of it or nothing."""
+        """Makes some embeddings durable: all of them or none."""
         rows = [(sha256, vector.astype(np.float32).tobytes()) for sha256, vector in embeddings.items()]
-        with self._refusing(), self._database:
+        with self._errors(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
         self._done.update(embeddings)
 
@@ -66,8 +61,8 @@ class BuildProgress:
         self._database.close()
 
     @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Holds the database for one thread; what SQLite objects to becomes one sentence."""
+    def _errors(self) -> Iterator[None]:
+        """Holds the lock; turns errors of SQLite into IndexInvalid."""
         try:
             with self._lock:
                 yield

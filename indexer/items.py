@@ -1,7 +1,6 @@
-"""The items of an index version: `items.sqlite`, one line a row of the vector store."""
+"""The items of an index version: `items.sqlite`, one line per row of the vector store."""
 
 import hashlib
-import os
 import sqlite3
 import threading
 import weakref
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
-from model.retrieval import Rows
+from model.types import Rows
 
-ROWS_A_READ = 5_000
+ROWS_PER_READ = 5_000
 SCHEMA = """
 CREATE TABLE items (
     row INTEGER PRIMARY KEY,    -- row of the vector store, from 0
@@ -28,11 +27,11 @@ CREATE TABLE items (
 );
 CREATE INDEX items_by_class ON items (class);
 """
-# A table that we wrote cannot be otherwise; one that somebody else wrote need not have our rules.
+# Tables made by this schema always pass these checks; a foreign table may lack its constraints.
 TYPES = {"row": "integer", "id": "text", "class": "text", "sha256": "text", "path": "blob"}
-ODD = " OR ".join(f"typeof({column}) <> '{type_}'" for column, type_ in TYPES.items())
-COUNTED = f"SELECT count(*), min(row), max(row), total({ODD}) FROM items"  # noqa: S608  # columns from above
-TWICE = (
+MISTYPED = " OR ".join(f"typeof({column}) <> '{type_}'" for column, type_ in TYPES.items())
+COUNTS = f"SELECT count(*), min(row), max(row), total({MISTYPED}) FROM items"  # noqa: S608  # columns from above
+DUPLICATES = (
     "SELECT 1 FROM items GROUP BY id HAVING count(*) > 1 UNION ALL SELECT 1 FROM items GROUP BY row HAVING count(*) > 1"
 )
 
@@ -49,7 +48,7 @@ class GalleryItem:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Identity of a photo's content."""
+    """The sha256 of a photo's bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -75,18 +74,18 @@ class ItemTable:
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         except sqlite3.Error as problem:
             raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
-        # A connection refers to itself, and would keep its file open until the garbage collector comes by.
+        # A connection is in a reference cycle; its file would stay open until the next garbage collection.
         weakref.finalize(self, self._database.close)
         try:
-            (self._count, first, last, odd), twice = self._row(COUNTED), self._row(TWICE)
+            (self._count, first, last, mistyped), duplicate = self._row(COUNTS), self._row(DUPLICATES)
         except sqlite3.Error as problem:
             self.close()
             raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
         wrong = None
         if self._count and (first, last) != (0, self._count - 1):
             wrong = f"lacks rows: {self._count} rows, the last is number {last}"
-        elif odd or twice:
-            wrong = "has rows without a name of their own, or values of another kind"
+        elif mistyped or duplicate:
+            wrong = "has duplicate ids or values of the wrong type"
         if wrong:
             self.close()
             raise IndexInvalid(f"{path} {wrong}; build the index again.")
@@ -116,10 +115,10 @@ class ItemTable:
         return found[0]
 
     def all(self) -> list[GalleryItem]:
-        """Every item, in row order; read in portions, so that searches get their turn."""
+        """Every item, in row order; read in chunks, so that searches can use the table in between."""
         found: list[GalleryItem] = []
-        for start in range(0, len(self), ROWS_A_READ):
-            found += self._select("WHERE row >= ? AND row < ? ORDER BY row", [start, start + ROWS_A_READ])
+        for start in range(0, len(self), ROWS_PER_READ):
+            found += self._select("WHERE row >= ? AND row < ? ORDER BY row", [start, start + ROWS_PER_READ])
         return found
 
     def classes(self) -> dict[str, int]:
@@ -146,9 +145,9 @@ class ItemTable:
 
 
 class ItemNames:
-    """Ids and classes by row, without an object for each: an answer needs a few of them, and SQLite takes its time.
+    """Ids and classes by row, held in memory because an answer needs a few of them and SQLite is slow.
 
-    Ids take their bytes and 8 more, classes 4.
+    An item takes 12 bytes more than its id.
     """
 
     def __init__(self, items: Iterable[tuple[str, str]]) -> None:
@@ -167,8 +166,3 @@ class ItemNames:
         """Id and class of a row from 0; raises IndexError."""
         label = self._labels[self._classes[row]]
         return self._ids[self._ends[row] : self._ends[row + 1]].decode(), label
-
-
-def relative_path(path: Path, root: Path) -> bytes:
-    """What is stored of a photo's place: its path relative to the gallery's root, as raw bytes."""
-    return os.fsencode(os.path.relpath(path, root))

@@ -1,14 +1,14 @@
-"""Index versions on disk: publish, verify, switch, keep N, roll back. The only code that touches index directories.
+"""Index versions on disk: publish, verify, switch, keep N, roll back. The only code that changes index directories.
 
-    <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified once it has its name;
-                            embeddings.f32, as they were before they were rounded, where the index is in fp16 or sq8
+    <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified under this name;
+                            embeddings.f32, the vectors before rounding, where the index is in fp16 or sq8
     <root>/models/<sha256>/ the model of one or more versions
-    <root>/work/<recipe>/   progress of an interrupted build
+    <root>/work/<recipe>/   the checkpoint of an interrupted build
     <root>/CURRENT          the id of the version to serve
 
-A version is written under a temporary name, made durable file by file, renamed, read back and verified; only then is
-CURRENT replaced. A crash at any moment leaves CURRENT on a complete version, and at worst a directory that the next run
-removes.
+A version is written under a temporary name, made durable file by file and renamed. It is then verified and loaded as a
+server will load it, before CURRENT is replaced. A crash at any moment, in FAISS or SQLite too, leaves CURRENT on a
+complete version, and at worst a directory that the next run removes.
 """
 
 import errno
@@ -18,93 +18,25 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self, get_origin
 
-from indexer.stores.precision import Storage, storage_of
-from model.card import CARD_NAME, Card, card_sha256, verify_artifact
-from model.errors import IndexInvalid, IndexLocked, IndexNotFound, ModelInvalid, ModelMismatch, VersionNotFound
-from model.storage import FileRecord, fsync_directory, fsync_file, make_directory, read_json, write_durably
+from indexer.load import read_contents
+from indexer.manifest import MANIFEST_NAME, Manifest
+from model.card import CARD_NAME, card_sha256, verify_artifact
+from model.errors import (
+    CarsearchError,
+    IndexInvalid,
+    IndexLocked,
+    IndexNotFound,
+    ModelInvalid,
+    ModelMismatch,
+    VersionNotFound,
+)
+from model.storage import FileRecord, fsync_directory, fsync_file, make_directory, write_durably
 
-SCHEMA_VERSION = 1
-MANIFEST_NAME = "manifest.json"
-INDEX_NAME = "index.faiss"
-ITEMS_NAME = "items.sqlite"
-SKIPPED_NAME = "skipped.json"
-EMBEDDINGS_NAME = "embeddings.f32"
 CURRENT_NAME = "CURRENT"
 KEEP_VERSIONS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What an index version says of itself."""
-
-    id: str
-    created: str
-    dim: int
-    count: int
-    metric: str
-    index_recipe: dict[str, Any]
-    model_sha256: str
-    model_name: str
-    embedding_id: str
-    preprocessing_sha256: str
-    content_sha256: str
-    gallery: dict[str, Any]
-    files: dict[str, FileRecord]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
-
-    @classmethod
-    def read(cls, directory: Path) -> Self:
-        """Raises IndexInvalid in one sentence when the manifest is missing, damaged or of another schema."""
-        value = read_json(directory / MANIFEST_NAME, IndexInvalid)
-        schema = value.pop("schema_version", None)
-        if schema != SCHEMA_VERSION:
-            raise IndexInvalid(f"{directory} has the schema {schema!r}; this version reads {SCHEMA_VERSION}.")
-        try:
-            files = {name: FileRecord(**record) for name, record in value.pop("files").items()}
-            manifest = cls(**value, files=files)
-        except (KeyError, TypeError, AttributeError) as problem:
-            raise IndexInvalid(f"{directory / MANIFEST_NAME} lacks or misspells a field: {problem}.") from problem
-        for field in fields(cls):
-            kind: Any = get_origin(field.type) or field.type
-            if not isinstance(getattr(manifest, field.name), kind):
-                raise IndexInvalid(f"{directory / MANIFEST_NAME} has a {field.name} of another kind.")
-        manifest._check(directory)
-        return manifest
-
-    @property
-    def storage(self) -> Storage:
-        """How the vectors are stored."""
-        return storage_of(self.index_recipe)
-
-    @property
-    def recall(self) -> float | None:
-        """Recall@1 against fp32 as measured when the index was built; None where nothing is lost."""
-        return self.index_recipe["recall_at_1"] if self.storage.lossy else None
-
-    def _check(self, directory: Path) -> None:
-        kinds = {"root": str, "classes": int, "skipped": int}
-        if any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
-            raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of another kind.")
-        try:
-            datetime.fromisoformat(self.created)
-        except ValueError as problem:
-            raise IndexInvalid(f"{directory / MANIFEST_NAME} has no date in created.") from problem
-        lossy = self.storage.lossy
-        if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):
-            raise IndexInvalid(f"{directory / MANIFEST_NAME} does not say what its storage costs.")
-        if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}:
-            raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
-        if self.dim < 1 or not 0 <= self.storage.bytes_a_value * self.dim * self.count <= self.files[INDEX_NAME].bytes:
-            raise IndexInvalid(f"{directory / INDEX_NAME} cannot hold {self.count} vectors of {self.dim} dimensions.")
-        if self.metric != "inner_product":
-            raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")
 
 
 class IndexDirectory:
@@ -118,9 +50,6 @@ class IndexDirectory:
 
     def model_path(self, model_sha256: str) -> Path:
         return self.root / "models" / model_sha256
-
-    def work_path(self, recipe: str) -> Path:
-        return self.root / "work" / recipe
 
     def current(self) -> str:
         """The id that CURRENT names; raises IndexNotFound when there is none."""
@@ -151,26 +80,20 @@ class IndexDirectory:
     def verify(self, version: str) -> Manifest:
         """Checks every byte of a version and its model; raises IndexInvalid, ModelInvalid or VersionNotFound."""
         manifest = self.manifest(version)
-        self._verify_files(self.path_of(version), manifest)
-        self._verify_model(manifest)
-        return manifest
-
-    def _verify_files(self, directory: Path, manifest: Manifest) -> None:
+        directory = self.path_of(version)
         if directory.is_symlink():
             raise IndexInvalid(f"{directory} is a link; a version is a directory of its own.")
         for name, record in manifest.files.items():
             problem = record.problem(directory / name)
             if problem:
                 raise IndexInvalid(f"The index version {directory.name} is damaged: {name} {problem}.")
-
-    def _verify_model(self, manifest: Manifest) -> Card:
-        directory = self.model_path(manifest.model_sha256)
-        card = verify_artifact(directory)
-        if card_sha256(directory) != manifest.model_sha256:
-            raise ModelMismatch(f"{directory} is not the model that version {manifest.id} was built with.")
+        model = self.model_path(manifest.model_sha256)
+        card = verify_artifact(model)
+        if card_sha256(model) != manifest.model_sha256:
+            raise ModelMismatch(f"{model} is not the model that version {manifest.id} was built with.")
         if card.input.sha256 != manifest.preprocessing_sha256:
             raise ModelMismatch(f"Version {manifest.id} was built with other preprocessing than its model's.")
-        return card
+        return manifest
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -186,7 +109,7 @@ class IndexDirectory:
             yield
 
     def publish_model(self, source: Path) -> str:
-        """Copies a model artifact into `models/` by the same steps as a version; returns the sha256 that names it."""
+        """Copies a model artifact into `models/` in the same steps as a version; returns the sha256 that names it."""
         card = verify_artifact(source)
         name = card_sha256(source)
         target = self.model_path(name)
@@ -195,10 +118,10 @@ class IndexDirectory:
                 verify_artifact(target)
                 return name
             except ModelInvalid:
-                _remove(target)  # a damaged copy; the source, verified above, replaces it
+                _remove(target)  # a damaged copy, replaced by the verified source
 
         def write(directory: Path) -> None:
-            for file in (*card.files, CARD_NAME):  # the card last: it names the others
+            for file in (*card.files, CARD_NAME):  # the card last, because it names the others
                 (directory / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source / file, directory / file)
 
@@ -207,22 +130,25 @@ class IndexDirectory:
         return name
 
     def publish(self, version: str, write: Callable[[Path], Manifest]) -> Manifest:
-        """Publishes a version and points CURRENT at it.
+        """Publishes a version and points CURRENT at it; a version that cannot be loaded is removed again.
 
         `write` fills a directory and returns the manifest without files; the manifest is completed and written last.
+        Raises IndexInvalid, ModelInvalid and their kinds, with CURRENT untouched.
         """
 
         def write_all(directory: Path) -> None:
             manifest = write(directory)
             files = {path.name: asdict(FileRecord.of(path)) for path in sorted(directory.iterdir())}
-            # The gallery's path may hold bytes that are not UTF-8; ASCII escapes carry them.
+            # ASCII escapes, because the gallery's path may hold bytes that are not UTF-8.
             text = json.dumps({**manifest.to_json(), "files": files}, indent=1)
             write_durably(directory / MANIFEST_NAME, text.encode())
 
         self._publish(self.path_of(version), write_all)
-        manifest = self.verify(version)
-        self._point_at(version)
-        return manifest
+        try:
+            return self.switch(version)
+        except CarsearchError:
+            _remove(self.path_of(version))
+            raise
 
     def _publish(self, target: Path, write: Callable[[Path], None]) -> None:
         temporary = target.with_name(f"{target.name}.tmp")
@@ -244,17 +170,16 @@ class IndexDirectory:
         fsync_directory(target.parent)
         fsync_directory(target.parent.parent)
 
-    def switch(self, version: str) -> None:
-        """Points CURRENT at a version, after verifying it."""
-        self.verify(version)
-        self._point_at(version)
-
-    def _point_at(self, version: str) -> None:
+    def switch(self, version: str) -> Manifest:
+        """Points CURRENT at a version, after verifying it and loading it as a server will."""
+        manifest = self.verify(version)
+        read_contents(self.path_of(version), manifest).items.close()
         write_durably(self.root / CURRENT_NAME, f"{version}\n".encode())
+        return manifest
 
     def rollback(self, version: str | None = None) -> str:
-        """Points CURRENT at `version`, or at the one published before the current one; returns its id."""
-        current = self.current()  # before the lock, which would make the directory
+        """Points CURRENT at `version`, by default the one published before the current one; returns its id."""
+        current = self.current()  # before the lock, which would create the directory
         with self.lock():
             if version is None:
                 earlier = [name for name in self.versions() if name < current]
@@ -265,10 +190,10 @@ class IndexDirectory:
         return version
 
     def clean(self, keep: int = KEEP_VERSIONS) -> None:
-        """Removes leftovers of crashes, versions beyond the newest `keep`, and models that no version names.
+        """Removes leftovers of crashes, versions beyond the newest `keep`, and models that no kept version needs.
 
-        The current version is always kept. A directory is renamed before it is deleted, so that one half-deleted never
-        looks like a version. Needs the lock.
+        The current version is always kept. A directory is renamed before it is deleted, so that a half-deleted one
+        never looks like a version. The caller holds the lock.
         """
         current = self.current()
         published = self.versions()
@@ -285,7 +210,7 @@ class IndexDirectory:
         try:
             return self.manifest(version).model_sha256
         except IndexInvalid:
-            return None  # damaged; a build must not fail because an old version has
+            return None  # an old, damaged version must not stop a build
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Making a model artifact from a trained network: weights, card and the golden photo with its embedding."""
+"""Creates a model artifact from a trained network: weights, card, and the golden photo with its embedding."""
 
 import io
 from pathlib import Path
@@ -9,23 +9,27 @@ import torch
 from PIL import Image, ImageDraw
 
 from model.card import FP32, GOLDEN_NAME, WEIGHTS_NAME, Card
-from model.images.decode import prepare
+from model.images.transform import prepare
 from model.network.embedding_net import EmbeddingNetwork, save_weights
 from model.storage import FileRecord, write_durably
 
 
 def create_artifact(network: EmbeddingNetwork, directory: Path, name: str, training: dict[str, Any]) -> Card:
-    """Writes weights, golden photo and card of a trained network; the card last, for it names the others."""
+    """Writes weights, golden photo and card of a trained network; the card last, because it names the others."""
     directory.mkdir(parents=True, exist_ok=True)
     save_weights(network, directory)
-    write_durably(directory / GOLDEN_NAME, golden_photo())
+    photo = golden_photo()
+    write_durably(directory / GOLDEN_NAME, photo)
+    crop = torch.from_numpy(prepare(photo, network.spec))
+    with torch.inference_mode():
+        golden: list[float] = network.eval()(crop[None])[0].tolist()
     card = Card(
         name=name,
         architecture=network.architecture,
         embedding_dim=network.dim,
         input=network.spec,
         files={file: FileRecord.of(directory / file) for file in (WEIGHTS_NAME, GOLDEN_NAME)},
-        golden={f"torch/{FP32}": golden_embedding(network)},
+        golden={f"torch/{FP32}": golden},
         training=training,
     )
     card.save(directory)
@@ -51,12 +55,3 @@ def golden_photo() -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
-
-
-def golden_embedding(network: EmbeddingNetwork) -> list[float]:
-    """The network's own embedding of the golden photo: D floats, unit length."""
-    crop = torch.from_numpy(prepare(golden_photo(), network.spec))
-    network.eval()
-    with torch.inference_mode():
-        embedding = network(crop[None])[0]
-    return [float(value) for value in embedding]

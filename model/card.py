@@ -1,8 +1,8 @@
-"""The model card: everything that serving must know about a network, beside its weights.
+"""The model card: what serving must know about a network beside its weights.
 
 A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg` and
-`openvino/<precision>.xml|bin`. The card names the sha256 of every other file, so the sha256 of `card.json` pins the
-whole artifact.
+`openvino/<precision>.xml|bin`. The card holds the sha256 of every other file, so that the sha256 of `card.json` pins
+the whole artifact.
 """
 
 import base64
@@ -25,30 +25,29 @@ WEIGHTS_NAME = "weights.safetensors"
 GOLDEN_NAME = "golden.jpg"
 FP32, BF16, INT8 = "fp32", "bf16", "int8"
 PRECISIONS = (INT8, FP32)
-"""What a graph may be in, the one that is run first: who has an int8 graph made it to be run. bf16 needs no graph."""
+"""Precisions of a graph, in order of preference: who exports int8 wants it used. bf16 needs no graph."""
 
 MIN_PARITY_COSINE = 0.9999
-"""Lowest cosine on any photo at which a graph gives torch's embeddings, and may be mixed with them in one index."""
+"""Lowest cosine to torch, on any photo, at which a graph's embeddings may be mixed with torch's in one index."""
 
-# What model.images.decode does to a photo before the crop is part of what an embedding is: when decoding or resizing
-# changes its bits, this name changes, and with it every embedding_id.
+# Names of the pixels that model.images.decode and transform make of a photo, and of those that model.images.nvjpeg
+# makes. When the bits of decoding or resizing change, the name must change, and with it every embedding_id.
 DECODER = "turbo-1"
 NVJPEG = "nvjpeg-1"
-"""The same of decoding and resizing on a GPU (model.images.nvjpeg): other bits, hence a space of its own."""
 
 
 def canonical_sha256(value: object) -> str:
-    """Hash of a JSON value that does not depend on the order of its keys; 64 hex digits."""
+    """Hash of a JSON value, whatever the order of its keys: 64 hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What the network takes: sides in pixels, how a photo is fitted, and the normalisation of 0..1 values.
+    """The network's input: sides in pixels, how a photo is fitted, and the normalisation of values 0 to 1.
 
-    `fit` "centre" resizes the shorter side to `resize` and cuts the central square of `crop`, as the seed does.
-    "stretch" makes the whole photo a square of `crop`, so that the ends of a long car stay in the picture; training
-    then cuts its crops from squares of `resize`.
+    `fit` "centre" resizes the shorter side to `resize` and cuts the central square of `crop`, as the original project
+    does. "stretch" makes the whole photo a square of `crop`, so that the ends of a long car stay in the picture;
+    training then cuts its crops from squares of `resize`.
     """
 
     resize: int = 256
@@ -70,14 +69,8 @@ class InputSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        spec = cls(
-            resize=int(value["resize"]),
-            crop=int(value["crop"]),
-            fit=value["fit"],
-            mean=_triple(value["mean"]),
-            std=_triple(value["std"]),
-            decoder=str(value["decoder"]),
-        )
+        mean, std = _triple(value["mean"]), _triple(value["std"])
+        spec = cls(int(value["resize"]), int(value["crop"]), value["fit"], mean, std, str(value["decoder"]))
         if spec.decoder != DECODER:
             raise ModelInvalid(f"The model was made with the decoder {spec.decoder}; this version has {DECODER}.")
         return spec
@@ -94,7 +87,7 @@ def _floats(encoded: Any) -> list[float]:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a name is a plain relative path: files are copied by these names, which come from whoever made it."""
+    """Whether a name is a plain relative path; files are copied by these names, which may be forged."""
     path = PurePosixPath(name)
     odd = path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name
     return not odd and str(path) == name
@@ -105,8 +98,13 @@ def _triple(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def _pair(values: Any) -> tuple[float, float]:
+    low, high = (float(value) for value in values)
+    return low, high
+
+
 class Space(NamedTuple):
-    """What embeds into one space: a precision, and the decoder of the photos."""
+    """An embedding space of a model: a precision, and the decoder of the photos."""
 
     precision: str
     decoder: str
@@ -114,7 +112,7 @@ class Space(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How closely a graph of `runtime` at `precision` reproduces torch at `reference`: cosines over the same crops."""
+    """Cosines between embeddings of a graph (`runtime`, `precision`) and of torch (`reference`), on the same crops."""
 
     runtime: str
     precision: str
@@ -126,7 +124,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
-    """Photos that a graph was quantised with: how many, of which classes, from a folder of this name."""
+    """Photos that a graph was quantised with: their folder's name, number and classes."""
 
     name: str
     photos: int
@@ -135,7 +133,7 @@ class CalibrationSet:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Leave-one-out top-1 on a labelled set, as `carsearch evaluate` reported it, and the command that gives it."""
+    """Leave-one-out top-1 on a labelled set, as `carsearch evaluate` reports it, and the command to repeat it."""
 
     set: str
     precision: str
@@ -149,12 +147,8 @@ class Score:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        def interval(name: str) -> tuple[float, float]:
-            low, high = value[name]
-            return float(low), float(high)
-
-        numbers = {"top1": float(value["top1"]), "ci95": interval("ci95"), "ci95_photos": interval("ci95_photos")}
-        return cls(**{**value, **numbers})
+        intervals = {name: _pair(value[name]) for name in ("ci95", "ci95_photos")}
+        return cls(**{**value, "top1": float(value["top1"]), **intervals})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +156,8 @@ class Card:
     """The card of one model artifact.
 
     `golden` maps "runtime/precision" to the embedding (list of D floats) of `golden.jpg`, a synthetic photo; in the
-    file it is base64 of float32, so that the card stays one that people read.
-    `calibration` (what the int8 graph was quantised with), `training` (recipe, data, versions), `scores` and `about`
-    (texts by heading) are for people; nothing in them changes what is served.
+    file it is base64 of float32, to keep the card readable. `calibration` (of the int8 graph), `training` (recipe,
+    data, versions), `scores` and `about` (texts by heading) are for people and do not change what is served.
     """
 
     name: str
@@ -185,14 +178,14 @@ class Card:
 
     @property
     def precisions(self) -> list[str]:
-        """What its OpenVINO graphs are in, the one that is run first."""
+        """The precisions of its OpenVINO graphs, in order of preference."""
         return [precision for precision in PRECISIONS if graph_names(precision)[0] in self.files]
 
     def embedding_id(self, precision: str, decoder: str | None = None) -> str:
-        """Name of the space that a precision of this model embeds into, from photos of a decoder; 16 hex digits.
+        """Id of the embedding space of a precision and a decoder: 16 hex digits.
 
-        Embeddings may be compared when their ids are equal, or when `interchangeable` says so. In fp32 every runtime
-        gives the same; a quantised graph is a space of its own, which another calibration of the same weights is not.
+        Embeddings may be compared when their ids are equal, or when `interchangeable` says so. In fp32 all runtimes
+        share a space. Each quantised graph has one of its own, because it depends on the calibration.
         """
         spec = dataclasses.replace(self.input, decoder=decoder or self.input.decoder)
         parts = {"weights": self.weights_sha256, "input": spec.sha256, "precision": precision}
@@ -201,17 +194,17 @@ class Card:
         return canonical_sha256(parts)[:16]
 
     def precision_of(self, embedding_id: str) -> str | None:
-        """The precision of this model that embeds into a space; None when it is none of them."""
+        """The precision of this model that gives embeddings of this id, or None."""
         space = self.space_of(embedding_id)
         return space and space.precision
 
-    def space_of(self, embedding_id: str) -> "Space | None":
-        """What of this model embeds into a space; None when nothing does."""
+    def space_of(self, embedding_id: str) -> Space | None:
+        """The precision and decoder of this model that give embeddings of this id, or None."""
         spaces = (Space(name, decoder) for decoder in (self.input.decoder, NVJPEG) for name in (*PRECISIONS, BF16))
         return next((space for space in spaces if self.embedding_id(*space) == embedding_id), None)
 
     def interchangeable(self, first: str, second: str) -> bool:
-        """Whether two embedding ids of this model may be mixed: equal, or a measured parity names the pair."""
+        """Whether embeddings of two ids may be mixed: the ids are equal, or a measured parity covers the pair."""
         if first == second:
             return True
         pairs = (
@@ -259,7 +252,7 @@ class Card:
         return card
 
     def save(self, directory: Path) -> None:
-        """Writes `card.json` durably and whole: readers see the old card or the new one."""
+        """Writes `card.json` durably; readers see the old card or the new one."""
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
         write_durably(directory / CARD_NAME, text.encode())
 
@@ -275,7 +268,7 @@ def load_card(directory: Path) -> Card:
 
 
 def card_sha256(directory: Path) -> str:
-    """The sha256 that pins a whole model artifact: that of its card, which names the hash of every other file."""
+    """The sha256 of the card, which pins the whole model artifact."""
     return sha256_file(directory / CARD_NAME)
 
 

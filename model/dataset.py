@@ -15,12 +15,12 @@ from urllib.parse import quote
 from model.errors import CarsearchError, DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
 
 MAX_FILE_BYTES = 256 << 20
-# Left behind by operating systems and archivers; nobody means them as photos.
+# Files that operating systems and archivers leave behind.
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 class Photo(Protocol):
-    """A labelled photo, wherever its bytes lie: `id` is unique in its set, `label` is its class."""
+    """A labelled photo, wherever its bytes are: `id` is unique in its set, `label` is its class."""
 
     @property
     def id(self) -> str: ...
@@ -47,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in a set that is not used, and why: `name` for people, a stable `code`, one sentence."""
+    """An entry of a set that is not used: its `name` for people, a stable `code`, and one sentence why."""
 
     name: str
     code: str
@@ -60,7 +60,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ItemList:
-    """The items of a set, ordered by id, and what was found in it that is not an item."""
+    """The items of a set, ordered by id, and its entries that are not used."""
 
     items: list[Item]
     skipped: list[Skipped]
@@ -69,18 +69,18 @@ class ItemList:
 def read_file(path: Path) -> bytes:
     """The content of a regular file of at most `MAX_FILE_BYTES`.
 
-    Raises FileUnreadable in one sentence without the path: reports that leave the machine repeat it.
+    Raises FileUnreadable with a sentence that leaves out the path, because reports repeat it to clients.
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block, and a device has no end
             raise FileUnreadable("The file is a folder, a pipe or a device.")
         if status.st_size > MAX_FILE_BYTES:
             raise FileUnreadable(f"The file is larger than {MAX_FILE_BYTES >> 20} MiB.")
         return path.read_bytes()
     except OSError as problem:
         raise FileUnreadable(f"The file cannot be read: {problem.strerror or problem}.") from problem
-    except ValueError as problem:  # a NUL, which no file name holds but a manifest may
+    except ValueError as problem:  # a NUL character, which a manifest may contain
         raise FileUnreadable(f"The file cannot be read: {problem}.") from problem
 
 
@@ -90,7 +90,7 @@ def normalise_label(name: str) -> str:
 
 
 def id_of(relative: str | bytes) -> str:
-    """The id of a photo: its path relative to the set, percent-encoded from the raw bytes ("/" kept, "%" is "%25").
+    """The id of a photo: its path relative to the set, percent-encoded from the raw bytes ("/" stays, "%" is "%25").
 
     >>> id_of("아반떼/100%.jpg")
     '%EC%95%84%EB%B0%98%EB%96%BC/100%25.jpg'
@@ -99,16 +99,16 @@ def id_of(relative: str | bytes) -> str:
 
 
 def printable(name: str) -> str:
-    """A file or class name as text that can be stored and printed, whatever bytes it was made of."""
+    """A file or class name as text that can be stored and printed, whatever its bytes are."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def read_items(source: Path) -> ItemList:
     """Reads a set of labelled photos: a directory of class folders, or a CSV manifest with `path,class[,id]`.
 
-    In a directory the first folder names the class and photos may lie at any depth below it; hidden files and the
-    litter of operating systems are ignored. Every other regular file counts as a photo, whatever its name: what it is
-    shows when it is decoded. In a manifest, paths are relative to the manifest.
+    In a directory the first folder names the class, and photos may be at any depth below it. Hidden files and litter
+    are ignored. Every other regular file counts as a photo until it is decoded, whatever its name. In a manifest,
+    paths are relative to the manifest.
 
     Raises DataInvalid (and its kinds) when the set as a whole cannot be used.
     """
@@ -173,7 +173,7 @@ def _is_regular(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
-        return True  # a dangling link: reading it will say so, and it is then listed as skipped
+        return True  # a dangling link: reading it fails, and it is then listed as skipped
 
 
 def _from_manifest(manifest: Path) -> ItemList:
@@ -208,7 +208,7 @@ def _manifest_item(manifest: Path, line: int, row: dict[str, str | None]) -> Ite
 
 
 def refuse_duplicate_ids(items: Iterable[Photo]) -> None:
-    """Raises DuplicateId naming the first id that stands twice."""
+    """Raises DuplicateId naming the first id that occurs twice."""
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
@@ -219,8 +219,8 @@ def refuse_duplicate_ids(items: Iterable[Photo]) -> None:
 def split_classes(items: Sequence[Item], holdout: float, seed: int = 0) -> tuple[list[Item], list[Item]]:
     """Splits items into (train, validation) with no class in both.
 
-    `holdout` is the share of classes, at least two, that go to validation. Which ones depends only on their names and
-    the seed, so that new photos never move a class across. Fewer than five classes are all kept for training.
+    `holdout` is the share of classes that go to validation, at least two of them. The choice depends only on the names
+    and the seed, so that new photos never move a class. Fewer than five classes all go to training.
     """
     labels = {item.label for item in items}
     if len(labels) < 5 or holdout == 0:

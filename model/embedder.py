@@ -1,12 +1,8 @@
-"""Photos to embeddings: decoding in a pool of threads, the network on batches, results in order."""
+"""A loaded model: photos to embeddings, decoded in a pool of threads and embedded in batches, in order."""
 
 import importlib.resources
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,46 +19,33 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
-from model.images.decode import Pixels
 from model.images.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
-from model.retrieval import Embeddings
+from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes import load_runtime
-from model.runtimes.base import AsynchronousRuntime, Pending, Runtime, running_ahead
+from model.runtimes.base import Pending, Runtime
+from model.types import Embeddings, Pixels
 
 if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor
 
-Source = TypeVar("Source")
 Result = TypeVar("Result")
 
 Progress = Callable[[int, int], None]
-"""Told (photos done, photos in all); may raise to stop the work."""
+"""Called with (photos done, photos in all); may raise to stop the work."""
 
 DEFAULT_MODEL = "efficientnet_lite0"
-"""The model that ships and is best on photos of real cars: what is used when none is named."""
+"""The shipped model that is best on photos of real cars, used when none is named."""
 
 PRETRAINED = Path(str(importlib.resources.files("model"))) / "pretrained"
 
-BATCH = 32
 LENGTH_TOLERANCE = 1e-3
 MIN_GOLDEN_COSINE = 0.9999
 MIN_GOLDEN_COSINE_ROUNDED = 0.99
-"""In int8 a value near the middle of two steps falls one way on one kind of CPU and the other way on another."""
+"""For int8 and bf16: a value near the middle of two steps is rounded up on one kind of CPU and down on another."""
 
 
 def silent(_done: int, _total: int) -> None:
-    """Progress that nobody watches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A batch that a runtime works on: `result` waits for float32 (B, D), unit rows, and raises what went wrong.
-
-    `rejected` are the rows whose photo turned out to be damaged; their embeddings mean nothing.
-    """
-
-    result: Callable[[], Embeddings]
-    rejected: Rejected
+    """A `Progress` that does nothing."""
 
 
 class Embedder:
@@ -77,13 +60,11 @@ class Embedder:
         self.directory = directory
         self.card = card
         self.runtime = runtime
+        self.dim = runtime.dim  # D, the length of an embedding
         self.model_sha256 = card_sha256(directory)
         self.preparation = preparation or HostPreparation(card.input)
         self.embedding_id = card.embedding_id(runtime.precision, self.preparation.decoder)
-        ahead = runtime if isinstance(runtime, AsynchronousRuntime) else None
-        self.batch = ahead.batch if ahead else BATCH
-        self.in_flight = ahead.in_flight if ahead else 1
-        self.enough = ahead.enough if ahead else 1
+        self.batch, self.in_flight, self.enough = runtime.batch, runtime.in_flight, runtime.enough
 
     @classmethod
     def load(
@@ -94,11 +75,11 @@ class Embedder:
         cache_dir: Path | None = None,
         decoder: str = CPU,
     ) -> Self:
-        """Loads a model by the name of one that ships, or by its directory.
+        """Loads a model by the name of a shipped one, or by its directory.
 
-        By default OpenVINO runs it in int8 where it has such a graph, and torch in fp32. Every file of the artifact is
-        checked against the card, and the golden photo must give the recorded embedding. `decoder` is "cpu" or "nvjpeg".
-        Raises ModelNotFound, ModelInvalid or MissingDependency.
+        By default OpenVINO runs int8 where the model has such a graph, and torch runs fp32. Every file of the artifact
+        is checked against the card, and the golden photo must give the recorded embedding. `decoder` is "cpu" or
+        "nvjpeg". Raises ModelNotFound, ModelInvalid or MissingDependency.
         """
         directory = find_model(model)
         card = verify_artifact(directory)
@@ -113,8 +94,8 @@ class Embedder:
     ) -> Self:
         """Loads a model with the precision and the decoder that gave embeddings of this id.
 
-        When the runtime lacks the precision, or nothing of this model gives the id, as `load` does by default. Raises
-        ModelMismatch too, when the decoder cannot run here.
+        Falls back to the defaults of `load` when the runtime lacks the precision or nothing of this model gives the id.
+        Also raises ModelMismatch, when the decoder cannot run here.
         """
         space = load_card(find_model(model)).space_of(embedding_id)
         decoder = "nvjpeg" if space and space.decoder == NVJPEG else CPU
@@ -123,13 +104,8 @@ class Embedder:
         except PrecisionMissing:
             return cls.load(model, runtime, None, cache_dir, decoder)
 
-    @property
-    def dim(self) -> int:
-        """D, the length of an embedding."""
-        return self.runtime.dim
-
     def prepare(self, data: bytes) -> Pixels:
-        """Photo bytes -> the crop this model takes: uint8 (S, S, 3); raises ImageRejected."""
+        """Photo bytes -> the crop that this model takes: uint8 (S, S, 3); raises ImageRejected."""
         return self.preparation.prepare(data)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
@@ -140,25 +116,20 @@ class Embedder:
         return self._checked(lambda: self.runtime.embed(crops), len(crops))
 
     def submit_crops(self, crops: "Pixels | Tensor", *, lone: bool = False) -> Pending:
-        """Starts on what `embed_crops` takes; waiting gives what that gives, and raises what that raises.
+        """Starts on what `embed_crops` takes; waiting returns and raises what `embed_crops` does.
 
-        `lone` photos may have all cores. Where nothing runs beside its caller, the one who waits computes.
+        `lone` photos may take all cores.
         """
-        runtime = self.runtime
-        if not isinstance(runtime, AsynchronousRuntime):
-            return Pending(lambda: self._checked(lambda: runtime.embed(np.asarray(crops)), len(crops)))
-        if self.in_flight == 1:
-            return Pending(lambda: self._checked(lambda: runtime.submit(crops).wait(), len(crops)))
-        pending = self._run(lambda: runtime.submit(crops, lone=lone))
+        pending = self._run(lambda: self.runtime.submit(crops, lone=lone))
         return Pending(lambda: self._checked(pending.wait, len(crops)), pending.done)
 
-    def submit(self, staged: Sequence[Any]) -> Submitted:
-        """Starts on photos that `preparation` has staged, as `submit_crops` does."""
+    def submit(self, staged: Sequence[Any]) -> tuple[Pending, Rejected]:
+        """Starts on photos that `preparation` has staged; the embeddings of rejected rows are meaningless."""
         crops, rejected = self.preparation.crops(staged)
-        return Submitted(self.submit_crops(crops).wait, rejected)
+        return self.submit_crops(crops), rejected
 
     def _run(self, work: Callable[[], Result]) -> Result:
-        """What the runtime does; raises BackendUnavailable for what torch and OpenVINO raise when a device fails."""
+        """Calls the runtime; turns what torch and OpenVINO raise when a device fails into BackendUnavailable."""
         try:
             return work()
         except (RuntimeError, MemoryError) as problem:
@@ -166,8 +137,9 @@ class Embedder:
 
     def _checked(self, work: Callable[[], Embeddings], count: int) -> Embeddings:
         embeddings = self._run(work)
-        squares = np.einsum("ij,ij->i", embeddings, embeddings)  # in a search every call into numpy counts
-        if embeddings.shape != (count, self.dim) or not (abs(squares - 1) <= 2 * LENGTH_TOLERANCE).all():  # nor NaN
+        squares = np.einsum("ij,ij->i", embeddings, embeddings)  # one numpy call: this runs in every search
+        good = (abs(squares - 1) <= 2 * LENGTH_TOLERANCE).all()  # False for NaN
+        if embeddings.shape != (count, self.dim) or not good:
             raise EmbeddingInvalid("The network gave something that is not a vector of length 1.")
         return embeddings
 
@@ -181,7 +153,7 @@ class Embedder:
     ) -> Embeddings:
         """Paths -> float32 (n, D), unit rows in the order of the paths.
 
-        `progress` is told how many photos are done. Raises FileUnreadable or ImageRejected for the first bad photo.
+        `progress` is called with the number of photos done. Raises FileUnreadable or ImageRejected for a bad photo.
         """
 
         def read(path: str | os.PathLike[str]) -> tuple[Path, Any]:
@@ -190,18 +162,18 @@ class Embedder:
             except (FileUnreadable, ImageRejected) as problem:
                 raise type(problem)(f"{Path(path)}: {problem}") from problem
 
-        def start(batch: list[tuple[Path, Any]]) -> Submitted:
-            submitted = self.submit([staged for _, staged in batch])
-            for row, problem in sorted(submitted.rejected.items()):
+        def start(batch: list[tuple[Path, Any]]) -> Pending:
+            pending, rejected = self.submit([staged for _, staged in batch])
+            for row, problem in sorted(rejected.items()):
                 raise type(problem)(f"{batch[row][0]}: {problem}") from problem
-            return submitted
+            return pending
 
         rows: list[Embeddings] = [np.empty((0, self.dim), np.float32)]
         done = 0
         with decode_pool() as pool:
-            staged = batches(map_in_order(pool, read, paths, ahead=2 * self.batch), self.batch)
-            for submitted in running_ahead(map(start, staged), self.in_flight):
-                rows.append(submitted.result())
+            staged = batched(map_in_order(pool, read, paths, buffer_size=2 * self.batch), self.batch)
+            for pending in prefetch(map(start, staged), self.in_flight):
+                rows.append(pending.wait())
                 done += len(rows[-1])
                 if progress:
                     progress(done)
@@ -211,7 +183,7 @@ class Embedder:
         """Embeds the golden photo and compares with the card; raises ModelInvalid when this machine disagrees."""
         runtime, precision = self.runtime.name, self.runtime.precision
         rounded = precision in (INT8, BF16) or self.preparation.decoder is not None
-        # No card records bf16, which needs no export: it is held to what fp32 gives.
+        # No card records bf16, which needs no export: it is compared with fp32.
         expected = self.card.golden.get(f"{runtime}/{FP32 if precision == BF16 else precision}")
         if expected is None:
             return
@@ -225,49 +197,15 @@ class Embedder:
 
 
 def find_model(model: str | Path | None) -> Path:
-    """The directory of a model: a path, or the name of one that ships, by default the best on photos of real cars.
+    """The directory of a model: a path, the name of a shipped model, or by default `DEFAULT_MODEL`.
 
-    Raises ModelNotFound naming those that ship.
+    Raises ModelNotFound naming the shipped models.
     """
     names = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
-    if model is None and DEFAULT_MODEL in names:
-        return PRETRAINED / DEFAULT_MODEL
-    if model is None:
-        raise ModelNotFound("No model was named; pass --model with the directory that `carsearch train` wrote.")
-    if str(model) in names:
-        return PRETRAINED / str(model)
-    if not Path(model).is_dir():
+    name = DEFAULT_MODEL if model is None else str(model)
+    if name in names:
+        return PRETRAINED / name
+    if not Path(name).is_dir():
         shipping = f"; those that ship are: {', '.join(names)}" if names else ""
-        raise ModelNotFound(f'There is no model directory "{model}"{shipping}.')
-    return Path(model)
-
-
-def decode_pool() -> ThreadPoolExecutor:
-    """Threads for reading and decoding; Pillow gives the interpreter lock up while it works."""
-    return ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), thread_name_prefix="decode")
-
-
-def map_in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Source], Result], sources: Iterable[Source], ahead: int = 2 * BATCH
-) -> Iterator[Result]:
-    """`map` in a pool that keeps at most `ahead` results in memory, in the order of the sources."""
-    waiting: deque[Future[Result]] = deque()
-    iterator = iter(sources)
-    try:
-        for source in islice(iterator, ahead):
-            waiting.append(pool.submit(function, source))
-        while waiting:
-            result = waiting.popleft().result()
-            for source in islice(iterator, 1):
-                waiting.append(pool.submit(function, source))
-            yield result
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def batches(results: Iterable[Result], size: int = BATCH) -> Iterator[list[Result]]:
-    """Cuts a stream into lists of `size`, the last one shorter."""
-    iterator = iter(results)
-    while batch := list(islice(iterator, size)):
-        yield batch
+        raise ModelNotFound(f'There is no model directory "{name}"{shipping}.')
+    return Path(name)

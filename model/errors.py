@@ -124,7 +124,7 @@ class ImageDegenerate(ImageRejected):
 
 
 class FileUnreadable(CarsearchError):
-    """The operating system does not let us read a file: missing, no permission, input/output error."""
+    """A file that cannot be read: missing, no permission, input/output error."""
 
     code = "file_unreadable"
 
@@ -171,7 +171,7 @@ class ModelMismatch(ModelInvalid):
 
 
 class PrecisionMissing(ModelInvalid):
-    """A runtime that cannot run a model in the precision that was asked for."""
+    """A runtime that cannot run a model in the requested precision."""
 
     code = "precision_missing"
 
@@ -183,14 +183,14 @@ class ParityFailed(ModelInvalid):
 
 
 class EmbeddingInvalid(ModelInvalid):
-    """The network returned something that is not a finite unit vector: always a fault of the model."""
+    """The network returned something other than a finite unit vector, which is always a fault of the model."""
 
     code = "embedding_invalid"
     status = 500
 
 
 class BackendUnavailable(CarsearchError):
-    """What runs the network has failed, as a GPU does that is out of memory; the next time it may work."""
+    """The runtime has failed, for example on a GPU that is out of memory; a later attempt may work."""
 
     code = "backend_unavailable"
     status = 503
@@ -269,7 +269,7 @@ class EvaluationCancelled(CarsearchError):
 
 
 class StorageTooLossy(CarsearchError):
-    """A way to store vectors that finds other photos than fp32 too often; nothing was published."""
+    """A storage whose recall@1 against fp32 is too low; nothing was published."""
 
     code = "storage_too_lossy"
 
@@ -287,7 +287,7 @@ class RunMismatch(CarsearchError):
 
 
 class ServerUnreachable(CarsearchError):
-    """No answer came from the server that the command line was told to ask."""
+    """The server that the command line was told to ask did not answer."""
 
     code = "server_unreachable"
 

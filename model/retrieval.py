@@ -1,8 +1,8 @@
 """Retrieval metrics over neighbour lists, in numpy: top-1, recall@k, mAP@R, confusions, bootstrap intervals.
 
-A score of two embeddings is their inner product summed in float64 and rounded to float32 (`exact_scores`), and equal
-scores go to the lowest row. Matrix products are used only to find candidates: their float32 sums depend on the shape of
-the product, so that copies of one photo would not tie.
+The score of two embeddings is their inner product, summed in float64 and rounded to float32 (`exact_scores`). Of equal
+scores the lowest row wins. Matrix products only find candidates: their float32 sums depend on the shape of the product,
+so that copies of one photo would not tie.
 """
 
 from collections import Counter
@@ -12,15 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Embeddings = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from model.types import Embeddings, Rows
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 
 
 def exact_scores(queries: Embeddings, candidates: Embeddings) -> Embeddings:
-    """Cosines of unit rows that do not depend on how many are computed together.
+    """Cosines of unit rows, the same bits however many are computed together.
 
     queries float32 (B, D), candidates float32 (B, m, D) -> float32 (B, m).
     """
@@ -30,7 +29,7 @@ def exact_scores(queries: Embeddings, candidates: Embeddings) -> Embeddings:
 
 
 def score_tolerance(dim: int) -> float:
-    """How far a float32 inner product of unit vectors can lie from the exact one, in any order of summation.
+    """An upper bound of the error of a float32 inner product of unit vectors, in any order of summation.
 
     The bound n*u of Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.1, with a factor for
     the rounding of the result.
@@ -39,7 +38,7 @@ def score_tolerance(dim: int) -> float:
 
 
 def leave_one_out_nearest(embeddings: Embeddings, chunk: int = 512) -> Rows:
-    """Row of the nearest other row for each row: unit rows float32 (n, D) -> int64 (n,); n must be at least 2."""
+    """The nearest other row of each row: unit rows float32 (n, D) -> int64 (n,); n must be at least 2."""
     count, dim = embeddings.shape
     if count < 2:
         raise ValueError("leave-one-out needs at least two rows")
@@ -54,7 +53,7 @@ def leave_one_out_nearest(embeddings: Embeddings, chunk: int = 512) -> Rows:
         for row in np.flatnonzero(candidates.sum(axis=1) > 1):
             among = np.flatnonzero(candidates[row])
             exact = exact_scores(block[row : row + 1], embeddings[among][None])[0]
-            nearest[start + row] = among[exact.argmax()]  # the first of equals: the lowest row
+            nearest[start + row] = among[exact.argmax()]  # the first maximum: the lowest row
     return nearest
 
 
@@ -104,42 +103,16 @@ def average_precision_at_r(relevant: npt.NDArray[np.bool_], relevant_count: Rows
 
 
 def bootstrap_over_photos(correct: npt.NDArray[np.bool_], seed: int = 0) -> Interval:
-    """Percentile interval of the mean when photos are drawn anew; for independent photos this is a binomial draw."""
+    """Percentile interval of the mean over resampled photos, which for independent photos is a binomial draw."""
     count = len(correct)
-    means = np.random.default_rng(seed).binomial(count, correct.mean(), RESAMPLES) / count
-    return _percentiles(means)
+    return percentile_interval(np.random.default_rng(seed).binomial(count, correct.mean(), RESAMPLES) / count)
 
 
-def bootstrap_over_classes(correct: npt.NDArray[np.bool_], classes: Rows, seed: int = 0) -> Interval:
-    """Percentile interval of the mean when whole classes are drawn anew: the honest one for classes never seen.
+def bootstrap_over_classes(values: npt.NDArray[np.bool_ | np.float64], classes: Rows, seed: int = 0) -> Interval:
+    """Percentile interval of the mean over resampled classes: the honest one for classes never seen.
 
-    correct bool (n,), classes int64 (n,) codes from 0.
+    values bool or float64 (n,), classes int64 (n,) codes from 0.
     """
-    return _over_classes(correct.astype(np.float64), classes, seed)
-
-
-def paired_over_photos(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], seed: int = 0) -> Interval:
-    """Percentile interval of mean(after) - mean(before) of the same photos when photos are drawn anew.
-
-    before, after bool (n,). Photos that are right or wrong in both say nothing of the difference, so that it is known
-    far more closely than either mean.
-    """
-    count = len(before)
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    shares = [gained / count, lost / count, (count - gained - lost) / count]
-    drawn = np.random.default_rng(seed).multinomial(count, shares, size=RESAMPLES)
-    return _percentiles((drawn[:, 0] - drawn[:, 1]) / count)
-
-
-def paired_over_classes(
-    before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], classes: Rows, seed: int = 0
-) -> Interval:
-    """As `paired_over_photos` when whole classes are drawn anew; classes int64 (n,) codes from 0."""
-    return _over_classes(after.astype(np.float64) - before, classes, seed)
-
-
-def _over_classes(values: npt.NDArray[np.float64], classes: Rows, seed: int) -> Interval:
-    """Interval of the mean of values float64 (n,) over photos when classes int64 (n,) are drawn anew."""
     totals = np.bincount(classes)
     sums = np.bincount(classes, weights=values)
     random = np.random.default_rng(seed)
@@ -147,16 +120,17 @@ def _over_classes(values: npt.NDArray[np.float64], classes: Rows, seed: int) -> 
     for start in range(0, RESAMPLES, 500):
         drawn = random.integers(0, len(totals), size=(500, len(totals)))
         means[start : start + 500] = sums[drawn].sum(axis=1) / totals[drawn].sum(axis=1)
-    return _percentiles(means)
+    return percentile_interval(means)
 
 
-def _percentiles(means: npt.NDArray[np.float64]) -> Interval:
+def percentile_interval(means: npt.NDArray[np.float64]) -> Interval:
+    """The central 95% of resampled means."""
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(low=float(low), high=float(high))
 
 
 def most_confused(classes: Sequence[str], nearest: Sequence[str], most: int = 20) -> list[tuple[str, str, int]]:
-    """The most frequent (query class, nearest class, count) among wrong answers; ties in alphabetical order."""
+    """The most frequent (query class, nearest class, count) of wrong answers; ties in alphabetical order."""
     wrong = Counter((query, found) for query, found in zip(classes, nearest, strict=True) if query != found)
     ordered = sorted(wrong.items(), key=lambda pair: (-pair[1], pair[0]))
     return [(query, found, count) for (query, found), count in ordered[:most]]

@@ -1,4 +1,4 @@
-"""Files that survive a crash: hashing, durable replacement, and JSON that was written by somebody else."""
+"""Durable files: hashing, replacement that survives a crash, and reading JSON that may be damaged."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What a manifest says of one file: its size in bytes and its sha256 in hex."""
+    """The size in bytes and the sha256 in hex of one file, as a manifest records them."""
 
     bytes: int
     sha256: str
 
     def __post_init__(self) -> None:
-        """Raises TypeError: a manifest is somebody's JSON."""
+        """Raises TypeError, because a manifest may be damaged or forged."""
         if type(self.bytes) is not int or self.bytes < 0 or not isinstance(self.sha256, str):
             raise TypeError("a file has a number of bytes and a sha256")
 
@@ -52,7 +52,7 @@ def sha256_file(path: Path) -> str:
 
 
 def read_json(path: Path, error: type[CarsearchError]) -> dict[str, Any]:
-    """Reads a JSON object; raises `error` in one sentence when it is missing, unreadable or something else."""
+    """Reads a JSON object; raises `error` when the file is missing, unreadable or holds something else."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as problem:
@@ -65,7 +65,7 @@ def read_json(path: Path, error: type[CarsearchError]) -> dict[str, Any]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replaces a file by new content so that a crash at any moment leaves the old content or the new, whole."""
+    """Replaces a file; a crash at any moment leaves the old content or the new, whole."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path), temporary.open("wb") as file:
@@ -81,7 +81,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError the path: those of writing and syncing know only a number of their process."""
+    """Adds the path to an OSError of writing or syncing, which knows only a file descriptor."""
     try:
         yield
     except OSError as problem:
@@ -90,7 +90,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory and those above it that are missing, durably."""
+    """Creates a directory and its missing parents, durably."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -98,7 +98,7 @@ def make_directory(path: Path) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Makes a file's content durable, whoever wrote it."""
+    """Makes a file's content durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with naming(path):
@@ -108,5 +108,5 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_directory(path: Path) -> None:
-    """Makes renames and new names in a directory durable; a rename alone is not (fsync(2))."""
+    """Makes renames and new names in a directory durable; fsync of the file alone does not (fsync(2))."""
     fsync_file(path)

@@ -18,8 +18,8 @@ from functools import partial
 
 import numpy as np
 
-from model.retrieval import Embeddings
 from model.runtimes.base import Pending
+from model.types import Embeddings
 from service.engine import Engine, Query, SearchResult
 from service.observability.metrics import Metrics
 from service.process import lower_priority

@@ -11,15 +11,15 @@ import numpy as np
 from indexer.benchmark.evaluate import Served
 from indexer.items import GalleryItem, ItemNames, ItemTable
 from indexer.load import read_contents
+from indexer.manifest import Manifest
 from indexer.stores.faiss import FaissStore
-from indexer.versions import IndexDirectory, Manifest
+from indexer.versions import IndexDirectory
 from model.card import INT8, card_sha256
 from model.dataset import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, InvalidK, ModelMismatch
-from model.images.decode import Pixels
-from model.retrieval import Embeddings, Rows
 from model.runtimes.base import Pending
+from model.types import Embeddings, Pixels, Rows
 
 MAX_K = 100
 

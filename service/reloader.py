@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, IndexDirectory
+from indexer.manifest import INDEX_NAME, ITEMS_NAME
+from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
 from service.engine import Engine
 from service.errors import NotReady
@@ -25,7 +26,7 @@ STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
 
 BESIDE_BYTES = 100 << 20
-"""What loading takes beside the index itself."""
+"""What loading takes beside the index itself: blocks of rows that are checked."""
 
 STALE_MARK_S = 3600
 NO_INDEX = "There is no index to serve yet."

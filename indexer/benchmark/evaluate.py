@@ -1,7 +1,8 @@
-"""The benchmark: leave-one-out on a labelled set, or its photos against a gallery.
+"""The benchmark: leave-one-out on a labelled set, or the set's photos against a gallery.
 
-Every photo is a query once. Its nearest neighbour is the highest cosine among all the others (its own row is left out
-by number, so a duplicate counts as a neighbour), the lowest row among equals. Correct when both are of one class.
+Every photo is a query once. Its nearest neighbour is the photo with the highest cosine among all the others, the lowest
+row among equals. The query's own row is left out by number, so that a duplicate counts as a neighbour. The answer is
+correct when both are of one class.
 """
 
 import importlib.metadata
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.benchmark.report import ClassScore, Confusion, Evaluation, Report
-from indexer.embed import Embedded, embed_photos, nothing_known
+from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
 from indexer.items import ItemTable
 from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore
@@ -22,9 +23,7 @@ from model.dataset import Photo, Skipped, refuse_duplicate_ids
 from model.embedder import Embedder, Progress, silent
 from model.errors import EvaluationSetInvalid
 from model.retrieval import (
-    Embeddings,
     Interval,
-    Rows,
     average_precision_at_r,
     bootstrap_over_classes,
     bootstrap_over_photos,
@@ -32,28 +31,19 @@ from model.retrieval import (
     most_confused,
     recall_at,
 )
+from model.types import Embeddings, Rows
 
 RECALL_AT = (1, 5, 10)
-QUERIES_A_CALL = 256
+QUERIES_PER_CALL = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gallery to evaluate against, with the id of its index version."""
+    """A gallery to evaluate against, and the id of its index version."""
 
     store: VectorStore
     items: ItemTable
     version: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """The rows that can be found: their ids and class codes, and which one each query must not find."""
-
-    store: VectorStore
-    ids: Sequence[str]
-    codes: Rows
-    exclude_own: bool
 
 
 def evaluate(
@@ -62,14 +52,14 @@ def evaluate(
     *,
     gallery: Served | None = None,
     skipped: Iterable[Skipped] = (),
-    known: Callable[[str], Embeddings | None] = nothing_known,
+    known: Lookup = nothing_known,
     progress: Progress = silent,
 ) -> Evaluation:
     """Runs the benchmark: leave-one-out, or against `gallery` when one is given.
 
-    `skipped` are things in the set that the reader could not offer as photos; they are reported with those found here.
-    `known` gives embeddings of this very embedder by the photo's sha256, so that an index's need not be computed again.
-    `progress` is told (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
+    `skipped` are entries of the set that the reader could not use; they are reported with those found here. `known`
+    looks up embeddings of this embedder, so that those of an index are not computed again. `progress` is called with
+    (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
     """
     refuse_duplicate_ids(photos)
     embedded: list[Embedded] = []
@@ -89,27 +79,25 @@ def score(
     skipped: list[Skipped],
     gallery: Served | None,
     versions: dict[str, str],
-    pulse: Callable[[], None] = lambda: None,
+    before_chunk: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """The benchmark on photos that are already embedded; see `evaluate`. `pulse` is called between portions."""
+    """The benchmark on embedded photos; see `evaluate`. `before_chunk` is called before each chunk and may raise."""
     labels = [one.photo.label for one in embedded]
     queries = np.stack([one.embedding for one in embedded])
-    identical = None
     if gallery is None:
-        names, codes = np.unique(np.array(labels), return_inverse=True)
-        candidates = _Candidates(FaissStore.create(queries), [one.photo.id for one in embedded], codes, True)
-        relevant_count = np.bincount(codes)[codes] - 1
+        store: VectorStore = FaissStore.create(queries)
+        ids, found_labels, identical = [one.photo.id for one in embedded], labels, None
     else:
-        rows = gallery.items.all()
-        names, both = np.unique(np.array([*labels, *(row.label for row in rows)]), return_inverse=True)
-        codes = both[: len(labels)]
-        candidates = _Candidates(gallery.store, [row.id for row in rows], both[len(labels) :], False)
-        relevant_count = np.bincount(candidates.codes, minlength=len(names))[codes]
-        known = {row.sha256 for row in rows}
-        identical = sum(one.sha256 in known for one in embedded)
-    nearest, first_rank, precision = _search(queries, codes, relevant_count, candidates, pulse)
-    found = [str(names[code]) for code in candidates.codes[nearest]]
-    correct = candidates.codes[nearest] == codes
+        store, rows = gallery.store, gallery.items.all()
+        ids, found_labels = [row.id for row in rows], [row.label for row in rows]
+        in_gallery = {row.sha256 for row in rows}
+        identical = sum(one.sha256 in in_gallery for one in embedded)
+    names, both = np.unique(np.array([*labels, *found_labels]), return_inverse=True)
+    codes, row_codes = np.split(both, [len(labels)])
+    relevant_count = np.bincount(row_codes, minlength=len(names))[codes] - (gallery is None)
+    nearest, first_rank, precision = _search(queries, codes, relevant_count, store, row_codes, gallery, before_chunk)
+    found = [str(names[code]) for code in row_codes[nearest]]
+    correct = row_codes[nearest] == codes
     report = Report(
         mode="leave-one-out" if gallery is None else "gallery",
         top1=float(correct.mean()),
@@ -127,12 +115,12 @@ def score(
         identical_in_gallery=identical,
         versions=versions,
     )
-    pairs = zip((one.photo.id for one in embedded), (candidates.ids[row] for row in nearest), strict=True)
+    pairs = zip((one.photo.id for one in embedded), (ids[row] for row in nearest), strict=True)
     return Evaluation(report, list(pairs))
 
 
 def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Served | None) -> None:
-    """Refuses sets whose score is fixed before any search: 1 with one class, 0 where no answer can be right."""
+    """Refuses sets whose score is known before any search: 1 with one class, 0 where no answer can be correct."""
     photos_of = Counter(one.photo.label for one in embedded)
     usable = f"The set has {len(embedded)} usable photos of {len(photos_of)} classes ({skipped} skipped)"
     if gallery is not None:
@@ -145,17 +133,23 @@ def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Serve
 
 
 def _search(
-    queries: Embeddings, codes: Rows, relevant_count: Rows, candidates: _Candidates, pulse: Callable[[], None]
+    queries: Embeddings,
+    codes: Rows,
+    relevant_count: Rows,
+    store: VectorStore,
+    row_codes: Rows,
+    gallery: Served | None,
+    before_chunk: Callable[[], None],
 ) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
-    """For each query: the nearest row, the rank of the first relevant one, and AP@R."""
-    depth = min(len(candidates.store), max(*RECALL_AT, int(relevant_count.max())))
+    """The nearest row of each query, the rank of the first relevant one, and AP@R; its own row counts in a gallery."""
+    depth = min(len(store), max(*RECALL_AT, int(relevant_count.max())))
     nearest, first_rank, precision = [], [], []
-    for start in range(0, len(queries), QUERIES_A_CALL):
-        pulse()
-        part = slice(start, start + QUERIES_A_CALL)
-        own = np.arange(start, start + len(queries[part])) if candidates.exclude_own else None
-        rows = candidates.store.search(queries[part], depth, exclude=own).rows
-        relevant = (candidates.codes[rows] == codes[part, None]) & (rows >= 0)
+    for start in range(0, len(queries), QUERIES_PER_CALL):
+        before_chunk()
+        part = slice(start, start + QUERIES_PER_CALL)
+        own = np.arange(start, start + len(queries[part])) if gallery is None else None
+        rows = store.search(queries[part], depth, exclude_rows=own).rows
+        relevant = (row_codes[rows] == codes[part, None]) & (rows >= 0)
         nearest.append(rows[:, 0])
         first_rank.append(first_relevant_rank(relevant))
         precision.append(average_precision_at_r(relevant, relevant_count[part]))
@@ -176,7 +170,7 @@ def _pair(interval: Interval) -> tuple[float, float]:
 
 
 def _versions(embedder: Embedder, gallery: Served | None) -> dict[str, str]:
-    """Everything a number depends on, so that two reports can be told apart."""
+    """What the scores depend on."""
     versions = {
         "model": embedder.card.name,
         "model_sha256": embedder.model_sha256,

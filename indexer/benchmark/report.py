@@ -1,4 +1,4 @@
-"""The evaluation report: what the benchmark found, as plain values that become JSON."""
+"""The evaluation report: the result of the benchmark, as values that become JSON."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +18,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often queries of one class had their nearest neighbour in another."""
+    """How many queries of one class had their nearest neighbour in another."""
 
     label: str
     nearest_label: str
@@ -27,11 +27,11 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The benchmark on one labelled set; all scores are shares of `total`, the photos that could be used.
+    """The benchmark on one labelled set; all scores are shares of `total`, the usable photos.
 
-    `top1` = `correct` / `total`. `ci95` is the 95% bootstrap interval over classes, `ci95_photos` that over photos.
-    `unanswerable` are ids of photos with no other of their class to be found; they count as wrong.
-    `identical_in_gallery` counts queries whose very file is in the gallery (mode "gallery" only).
+    `top1` = `correct` / `total`. `ci95` is the 95% bootstrap interval over classes, `ci95_photos` over photos.
+    `unanswerable` lists the ids of photos without another one of their class; they count as wrong.
+    `identical_in_gallery` counts queries whose file is in the gallery (mode "gallery" only).
     """
 
     mode: str
@@ -51,7 +51,7 @@ class Report:
     versions: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """The report as it is written to a file and sent over HTTP, where a label is a "class"."""
+        """The report as written to a file and sent over HTTP, where a label is called "class"."""
         value = asdict(self)
         value["per_class"] = [_with_class(score) for score in value["per_class"]]
         value["most_confused"] = [_with_class(pair) for pair in value["most_confused"]]
@@ -70,5 +70,5 @@ class Evaluation:
     predictions: list[tuple[str, str]]
 
     def predictions_text(self) -> str:
-        """The seed's submission format: one "query nearest" pair of ids a line."""
+        """The submission format of the original project: one "query nearest" pair of ids per line."""
         return "".join(f"{query} {nearest}\n" for query, nearest in self.predictions)

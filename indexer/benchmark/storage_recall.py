@@ -1,4 +1,4 @@
-"""What a storage that rounds vectors costs, measured on the vectors themselves: recall@1 against fp32."""
+"""The cost of a storage that rounds vectors: recall@1 against fp32, measured on the vectors themselves."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,20 @@ from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore
 from indexer.stores.precision import Storage
 from model.errors import StorageTooLossy
-from model.retrieval import Embeddings, exact_scores
+from model.retrieval import exact_scores
+from model.types import Embeddings
 
 MIN_RECALL = 0.999
 MIN_MEASURED = 1_000
-"""Photos from which such a share can be told from 1."""
+"""Number of photos from which such a recall can be told from 1."""
 
 MAX_QUERIES = 2_048
-QUERIES_A_CALL = 256
+QUERIES_PER_CALL = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """The share of queries whose nearest row is as near as fp32's, and how many were asked."""
+    """The share of queries whose nearest row is as near as fp32's, and the number of queries."""
 
     share: float
     queries: int
@@ -29,9 +30,8 @@ class Recall:
 def measured_recall(embeddings: Embeddings, store: VectorStore, most: int = MAX_QUERIES) -> Recall:
     """Recall@1 of a store of unit rows float32 (n, D) against fp32, leave-one-out.
 
-    Up to `most` rows, evenly spread, are queries as they were before they were stored; their own row is left out. An
-    answer counts when it is fp32's row, or a row whose fp32 score is the same: a copy of a photo is as good as the
-    photo. A row that is worse by however little does not. 1 where there is nothing to compare.
+    Up to `most` rows, evenly spread and unrounded, are the queries; their own row is left out. An answer counts when
+    its fp32 score equals the best one, so that a copy of a photo is as good as the photo. 1 for fewer than two rows.
     """
     count = len(embeddings)
     if count < 2:
@@ -39,10 +39,10 @@ def measured_recall(embeddings: Embeddings, store: VectorStore, most: int = MAX_
     chosen = np.linspace(0, count - 1, min(count, most)).astype(np.int64)
     exact = FaissStore.create(embeddings)
     agreed = 0
-    for own in np.split(chosen, range(QUERIES_A_CALL, len(chosen), QUERIES_A_CALL)):
+    for own in np.split(chosen, range(QUERIES_PER_CALL, len(chosen), QUERIES_PER_CALL)):
         queries = embeddings[own]
-        best = exact.search(queries, 1, exclude=own).scores
-        found = store.search(queries, 1, exclude=own).rows
+        best = exact.search(queries, 1, exclude_rows=own).scores
+        found = store.search(queries, 1, exclude_rows=own).rows
         agreed += int((exact_scores(queries, embeddings[found]) == best).sum())
     return Recall(agreed / len(chosen), len(chosen))
 

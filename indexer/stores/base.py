@@ -1,4 +1,4 @@
-"""What every vector store does: rows in, nearest rows out, exactly and in one order."""
+"""The interface of a vector store: unit rows in, nearest rows out, exactly and in a fixed order."""
 
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -6,13 +6,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from model.retrieval import Embeddings, Rows
+from model.types import Embeddings, Rows
 
 
 class Neighbours(NamedTuple):
-    """Nearest rows of each query, best first; where fewer than k exist, rows are -1 and scores -inf.
+    """Nearest rows of each query, best first: rows int64 (B, k), scores float32 (B, k).
 
-    rows int64 (B, k), scores float32 (B, k).
+    Where fewer than k exist, rows are -1 and scores -inf.
     """
 
     rows: Rows
@@ -20,7 +20,7 @@ class Neighbours(NamedTuple):
 
 
 class VectorStore(Protocol):
-    """Unit rows under inner product; safe to search from several threads."""
+    """Unit rows under inner product. Safe to search from several threads."""
 
     @property
     def dim(self) -> int: ...
@@ -37,13 +37,13 @@ class VectorStore(Protocol):
         k: int,
         *,
         among: Rows | None = None,
-        exclude: Rows | None = None,
+        exclude_rows: Rows | None = None,
         threads: int | None = None,
     ) -> Neighbours:
         """The k nearest rows of each unit query float32 (B, D) by `model.retrieval.exact_scores`; ties to lower rows.
 
-        `among` int64 (n,), ascending, restricts the answer to some rows; `exclude` int64 (B,) leaves one row out for
-        each query. `threads` is how many threads may work on this call, by default one for each core of the process.
+        `among` int64 (n,), ascending, restricts the answer to some rows; `exclude_rows` int64 (B,) leaves out one row
+        for each query. `threads` limits the threads of this call; the default is one per core of the process.
         """
         ...
 

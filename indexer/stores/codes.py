@@ -1,4 +1,4 @@
-"""The rows of a FAISS index as they are stored, and what they are once decoded: the same bits on every machine."""
+"""The stored codes of a FAISS index, decoded to the same bits on every machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from indexer.stores.precision import Storage
 from model.errors import DimMismatch, IndexInvalid
-from model.retrieval import Embeddings, Rows, score_tolerance
+from model.retrieval import score_tolerance
+from model.types import Embeddings, Rows
 
-ROWS_A_CHECK = 8_192
+ROWS_PER_CHECK = 8_192
 UNIT_TOLERANCE = 1e-3
 LEVELS = 255
 RANGE_ROUNDINGS = 8
@@ -28,16 +29,16 @@ def new_index(embeddings: Embeddings, storage: Storage) -> Any:
         index = faiss.IndexScalarQuantizer(dim, QTYPES[storage], faiss.METRIC_INNER_PRODUCT)
     contiguous = np.ascontiguousarray(embeddings)
     if not index.is_trained:
-        index.train(contiguous)  # the ranges need one row, not more
+        index.train(contiguous)  # needs one row for the ranges
     index.add(contiguous)
     return index
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """The rows of an index, without a copy: codes (n, D) float32, float16 or uint8, and what those of 8 bits mean.
+    """The codes of an index, without a copy: (n, D) float32, float16 or uint8.
 
-    A code c of 8 bits stands for low + c * step; low and step float64 (D,). The index must outlive this.
+    An 8-bit code c stands for low + c * step; low and step float64 (D,). The index must outlive this object.
     """
 
     codes: npt.NDArray[Any]
@@ -46,7 +47,6 @@ class StoredRows:
 
     @classmethod
     def of(cls, index: Any, storage: Storage) -> Self:
-        """Of an index that is of this storage."""
         kind = {Storage.fp32: np.float32, Storage.fp16: np.float16, Storage.sq8: np.uint8}[storage]
         shape = (int(index.ntotal), int(index.d))
         codes: npt.NDArray[Any] = np.empty((0, shape[1]), kind)
@@ -55,7 +55,7 @@ class StoredRows:
             codes = faiss.rev_swig_ptr(index.codes.data(), size).view(kind).reshape(shape)
         if storage is not Storage.sq8:
             return cls(codes, None, None)
-        # FAISS cuts a range in 255 and decodes a code to the middle of its part.
+        # FAISS cuts a range into 255 parts and decodes a code to the middle of its part.
         smallest, width = faiss.vector_to_array(index.sq.trained).astype(np.float64).reshape(2, -1)
         return cls(codes, smallest + width / LEVELS / 2, width / LEVELS)
 
@@ -68,35 +68,34 @@ class StoredRows:
 
     @property
     def tolerance(self) -> float:
-        """How far FAISS's score of a unit query can lie from that of the decoded row.
+        """An upper bound of the difference between FAISS's score of a unit query and that of the decoded row.
 
-        In fp32 and fp16 FAISS multiplies and adds float32 values that are exactly the stored ones. In 8 bits it also
-        decodes in float32, in one order or another, or sums codes and ranges apart; in all of these every term is at
-        most |query| (|low| + 255 step), with a few roundings more, so that Cauchy and Schwarz bound their sum.
+        In fp32 and fp16 FAISS multiplies and adds exactly the stored values, in float32. In 8 bits it also decodes in
+        float32, or sums codes and ranges separately; then every term is at most |query| (|low| + 255 step) with a few
+        more roundings, and their sum is bounded by Cauchy-Schwarz.
         """
         dim = self.codes.shape[1]
         if self.low is None or self.step is None:
-            # Rows are unit rows but for UNIT_TOLERANCE.
             return score_tolerance(dim) * (1 + UNIT_TOLERANCE)
         scale = float(np.linalg.norm(np.abs(self.low) + (LEVELS + 1) * self.step))
         return score_tolerance(dim + RANGE_ROUNDINGS) * max(1.0, scale) * (1 + UNIT_TOLERANCE)
 
     def check_unit(self, path: Path) -> None:
-        """Raises IndexInvalid unless all are unit rows, within what their storage rounds away."""
+        """Raises IndexInvalid unless all rows are unit vectors, up to the rounding of their storage."""
         allowed = UNIT_TOLERANCE
         if self.low is not None and self.step is not None:
             ranges = np.concatenate([self.low, self.step])
             if not (np.isfinite(ranges).all() and (self.step >= 0).all() and (self.step * LEVELS <= 2.01).all()):
                 raise IndexInvalid(f"{path} holds 8-bit ranges that no unit vectors have.")
-            allowed += float(np.linalg.norm(self.step)) / 2  # a value lies at most half a step from its code
-        for start in range(0, len(self.codes), ROWS_A_CHECK):
-            lengths = np.linalg.norm(self.decoded(slice(start, start + ROWS_A_CHECK)), axis=1)
+            allowed += float(np.linalg.norm(self.step)) / 2  # a value is at most half a step from its code
+        for start in range(0, len(self.codes), ROWS_PER_CHECK):
+            lengths = np.linalg.norm(self.decoded(slice(start, start + ROWS_PER_CHECK)), axis=1)
             if not (np.abs(lengths - 1) <= allowed).all():
                 raise IndexInvalid(f"{path} holds rows that are not unit vectors.")
 
 
 def check_index(index: Any, storage: Storage, dim: int, count: int, path: Path) -> None:
-    """Raises IndexInvalid or DimMismatch unless an index is of a storage and has so many rows and dimensions."""
+    """Raises IndexInvalid or DimMismatch unless an index has this storage, dimension and number of rows."""
     kind = storage.recipe["kind"]
     if type(index).__name__ != kind:
         raise IndexInvalid(f"{path} holds a {type(index).__name__}, not an {kind}.")
@@ -104,12 +103,12 @@ def check_index(index: Any, storage: Storage, dim: int, count: int, path: Path) 
         raise DimMismatch(f"{path} has {index.d} dimensions, its manifest says {dim}.")
     if index.ntotal != count:
         raise IndexInvalid(f"{path} has {index.ntotal} rows, its manifest says {count}.")
-    whole = index.codes.size() == count * dim * storage.bytes_a_value
+    valid = index.codes.size() == count * dim * storage.bytes_per_value
     if storage.lossy:
         quantizer = index.sq
         trained = 2 * dim if storage is Storage.sq8 else 0
-        whole &= (index.metric_type, quantizer.qtype) == (faiss.METRIC_INNER_PRODUCT, QTYPES[storage])
-        whole &= (index.is_trained, quantizer.d, quantizer.trained.size()) == (True, dim, trained)
-        whole &= quantizer.code_size == index.code_size == dim * storage.bytes_a_value
-    if not whole:
+        valid &= (index.metric_type, quantizer.qtype) == (faiss.METRIC_INNER_PRODUCT, QTYPES[storage])
+        valid &= (index.is_trained, quantizer.d, quantizer.trained.size()) == (True, dim, trained)
+        valid &= quantizer.code_size == index.code_size == dim * storage.bytes_per_value
+    if not valid:
         raise IndexInvalid(f"{path} is not an index in {storage}, as its manifest says.")

@@ -1,4 +1,4 @@
-"""How an index keeps its vectors: whole, in half precision, or in 8 bits a value; knows nothing of FAISS itself."""
+"""How an index stores its vectors: fp32, fp16 or 8 bits per value. Does not import FAISS."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from model.errors import IndexInvalid
 
 
 class Storage(StrEnum):
-    """What a value of a vector takes: 4 bytes, 2 or 1."""
+    """The type of a stored value: 4, 2 or 1 bytes."""
 
     fp32 = "fp32"
     fp16 = "fp16"
@@ -16,21 +16,21 @@ class Storage(StrEnum):
 
     @property
     def recipe(self) -> dict[str, str]:
-        """What an index manifest says of it."""
+        """What an index manifest records."""
         return dict(_RECIPES[self])
 
     @property
     def lossy(self) -> bool:
-        """Whether vectors come back other than they were given."""
+        """Whether stored vectors differ from those that were given."""
         return self is not Storage.fp32
 
     @property
-    def bytes_a_value(self) -> int:
+    def bytes_per_value(self) -> int:
         return {Storage.fp32: 4, Storage.fp16: 2, Storage.sq8: 1}[self]
 
 
 class StorageChoice(StrEnum):
-    """What somebody who builds an index asks for; `auto` is fp16 where that finds what fp32 finds, else fp32."""
+    """What the user asks for; `auto` is fp16 where it finds what fp32 finds, else fp32."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -39,7 +39,7 @@ class StorageChoice(StrEnum):
 
 
 CHOSEN = "chosen"
-"""In a manifest's recipe: who asked for `auto` once is not asked again."""
+"""Key in a manifest's recipe: the user's choice, where it was `auto`."""
 
 _RECIPES = {
     Storage.fp32: {"kind": "IndexFlatIP"},
@@ -49,7 +49,7 @@ _RECIPES = {
 
 
 def storage_of(recipe: Mapping[str, Any]) -> Storage:
-    """The storage that a manifest's recipe names, whatever else stands in it; raises IndexInvalid for any other."""
+    """The storage that a manifest's recipe names, whatever else the recipe holds; raises IndexInvalid for others."""
     for storage, known in _RECIPES.items():
         if {name: recipe.get(name) for name in ("kind", "type")} == {"type": None, **known}:
             return storage

@@ -1,8 +1,8 @@
-"""int8: a network quantised by NNCF, with its two ends left in float.
+"""Quantisation to int8 by NNCF, with both ends of the network left in float.
 
-Pooling and the L2 norm make one vector of a map: in 8 bits the sum of squares is so coarse that rows are no longer of
-length 1, and a third of the right neighbours are lost. A small first convolution finds edges: its weights sum to
-almost nothing, and when they are rounded the brightness of the photo shines through.
+Pooling and the L2 norm: in 8 bits the sum of squares is so coarse that rows are no longer of length 1, and a third of
+the correct neighbours are lost. A small first convolution: it finds edges, so its weights sum to nearly zero; once they
+are rounded, the brightness of the photo leaks through.
 """
 
 import contextlib
@@ -14,17 +14,17 @@ import nncf
 import openvino as ov
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-from model.images.decode import Pixels
+from model.types import Pixels
 
-# A first convolution of at most this side stays in float, where it costs a few hundredths of the time. ResNet-18's of 7
-# gains nothing from it, because the errors of 49 weights even out, and would take a fourth more.
+# A first convolution with a kernel of at most this side stays in float, which costs a few percent of the time.
+# ResNet-18's kernel of 7 gains nothing from that, because the errors of 49 weights average out, and costs a quarter.
 SMALL_KERNEL = 3
-# What a network computes. Walking back from the result, these end what is only pooling and norm.
+# Operations of the network itself. Walking back from the result, pooling and norm end at the first of them.
 OF_THE_NETWORK = frozenset({"Add", "Clamp", "Convolution", "GroupConvolution", "MatMul", "Relu"})
 
 
 def quantise(graph: ov.Model, crops: Sequence[Pixels]) -> ov.Model:
-    """Makes an int8 graph of one in float, from the values that photos cause in it: crops uint8 (S, S, 3)."""
+    """Quantises a graph, calibrated on the activations of crops uint8 (S, S, 3)."""
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
@@ -34,14 +34,14 @@ def quantise(graph: ov.Model, crops: Sequence[Pixels]) -> ov.Model:
             subset_size=len(crops),
             fast_bias_correction=False,
             ignored_scope=nncf.IgnoredScope(names=[*first_if_small(graph), *pooling_and_norm(graph)], validate=False),
-            # Weights of 7 bits. CPUs without VNNI add pairs of products in 16 bits, which those of 8-bit weights
-            # overflow: the same photo would get another embedding there, and a worse one.
+            # 7-bit weights: CPUs without VNNI add pairs of products in 16 bits, which overflow with 8-bit weights. The
+            # same photo would get another, worse embedding there.
             advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
         )
 
 
 def first_if_small(graph: ov.Model) -> list[str]:
-    """Name of the convolution that sees the pixels, when its kernel is small."""
+    """The name of the first convolution, when its kernel is small."""
     first = next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
     return [first.get_friendly_name()] if max(first.input_value(1).get_shape()[2:]) <= SMALL_KERNEL else []
 

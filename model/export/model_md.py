@@ -1,6 +1,6 @@
-"""The card for people: texts and scores are put into the card, and `MODEL.md` is written from it beside it.
+"""`MODEL.md`, the card for people: adds texts and scores to the card and writes the page from it.
 
-All of this changes the card and so the sha256 that names the model, but no embedding: it is done before a model ships.
+This changes the card and so the sha256 that names the model, but no embedding. It is done before a model ships.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from model.storage import write_durably
 
 DESCRIPTION_NAME = "MODEL.md"
 LABELS = "labels"
-"""Provenance that only the card has: hundreds of names."""
+"""Key of `training` that the page leaves out: hundreds of names."""
 SUMMARY = "summary"
-"""The text of `about` that stands first and has no heading of its own."""
+"""Key of `about` whose text comes first and has no heading."""
 
 
 def read_about(path: Path) -> dict[str, str]:
-    """Texts by heading from a TOML file of `heading = "text"`, in their order; raises DataInvalid."""
+    """Reads texts by heading from a TOML file of `heading = "text"`, in order; raises DataInvalid."""
     try:
         about = tomllib.loads(read_file(path).decode())
     except FileUnreadable as problem:
@@ -36,16 +36,16 @@ def read_about(path: Path) -> dict[str, str]:
 
 
 def record_about(directory: Path, about: Mapping[str, str]) -> Card:
-    """Puts texts by heading into a card in place of those it has, and writes `MODEL.md`."""
+    """Replaces the texts of a card and writes `MODEL.md`."""
     return _save(directory, dataclasses.replace(load_card(directory), about=dict(about)))
 
 
 def record_score(directory: Path, report: Mapping[str, Any], name: str, command: str) -> Card:
-    """Puts the score of an evaluation report (its JSON) into the card of the model it is of, and writes `MODEL.md`.
+    """Adds the score of an evaluation report (its JSON) to the card of its model, and writes `MODEL.md`.
 
-    `name` is what the labelled set is called, `command` what gives the report; an earlier score on that set in that
-    precision is replaced. Raises ModelMismatch when the report is of other embeddings, DataInvalid when it is no
-    report of the benchmark.
+    `name` is the name of the labelled set, `command` the command that made the report. An earlier score on that set in
+    that precision is replaced. Raises ModelMismatch when the report is of other embeddings, DataInvalid when it is not
+    a report of the benchmark.
     """
     card = load_card(directory)
     try:

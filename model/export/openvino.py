@@ -1,4 +1,4 @@
-"""torch -> OpenVINO in fp32 or int8, with the parity of the two measured on photos and written into the card."""
+"""Export to OpenVINO in fp32 or int8; the parity with torch is measured on photos and written into the card."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,20 +25,22 @@ from model.card import (
     verify_files,
 )
 from model.dataset import Item, read_items
-from model.embedder import Embedder, Progress, decode_pool, map_in_order, silent
+from model.embedder import Embedder, Progress, silent
 from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
-from model.images.decode import Pixels, prepare
+from model.images.transform import prepare
 from model.network.embedding_net import EmbeddingNetwork, load_network
+from model.parallel import decode_pool, map_in_order
 from model.runtimes.openvino import OpenVINORuntime
 from model.runtimes.torch import TorchRuntime
 from model.storage import FileRecord, fsync_directory, fsync_file, read_json
+from model.types import Pixels
 
 PARITY_PHOTOS = 256
 CALIBRATION_PHOTOS = 300
 MIN_INT8_MEAN_COSINE = 0.95
-"""Lowest mean cosine between torch and an int8 graph at which it is accepted: it is the same network at all.
+"""Lowest mean cosine to torch at which an int8 graph is accepted as the same network.
 
-What int8 costs is another question, which `python -m bench precision` answers with labelled photos.
+`python -m bench precision` measures on labelled photos what int8 costs.
 """
 
 
@@ -50,15 +52,15 @@ def export(
     precision: str = FP32,
     calibration: Sequence[Path] = (),
 ) -> Parity:
-    """Writes `openvino/<precision>.xml|bin` into a model artifact and its parity and golden embedding into the card.
+    """Writes `openvino/<precision>.xml|bin` into a model artifact, and its parity and golden embedding into the card.
 
-    A graph of another precision stays as it is. Parity is the cosine of torch's and the graph's embeddings of up to 256
-    photos, spread over `photos` (class folders or a manifest; by default those that training validated on). int8 is
-    quantised with up to 300 photos of the `calibration` sets, which must be of classes that were trained on: what is
-    benchmarked must not have shaped the graph.
+    Graphs of other precisions stay. Parity is the cosine between the embeddings of torch and of the graph, on up to 256
+    photos spread over `photos` (class folders or a manifest; by default the validation photos of training). int8 is
+    quantised with up to 300 photos of the `calibration` sets. Those must be of classes that were trained on, because
+    the photos of a benchmark must not shape the graph.
 
-    Raises ParityFailed, and leaves the artifact without this graph, when in fp32 the lowest is under 0.9999 or in int8
-    the mean is under 0.95; DataInvalid when photos are missing, and SettingsInvalid for a precision that is none.
+    Raises ParityFailed, and leaves the artifact without this graph, when the lowest cosine is below 0.9999 in fp32 or
+    the mean below 0.95 in int8; DataInvalid when photos are missing; SettingsInvalid for an unknown precision.
     """
     if precision not in PRECISIONS:
         raise SettingsInvalid(f'There is no precision "{precision}"; there are: {", ".join(PRECISIONS)}.')
@@ -71,17 +73,21 @@ def export(
     card = _without_graph(load_card(directory), precision)
     sets, calibrating = _read_calibration(calibration, card.input)
     crops = [crop for _, crop in _spread(photos or _photos_of_training(directory), card.input, PARITY_PHOTOS)]
-    card.save(directory)  # from here until the new graph is measured, the artifact is one that has none
+    card.save(directory)  # until the new graph is measured, the artifact has none of this precision
     verify_files(directory, card, (WEIGHTS_NAME, GOLDEN_NAME))
     try:
         _write(_convert(load_network(directory, card)), directory, precision, calibrating)
-        card = _with_graph(directory, card, precision)
+        records = {name: FileRecord.of(directory / name) for name in graph_names(precision)}
+        card = dataclasses.replace(card, files={**card.files, **records}, calibration=sets or card.calibration)
         parity = measure_parity(directory, card, precision, np.stack(crops), progress)
     except BaseException:
         for name in graph_names(precision):
             (directory / name).unlink(missing_ok=True)
         raise
-    _record(directory, dataclasses.replace(card, calibration=sets or card.calibration), parity)
+    card = dataclasses.replace(card, parity=[*card.parity, parity])
+    embedder = Embedder(directory, card, OpenVINORuntime(directory, card, precision))
+    golden = embedder.embed_photo((directory / GOLDEN_NAME).read_bytes()).tolist()
+    dataclasses.replace(card, golden={**card.golden, _golden_key(precision): golden}).save(directory)
     return parity
 
 
@@ -99,8 +105,8 @@ def _golden_key(precision: str) -> str:
     return f"{OpenVINORuntime.name}/{precision}"
 
 
-class _Rows(torch.nn.Module):
-    """What is exported: normalised images in, unit rows out; OpenVINO's own preprocessing adds the steps before."""
+class _EmbeddingGraph(torch.nn.Module):
+    """What is exported: normalised images in, unit rows out; OpenVINO's preprocessing does the normalisation."""
 
     def __init__(self, network: EmbeddingNetwork) -> None:
         super().__init__()
@@ -112,9 +118,9 @@ class _Rows(torch.nn.Module):
 
 def _convert(network: EmbeddingNetwork) -> ov.Model:
     side = network.spec.crop
-    program = torch.export.export(_Rows(network).eval(), (torch.zeros(1, 3, side, side),))
+    program = torch.export.export(_EmbeddingGraph(network).eval(), (torch.zeros(1, 3, side, side),))
     graph = ov.convert_model(program)
-    graph.reshape([1, 3, side, side])  # the conversion leaves it open; OpenVINORuntime says why it is one photo
+    graph.reshape([1, 3, side, side])  # the conversion leaves the batch open; OpenVINORuntime says why it is 1
     steps = PrePostProcessor(graph)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))
@@ -128,7 +134,7 @@ def _write(graph: ov.Model, directory: Path, precision: str, calibrating: Sequen
     if precision == INT8:
         from model.export.int8 import quantise  # NNCF takes seconds to import
 
-        # The graph has its preprocessing by now: quantised before, it would keep a transposition of every photo.
+        # After its preprocessing was built in: quantised before, the graph would transpose every photo.
         graph = quantise(graph, calibrating)
     xml, weights = (directory / name for name in graph_names(precision))
     xml.parent.mkdir(exist_ok=True)
@@ -139,7 +145,7 @@ def _write(graph: ov.Model, directory: Path, precision: str, calibrating: Sequen
 
 
 def measure_parity(directory: Path, card: Card, precision: str, crops: Pixels, progress: Progress = silent) -> Parity:
-    """Compares a graph with torch on crops uint8 (n, S, S, 3); raises ParityFailed when they are too far apart."""
+    """Compares a graph with torch on crops uint8 (n, S, S, 3); raises ParityFailed when they differ too much."""
     graph, reference = OpenVINORuntime(directory, card, precision), TorchRuntime(directory, card, device="cpu")
     cosines: list[float] = []
     for start in range(0, len(crops), 32):
@@ -148,19 +154,12 @@ def measure_parity(directory: Path, card: Card, precision: str, crops: Pixels, p
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
         cosines += ((found * wanted).sum(axis=1) / lengths).tolist()
         progress(len(cosines), len(crops))
-    parity = Parity(
-        runtime=graph.name,
-        precision=graph.precision,
-        reference=reference.precision,
-        photos=len(cosines),
-        min_cosine=min(cosines),
-        mean_cosine=float(np.mean(cosines)),
+    low, mean = min(cosines), float(np.mean(cosines))
+    parity = Parity(graph.name, graph.precision, reference.precision, len(cosines), min_cosine=low, mean_cosine=mean)
+    what, cosine, needed = (
+        ("mean", mean, MIN_INT8_MEAN_COSINE) if precision == INT8 else ("lowest", low, MIN_PARITY_COSINE)
     )
-    if precision == INT8:
-        what, cosine, needed = "mean", parity.mean_cosine, MIN_INT8_MEAN_COSINE
-    else:
-        what, cosine, needed = "lowest", parity.min_cosine, MIN_PARITY_COSINE
-    if not cosine >= needed:
+    if not cosine >= needed:  # also for NaN
         raise ParityFailed(
             f"The graph does not reproduce the network: the {what} cosine is {cosine:.6f} "
             f"on {parity.photos} photos, and {needed} is needed."
@@ -168,28 +167,16 @@ def measure_parity(directory: Path, card: Card, precision: str, crops: Pixels, p
     return parity
 
 
-def _with_graph(directory: Path, card: Card, precision: str) -> Card:
-    records = {name: FileRecord.of(directory / name) for name in graph_names(precision)}
-    return dataclasses.replace(card, files={**card.files, **records})
-
-
-def _record(directory: Path, card: Card, parity: Parity) -> None:
-    exported = dataclasses.replace(card, parity=[*card.parity, parity])
-    embedder = Embedder(directory, exported, OpenVINORuntime(directory, exported, parity.precision))
-    golden = embedder.embed_photo((directory / GOLDEN_NAME).read_bytes()).tolist()
-    dataclasses.replace(exported, golden={**exported.golden, _golden_key(parity.precision): golden}).save(directory)
-
-
 def _photos_of_training(directory: Path) -> Path:
     run = directory / "training" / "run.json"
     photos = read_json(run, RunMismatch).get("photos") if run.is_file() else None
     if photos is None or not Path(photos).exists():
-        raise DataInvalid("Parity is measured on photos; those of the training run are not at hand: pass --photos DIR.")
+        raise DataInvalid("Parity is measured on photos; those of the training run are missing: pass --photos DIR.")
     return Path(photos)
 
 
 def _read_calibration(sources: Sequence[Path], spec: InputSpec) -> tuple[list[CalibrationSet], list[Pixels]]:
-    """What is recorded of the calibration sets, and their crops uint8 (S, S, 3): an equal share of each set."""
+    """The records of the calibration sets, and their crops uint8 (S, S, 3): an equal share of each set."""
     sets: list[CalibrationSet] = []
     crops: list[Pixels] = []
     for number, source in enumerate(sources):
@@ -201,7 +188,7 @@ def _read_calibration(sources: Sequence[Path], spec: InputSpec) -> tuple[list[Ca
 
 
 def _spread(source: Path, spec: InputSpec, most: int) -> list[tuple[Item, Pixels]]:
-    """Up to `most` photos at even steps through a set, with their crops uint8 (S, S, 3); unreadable ones are left out.
+    """Up to `most` photos at even steps through a set, with their crops uint8 (S, S, 3), without unreadable ones.
 
     Raises DataInvalid when none can be read.
     """

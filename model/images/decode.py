@@ -1,46 +1,33 @@
-"""From photo bytes to the crop a network takes: the one implementation for training, indexing and serving.
+"""Photo bytes to RGB pixels: the only decoder, for training, indexing and serving.
 
-Rules of `decode`, so that a photo means the same wherever it enters:
-  - JPEG, PNG and WebP by content, whatever the name or declared type; of several frames, the first;
-  - EXIF orientation 1..8 is applied (XMP's where EXIF has none), anything broken counts as 1; other metadata and
-    colour profiles are ignored;
+Rules, so that a photo means the same wherever it enters:
+  - JPEG, PNG and WebP are recognised by content, whatever the name or declared type; only the first frame counts;
+  - EXIF orientation 1..8 is applied (XMP's where EXIF has none); a broken one counts as 1; other metadata and colour
+    profiles are ignored;
   - transparency is composited on white; 16-bit values keep their high byte; CMYK and grey become RGB;
-  - sides below 16 pixels, or one side more than 20 times the other, are not photos of a car: ImageDegenerate.
+  - a photo with a side below 16 pixels, or one side more than 20 times the other, is refused: ImageDegenerate.
 
-`prepare` decodes a JPEG that is much larger than its crop at a half, a quarter or an eighth of its size, which libjpeg
-does while it undoes the cosine transform: an antialiased reduction that saves time. Resizing is an antialiased bilinear
-filter in fixed point, with the same bits on every processor.
+A JPEG that is much larger than what it will be resized to is decoded at a half, a quarter or an eighth of its size.
+libjpeg does that while it undoes the cosine transform: an antialiased reduction that saves time.
 
-Plain JPEGs go to libjpeg-turbo directly, by way of simplejpeg: Pillow has the same decoder and the same bits, and
-spends most of its time on moving them. Whatever is unusual about a file is left to Pillow, and so is everything where
-simplejpeg is not installed.
+Plain JPEGs go to libjpeg-turbo through simplejpeg. Pillow uses the same decoder and gives the same bits, but spends
+most of its time on copying them. Unusual files go to Pillow; without simplejpeg all files do.
 """
 
 import io
 import math
-import threading
 
-import cykooz_resizer as resizer
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from model.card import InputSpec
-from model.errors import (
-    EmptyFile,
-    ImageDegenerate,
-    ImageTooManyPixels,
-    ImageUndecodable,
-    UnsupportedImageFormat,
-)
+from model.errors import EmptyFile, ImageDegenerate, ImageTooManyPixels, ImageUndecodable, UnsupportedImageFormat
 from model.images.header import ImageHeader, read_header
+from model.types import Pixels
 
 try:
     import simplejpeg
-except ModuleNotFoundError:  # a machine for training has what it has
+except ModuleNotFoundError:  # not installed on a machine for training
     simplejpeg = None
-
-Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
@@ -63,26 +50,23 @@ TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-
 REDUCTIONS = (8, 4, 2)
-SPARE = 2
-"""A photo is decoded reduced while it stays at least this many times as large as what it is resized to."""
-
-BILINEAR = resizer.ResizeOptions(resizer.ResizeAlg.convolution(resizer.FilterType.bilinear))
-_of_thread = threading.local()
+MIN_OVERSAMPLING = 2
+"""A reduced JPEG stays at least this many times as large as what it is resized to."""
 
 
-def decode(data: bytes, spec: InputSpec | None = None) -> Pixels:
-    """Decodes a photo to RGB, upright: uint8 (H, W, 3); where it is larger than a `spec` needs, perhaps reduced.
+def decode(data: bytes, side: int | None = None) -> Pixels:
+    """Decodes a photo to RGB, upright: uint8 (H, W, 3).
 
+    `side` is the length in pixels that its shorter side will be resized to; a much larger JPEG is then decoded reduced.
     Raises one of the kinds of ImageRejected, whatever the bytes are; never anything else.
     """
-    header = _check_header(data)
-    reduction = _reduction(header, spec) if spec is not None and header.format == "JPEG" else 1
+    header = check_header(data)
+    reduction = _reduction(header, side) if side is not None and header.format == "JPEG" else 1
     if header.format == "JPEG" and simplejpeg is not None:
-        plain = _decode_plain_jpeg(data, header, reduction)
-        if plain is not None:
-            return plain
+        pixels = _decode_plain_jpeg(data, header, reduction)
+        if pixels is not None:
+            return pixels
     try:
         with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
             if image.size != (header.width, header.height):  # a second header, behind the one that was checked
@@ -94,63 +78,13 @@ def decode(data: bytes, spec: InputSpec | None = None) -> Pixels:
             upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
             return np.asarray(_to_rgb(upright))
     except Exception as problem:
-        # Broken files make Pillow raise whatever its parsers happen to hit (SyntaxError, struct.error, TypeError,
-        # OverflowError, MemoryError ...), which its maintainers do not treat as bugs. All mean: no picture came out.
+        # On broken files Pillow raises whatever its parsers run into (SyntaxError, struct.error, TypeError,
+        # OverflowError, MemoryError ...); its maintainers do not treat that as a bug.
         raise ImageUndecodable("The photo is damaged or cut off and cannot be decoded.") from problem
 
 
-def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
-    """What the network sees of a photo, by the spec's `fit`: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
-    if spec.fit == "stretch":
-        return _resize(pixels, spec.crop, spec.crop)
-    resized = resize_shorter_side(pixels, spec.resize)
-    height, width = resized.shape[:2]
-    # Rounds as torchvision's CenterCrop does, so that published recipes mean the same pixels here.
-    top, left = round((height - spec.crop) / 2), round((width - spec.crop) / 2)
-    return resized[top : top + spec.crop, left : left + spec.crop].copy()
-
-
-def canvas(pixels: Pixels, spec: InputSpec) -> Pixels:
-    """What training cuts its crops from: uint8 (H, W, 3) -> uint8 with `resize` as its shorter side, or as both."""
-    if spec.fit == "stretch":
-        return _resize(pixels, spec.resize, spec.resize)
-    return resize_shorter_side(pixels, spec.resize)
-
-
-def prepare(data: bytes, spec: InputSpec) -> Pixels:
-    """`decode`, then `fit`: photo bytes -> uint8 (crop, crop, 3)."""
-    return fit(decode(data, spec), spec)
-
-
-def resize_shorter_side(pixels: Pixels, side: int) -> Pixels:
-    """Antialiased bilinear resize that keeps the aspect ratio: uint8 (H, W, 3) -> uint8 with min(H, W) == side."""
-    height, width = pixels.shape[:2]
-    portrait = width <= height
-    size = (side, int(side * height / width)) if portrait else (int(side * width / height), side)
-    return _resize(pixels, *size)
-
-
-def _resize(pixels: Pixels, width: int, height: int) -> Pixels:
-    if pixels.shape[:2] == (height, width):
-        return pixels.copy()
-    if not hasattr(_of_thread, "resizer"):
-        _of_thread.resizer = resizer.Resizer()  # it keeps a buffer, and is for one thread at a time
-    source = resizer.ImageData(pixels.shape[1], pixels.shape[0], resizer.PixelType.U8x3, pixels.tobytes())
-    resized = resizer.ImageData(width, height, resizer.PixelType.U8x3)
-    _of_thread.resizer.resize(source, resized, BILINEAR)
-    return np.frombuffer(bytearray(resized.rust_image.buffer()), np.uint8).reshape(height, width, 3)
-
-
-def _reduction(header: ImageHeader, spec: InputSpec) -> int:
-    """By how much a JPEG may be reduced while it is decoded, and still be `SPARE` times as large as needed."""
-    if spec.fit == "stretch":
-        spare = min(header.width, header.height) / spec.crop
-    else:
-        spare = min(header.width, header.height) / spec.resize
-    return next((reduction for reduction in REDUCTIONS if spare >= SPARE * reduction), 1)
-
-
-def _check_header(data: bytes) -> ImageHeader:
+def check_header(data: bytes) -> ImageHeader:
+    """Format and size of a photo that may be decoded; raises ImageRejected for others, before anything is decoded."""
     if not data:
         raise EmptyFile("The file is empty.")
     try:
@@ -173,8 +107,14 @@ def _check_header(data: bytes) -> ImageHeader:
     return header
 
 
-def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int = 1) -> Pixels | None:
-    """A JPEG that simplejpeg decodes without so much as a warning; None for any other, which Pillow then judges."""
+def _reduction(header: ImageHeader, side: int) -> int:
+    """The largest reduction that keeps a JPEG `MIN_OVERSAMPLING` times as large as its resized shorter side."""
+    oversampling = min(header.width, header.height) / side
+    return next((reduction for reduction in REDUCTIONS if oversampling >= MIN_OVERSAMPLING * reduction), 1)
+
+
+def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int) -> Pixels | None:
+    """Decodes a JPEG with simplejpeg; None unless it does so without a warning: Pillow then decides."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != (header.width, header.height) or colours not in PLAIN_COLOURS:
@@ -194,16 +134,11 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int = 1) -> 
     return pixels
 
 
-def check_header(data: bytes) -> ImageHeader:
-    """Format and size of a photo that may be decoded; raises ImageRejected as `decode` does before it decodes."""
-    return _check_header(data)
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:
-        return 1  # broken EXIF says nothing about the pixels, and Pillow raises anything on it
+        return 1  # Pillow raises many kinds of errors on broken EXIF, which says nothing about the pixels
     return value if isinstance(value, int) else 1
 
 
@@ -211,7 +146,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_16_bit_grey(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        return _on_white(image)
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -221,9 +157,3 @@ def _from_16_bit_grey(image: Image.Image) -> Image.Image:
     grey = (values >> 8).clip(0, 255).astype(np.uint8)
     key = image.info.get("transparency")  # the one value that is transparent, in all of its 16 bits
     return Image.fromarray(grey if key is None else np.where(values == key, np.uint8(255), grey)).convert("RGB")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
-    canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(canvas, rgba).convert("RGB")

@@ -1,7 +1,7 @@
-"""Format and dimensions of a photo from its first bytes, before any decoder allocates memory for it.
+"""Format and size of a photo from its first bytes, before any decoder allocates memory for it.
 
 Pillow checks its pixel limit only after the plugin's constructor has run, and the WebP constructor allocates two whole
-canvases first; so the size is read here. Only the three formats that carsearch accepts are recognised.
+canvases first. Only the three formats that carsearch accepts are recognised.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import NamedTuple
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers hold the dimensions; C4, C8 and CC lie in the same range but are tables.
 JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# The next marker that has a length or ends the search. Passed over like stray bytes between segments, as Pillow does:
-# FF 00 (an escaped byte), FF FF (filling), and the markers that stand alone or that no decoder knows the length of.
+# The next marker that has a length or ends the search. As in Pillow, these are skipped like stray bytes:
+# FF 00 (an escaped byte), FF FF (filling), and markers without a length or of unknown length.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xc8\xd0-\xd8\xf0-\xfd\xff]")
 
 

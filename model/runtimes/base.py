@@ -1,92 +1,51 @@
-"""What every runtime is: crops in, unit rows out."""
+"""The interface of a runtime: crops in, embeddings out."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from model.images.decode import Pixels
-
-if TYPE_CHECKING:  # a slim install has no torch
-    from torch import Tensor
-
-Result = TypeVar("Result")
+from model.types import Embeddings, Pixels
 
 
-def _unknown() -> bool:
+def _never_known() -> bool:
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A batch that a runtime works on.
+    """A submitted batch.
 
-    `wait` gives its rows float32 (B, D) or raises what went wrong; it is called once or not at all. `done` says whether
-    that would not have to wait; False also where nobody knows.
+    `wait` returns its embeddings float32 (B, D) or raises what went wrong; call it once or not at all. `done` says
+    whether `wait` would return at once; False also where the runtime cannot tell.
     """
 
-    wait: Callable[[], npt.NDArray[np.float32]]
-    done: Callable[[], bool] = _unknown
+    wait: Callable[[], Embeddings]
+    done: Callable[[], bool] = _never_known
 
 
 class Runtime(Protocol):
-    """A loaded network. Safe to call from several threads at once."""
+    """A loaded network. Safe to call from several threads at once.
 
-    @property
-    def name(self) -> str:
-        """The runtime's name in `model.runtimes.RUNTIMES`."""
-        ...
+    `precision` goes into the embedding id: it is "fp32" for torch and for every graph measured equal to it. `batch` is
+    the number of photos per batch that suits the device. `in_flight` is how many batches are worth having submitted at
+    once: 1 where nothing is computed before somebody waits. `enough` photos keep the device busy; with fewer in
+    flight, batches of any size are worth submitting.
+    """
 
-    @property
-    def precision(self) -> str:
-        """The precision that goes into the embedding id: "fp32" for torch and every graph measured equal to it."""
-        ...
+    name: str
+    precision: str
+    dim: int
+    batch: int
+    in_flight: int
+    enough: int
 
-    @property
-    def dim(self) -> int:
-        """D, the length of an embedding."""
-        ...
-
-    def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
+    def embed(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
         ...
 
+    def submit(self, crops: Any, *, lone: bool = False) -> Pending:
+        """Starts on uint8 (B, S, S, 3), pixels in memory or a tensor on the device; raises here or when waited for.
 
-@runtime_checkable
-class AsynchronousRuntime(Protocol):
-    """A runtime that computes while its caller prepares the next batch."""
-
-    @property
-    def batch(self) -> int:
-        """Photos a batch that suit the device."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """Batches worth having submitted at once: 1 where `submit` returns only when all is computed."""
-        ...
-
-    @property
-    def enough(self) -> int:
-        """Photos that keep the device busy: with fewer, more are worth submitting in batches as small as they come."""
-        ...
-
-    def submit(self, crops: "Pixels | Tensor", *, lone: bool = False) -> Pending:
-        """Starts on uint8 (B, S, S, 3), in memory or on the device; what goes wrong is raised here or by waiting.
-
-        `lone` says that nothing else wants the device: these are worth more of it than their share.
+        `lone` says that nothing else needs the device, so that these crops may take all of it.
         """
         ...
-
-
-def running_ahead(submitted: Iterable[Result], in_flight: int) -> Iterator[Result]:
-    """Hands an iterator's values on in their order, each only when the `in_flight` - 1 after it are there too."""
-    waiting: deque[Result] = deque()
-    for one in submitted:
-        waiting.append(one)
-        if len(waiting) >= in_flight:
-            yield waiting.popleft()
-    yield from waiting

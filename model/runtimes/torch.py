@@ -1,30 +1,29 @@
 """torch in fp32 or bf16: the default on CUDA, and in fp32 the reference that exports are measured against."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model.card import BF16, FP32, Card
 from model.errors import PrecisionMissing
-from model.images.decode import Pixels
-from model.network.embedding_net import EmbeddingNetwork, load_network
+from model.network.embedding_net import load_network
 from model.runtimes.base import Pending
-from model.runtimes.cuda_graphs import FixedShapes
+from model.runtimes.cuda_graphs import CudaGraphs
+from model.types import Embeddings, Pixels
 
 CPU_BATCH = 32
-CUDA_SHAPES = (1, 8, 32, 64, 128, 256)
+CUDA_BATCHES = (1, 8, 32, 64, 128, 256)
 """Batch shapes on CUDA: a query, an upload of some photos, and what an index is built with."""
 
 
 class TorchRuntime:
     """The network itself.
 
-    On CUDA, fp32 embeddings of one photo agree to about 1e-6 across batch shapes, not to the bit. bf16 is a space of
-    its own; sums are kept in fp32 there, but what lies between two layers is rounded to 8 bits of mantissa.
+    On CUDA, fp32 embeddings of one photo agree to about 1e-6 across batch shapes, not to the bit. bf16 is an embedding
+    space of its own: sums are kept in fp32, but activations are rounded to 8 bits of mantissa.
     """
 
     name = "torch"
@@ -36,9 +35,7 @@ class TorchRuntime:
         precision: str | None = None,
         cache_dir: Path | None = None,
         device: str | None = None,
-        shapes: Sequence[int] | None = None,
     ) -> None:
-        """`shapes` are the batch shapes to compute in; by default fixed ones on CUDA, and on a CPU whatever comes."""
         del cache_dir  # nothing is compiled
         if precision not in (None, FP32, BF16):
             raise PrecisionMissing(f"The runtime torch runs a model in fp32 or bf16, not in {precision}; use openvino.")
@@ -49,32 +46,30 @@ class TorchRuntime:
             # TF32 keeps 10 bits of mantissa, which is another embedding than the card's fp32.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        self.network = _on_device(load_network(directory, card), self.precision, self.device)
+        network = load_network(directory, card).to(self.device).to(memory_format=torch.channels_last)
+        self.network = network.in_bf16() if self.precision == BF16 else network
         self.dim = self.network.dim
-        chosen = shapes if shapes is not None else CUDA_SHAPES if on_cuda else ()
-        self._shapes = FixedShapes(self.network, self.device, chosen) if chosen else None
-        self.batch = max(chosen, default=CPU_BATCH)
+        self._graphs = CudaGraphs(self.network, self.device, CUDA_BATCHES) if on_cuda else None
+        self.batch = max(CUDA_BATCHES) if on_cuda else CPU_BATCH
         self.in_flight = 2 if on_cuda else 1
-        self.enough = 1  # a batch computes a photo far cheaper than a photo alone
+        self.enough = 1  # in a batch a photo costs far less than alone
 
     def submit(self, crops: Pixels | Tensor, *, lone: bool = False) -> Pending:
-        """Starts on uint8 (B, S, S, 3), in memory or on the device; lone photos get no more of it than others."""
+        """Starts on uint8 (B, S, S, 3), in memory or on the device; on a CPU it computes when somebody waits."""
         del lone
         tensor = crops if isinstance(crops, Tensor) else torch.from_numpy(crops)
-        start = self._shapes.start if self._shapes else self._compute
+        start = self._graphs.start if self._graphs else self._on_cpu
         parts = [start(part) for part in torch.split(tensor, self.batch)] if len(tensor) else []
         return Pending(lambda: np.concatenate([np.empty((0, self.dim), np.float32), *(part() for part in parts)]))
 
-    def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
+    def embed(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
         return self.submit(crops).wait()
 
-    def _compute(self, crops: Tensor) -> Callable[[], npt.NDArray[np.float32]]:
-        with torch.inference_mode():
-            rows: npt.NDArray[np.float32] = self.network(crops.to(self.device)).cpu().numpy()
-        return lambda: rows
+    def _on_cpu(self, crops: Tensor) -> Callable[[], Embeddings]:
+        def result() -> Embeddings:
+            with torch.inference_mode():
+                rows: Embeddings = self.network(crops.to(self.device)).cpu().numpy()
+            return rows
 
-
-def _on_device(network: EmbeddingNetwork, precision: str, device: torch.device) -> EmbeddingNetwork:
-    placed = network.to(device).to(memory_format=torch.channels_last)
-    return placed.in_bf16() if precision == BF16 else placed
+        return result

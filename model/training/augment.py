@@ -1,11 +1,11 @@
-"""Random changes of training photos; each draws from the generator it is given and from nothing else."""
+"""Random changes of training photos; all randomness comes from the generator that is passed in."""
 
 import math
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from model.images.decode import Pixels
+from model.types import Pixels
 
 CROP_ASPECT = (3 / 4, 4 / 3)
 

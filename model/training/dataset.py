@@ -1,22 +1,22 @@
-"""What training reads: augmented crops whose randomness depends on seed, epoch and row alone.
+"""Datasets: augmented crops for training, and the crops of serving for validation.
 
-So a run that was killed and resumed sees the same crops as one that was not, with any number of workers.
+The randomness of a crop depends on seed, epoch and row alone. So a run that was killed and resumed sees the same crops
+as one that was not, with any number of workers.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from model.card import InputSpec
 from model.dataset import Item
 from model.errors import CarsearchError, DataInvalid
-from model.images.decode import Pixels, canvas, decode, fit
+from model.images.decode import decode
+from model.images.transform import canvas, fit
 from model.training.augment import jitter, random_crop
 from model.training.recipes import Recipe
-
-Key = tuple[int, int]
-"""(epoch, row): what a sampler yields and a training set is indexed by."""
+from model.training.sampler import Key
+from model.types import Pixels
 
 UNLABELLED = -1
 """Target of a photo without a label, and teacher's row of a photo that has one."""
@@ -25,8 +25,8 @@ UNLABELLED = -1
 class TrainingSet:
     """Items as augmented crops: RandomResizedCrop of the spec's canvas, horizontal flip, the recipe's colour changes.
 
-    Rows are those of `items` and then those of `unlabelled`, whose labels are not looked at. With `cache`, a process
-    decodes a photo once and keeps its canvas: about 0.2 MB a photo at 256 pixels.
+    Rows are those of `items`, then those of `unlabelled`, whose labels are ignored. With `cache`, a process decodes a
+    photo once and keeps its canvas: about 0.2 MB a photo at 256 pixels.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TrainingSet:
         self.items = [*items, *unlabelled]
         self.recipe = recipe
         self.labelled = len(items)
-        self.kept: dict[int, Pixels] | None = {} if cache else None
+        self.cached: dict[int, Pixels] | None = {} if cache else None
         self.labels = sorted({item.label for item in items})
         codes = {label: target for target, label in enumerate(self.labels)}
         self.targets = [codes[item.label] for item in items] + [UNLABELLED] * len(unlabelled)
@@ -54,11 +54,11 @@ class TrainingSet:
         return crop, self.targets[row], row - self.labelled if row >= self.labelled else UNLABELLED
 
     def _canvas(self, row: int) -> Pixels:
-        if self.kept is not None and row in self.kept:
-            return self.kept[row]
+        if self.cached is not None and row in self.cached:
+            return self.cached[row]
         photo = canvas(_decode(self.items[row]), self.recipe.input)
-        if self.kept is not None:
-            self.kept[row] = photo
+        if self.cached is not None:
+            self.cached[row] = photo
         return photo
 
 
@@ -78,47 +78,8 @@ class ValidationSet:
         return fit(_decode(self.items[row]), self.spec), row
 
 
-class TrainingSampler:
-    """A new permutation each epoch, cut into equal shares for the processes; a remainder waits for another epoch."""
-
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.length = length
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length // self.world_size
-
-    def __iter__(self) -> Iterator[Key]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        share = order[self.rank :: self.world_size][: len(self)]
-        return iter([(self.epoch, int(row)) for row in share])
-
-
-class ValidationSampler:
-    """Every row once, dealt to the processes in turn; short shares are padded with row 0, whose repeats are dropped."""
-
-    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
-        self.rows = list(range(rank, length, world_size))
-        share = math.ceil(length / world_size)
-        self.rows += [0] * (share - len(self.rows))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.rows)
-
-
 def _decode(item: Item) -> Pixels:
     try:
         return decode(item.read())
-    except CarsearchError as problem:
-        # Unreadable photos were taken out before training began, so this one changed under our feet.
+    except CarsearchError as problem:  # it was readable before training began
         raise DataInvalid(f"{item.path} became unreadable while training: {problem}") from problem

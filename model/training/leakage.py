@@ -1,32 +1,25 @@
-"""The models a training run learns from, to start at and as teacher, and which classes those have seen."""
+"""What keeps validation honest: no class, and no photo, of it has been learned from, not even by an earlier model."""
 
-from model.card import load_card, verify_artifact
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from model.card import load_card
+from model.dataset import Item
 from model.embedder import find_model
-from model.errors import DataInvalid, ModelInvalid
-from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network
+from model.errors import DataInvalid
+from model.images.decode import decode
+from model.parallel import decode_pool, map_in_order
 
 NO_MODEL = ("", "random", "imagenet")
+"""Values of `init` and `teacher` that name no model."""
+
+NEAR_BITS = 10
+"""Two photos whose 64-bit perceptual hashes differ in at most this many bits count as one."""
 
 
-def initialise(network: EmbeddingNetwork, init: str) -> None:
-    """Starts a network's backbone from `init`: "random" leaves it, "imagenet" as load_imagenet, else from a model.
-
-    Raises ModelNotFound; ModelInvalid, also when the model is of another architecture.
-    """
-    if init == "imagenet":
-        load_imagenet(network)
-    if init in NO_MODEL:
-        return
-    directory = find_model(init)
-    card = verify_artifact(directory)
-    if card.architecture != network.architecture:
-        raise ModelInvalid(
-            f"{init} is a {card.architecture}; the recipe's {network.architecture} cannot start from it."
-        )
-    network.backbone.load_state_dict(load_network(directory, card).backbone.state_dict())
-
-
-def seen_classes(models: tuple[str, ...]) -> set[str]:
+def seen_classes(models: Sequence[str]) -> set[str]:
     """Labels that models, by name or directory, were trained on, or were themselves started from or taught with."""
     seen: set[str] = set()
     for model in models:
@@ -36,7 +29,7 @@ def seen_classes(models: tuple[str, ...]) -> set[str]:
     return seen
 
 
-def check_unseen(labels: set[str], models: tuple[str, ...]) -> None:
+def check_unseen(labels: set[str], models: Sequence[str]) -> None:
     """Raises DataInvalid when a model that a run learns from has been trained on a class of validation."""
     shared = labels & seen_classes(models)
     if shared:
@@ -44,3 +37,21 @@ def check_unseen(labels: set[str], models: tuple[str, ...]) -> None:
             f'The class "{min(shared)}" of validation is one that a model to start or learn from was trained on; '
             "validation needs classes that no weight has seen."
         )
+
+
+def without_near_duplicates(items: Sequence[Item], held_out: Sequence[Item]) -> list[Item]:
+    """Leaves out what looks like a held-out photo or its mirror image, by perceptual hash (DCT, 64 bits)."""
+    with decode_pool() as pool:
+        known = [code for pair in map_in_order(pool, _hashes, held_out) for code in pair]
+        found = list(map_in_order(pool, _hashes, items))
+    return [
+        item for item, (code, _) in zip(items, found, strict=True) if all(code - other > NEAR_BITS for other in known)
+    ]
+
+
+def _hashes(item: Item) -> tuple[Any, Any]:
+    """Perceptual hashes of a photo and of its mirror image."""
+    import imagehash  # only runs with photos without labels need it
+
+    photo = Image.fromarray(decode(item.read()))
+    return imagehash.phash(photo), imagehash.phash(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))

@@ -1,4 +1,4 @@
-"""What training minimises: classification heads, and agreement with a teacher."""
+"""The losses: a normalised classification head, and distillation from a teacher."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ SIMILARITY_TEMPERATURE = 0.1
 
 class NormalisedHead(nn.Module):
     """Logits as scaled cosines to one proxy a class (Zhai & Wu, "Classification is a Strong Baseline for Deep Metric
-    Learning", BMVC 2019), so that training asks for what the search compares.
+    Learning", BMVC 2019), so that training optimises what the search compares.
     """
 
     def __init__(self, dim: int, classes: int, scale: float) -> None:
@@ -23,11 +23,11 @@ class NormalisedHead(nn.Module):
 
 
 class TeacherLoss(nn.Module):
-    """How far a student is from a teacher whose embeddings are known: by photo, and by pairs of photos.
+    """The distance of a student from a teacher with known embeddings: by photo, and by pairs of photos.
 
-    The first part is 1 - cosine after a linear map into the teacher's space. The second is the cross-entropy between
-    the rows of the two cosine matrices of a batch (softmax, temperature 0.1, without the diagonal), as in Tejankar et
-    al., "ISD", ICCV 2021: it teaches the student's own space, which is the one that is searched, who is near to whom.
+    The first part is 1 - cosine, after a linear map into the teacher's space. The second is the divergence between the
+    rows of the two cosine matrices of a batch (softmax, temperature 0.1, without the diagonal), as in Tejankar et al.,
+    "ISD", ICCV 2021: the student's own space, which is searched, learns the teacher's neighbourhoods.
     """
 
     def __init__(self, dim: int, teacher_dim: int) -> None:

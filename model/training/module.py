@@ -1,6 +1,5 @@
-"""The training step: classes and a teacher to learn from, validated by the benchmark on classes never seen."""
+"""The Lightning module: classification and distillation, validated by the benchmark on classes never seen."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -15,14 +14,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from model.network.embedding_net import EmbeddingNetwork
-from model.retrieval import Embeddings, leave_one_out_nearest
+from model.retrieval import leave_one_out_nearest
 from model.training.losses import NormalisedHead, TeacherLoss
 from model.training.recipes import Recipe
+from model.types import Embeddings
 
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Full float32 products on CUDA for the block; TF32 would keep 10 bits of mantissa."""
+    """Full float32 products on CUDA inside the block; TF32 keeps 10 bits of mantissa."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
@@ -32,7 +32,7 @@ def without_tf32() -> Iterator[None]:
 
 
 class Classifier(L.LightningModule):
-    """An embedding network with a linear head that exists for training only."""
+    """An embedding network with a classification head that is used for training only."""
 
     teacher: Tensor
 
@@ -54,26 +54,17 @@ class Classifier(L.LightningModule):
         self.recipe = recipe
         self.validation_targets = validation_targets
         self._validated: list[tuple[Tensor, Tensor]] = []
-        self._photos = 0
-        self._started = 0.0
-
-    def on_train_epoch_start(self) -> None:
-        self._photos, self._started = 0, time.monotonic()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
         crops, targets, taught = batch
-        # The loaders' channels come last already; what permutes them has to stay so, or convolutions copy.
+        # The crops have their channels last in memory and `normalise` only changes the view: convolutions need no copy.
         images = self.network.normalise(crops).contiguous(memory_format=torch.channels_last)
         loss = self.loss(self.network.features(images), targets, taught)
         self.log("train_loss", loss, prog_bar=True)
-        self._photos += len(crops)
-        if self.trainer.is_last_batch:
-            rate = self._photos * self.trainer.world_size / (time.monotonic() - self._started)
-            self.log("train_photos_per_s", rate)
         return loss
 
     def loss(self, features: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
-        """Features (B, D), class codes and teacher's rows, each -1 where there is none -> the mean over the batch."""
+        """Features (B, D), class codes and the teacher's rows, -1 where there is none -> the mean loss of the batch."""
         labelled, unlabelled = targets >= 0, taught >= 0
         loss = features.sum() * 0.0
         if labelled.any():
@@ -82,15 +73,15 @@ class Classifier(L.LightningModule):
             loss = (
                 loss + F.cross_entropy(logits, targets[labelled], label_smoothing=smoothing) * labelled.float().mean()
             )
-        if self.agreement is not None and int(unlabelled.sum()) > 2:  # a pair has others to be told from
+        if self.agreement is not None and int(unlabelled.sum()) > 2:  # pairs need others to compare with
             wanted = self.teacher[taught[unlabelled]]
-            disagreement = self.agreement(features[unlabelled], wanted)
-            loss = loss + self.recipe.teacher_weight * disagreement * unlabelled.float().mean()
+            distance = self.agreement(features[unlabelled], wanted)
+            loss = loss + self.recipe.teacher_weight * distance * unlabelled.float().mean()
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         crops, rows = batch
-        # What is scored is what is exported: the network in fp32, whatever precision it trains in.
+        # In fp32 whatever precision it trains in, because that is what is exported.
         with torch.autocast(self.device.type, enabled=False), without_tf32():
             self._validated.append((rows, self.network(crops)))
 
@@ -98,16 +89,16 @@ class Classifier(L.LightningModule):
         rows = torch.cat([rows for rows, _ in self._validated])
         embeddings = torch.cat([embeddings for _, embeddings in self._validated])
         self._validated.clear()
-        if self.trainer.world_size > 1:  # equal shares: the sampler pads them
+        if self.trainer.world_size > 1:  # the sampler pads the shares to equal length
             rows = cast(Tensor, self.all_gather(rows)).flatten()
             embeddings = cast(Tensor, self.all_gather(embeddings)).flatten(0, 1)
         top1 = self.top1(rows.cpu().numpy(), embeddings.float().cpu().numpy())
         self.log("val_top1", top1, prog_bar=True, rank_zero_only=True)
 
     def top1(self, rows: npt.NDArray[np.int64], embeddings: npt.NDArray[np.float32]) -> float:
-        """The benchmark's leave-one-out top-1 of gathered shares: rows (n,), embeddings (n, D), padding included."""
+        """The benchmark's leave-one-out top-1 of gathered shares: rows (n,), embeddings (n, D), with padding."""
         ordered = np.empty((len(self.validation_targets), embeddings.shape[1]), np.float32)
-        ordered[rows] = embeddings  # a padded row comes twice with the same embedding and lands in one place
+        ordered[rows] = embeddings  # a padded row occurs twice, with the same embedding
         nearest = leave_one_out_nearest(ordered)
         return float((self.validation_targets[nearest] == self.validation_targets).mean())
 

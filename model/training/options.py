@@ -1,99 +1,80 @@
-"""What a training run is asked for, and the photos it reads."""
+"""The options of a training run. `TrainOptions` is the only list of them; the command line is made from it."""
 
-import os
-import sys
+import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-
-from model.dataset import Item, ItemList, Skipped, read_items, read_unlabelled, split_classes
-from model.embedder import decode_pool, map_in_order
-from model.errors import CarsearchError, DataInvalid
-from model.images.decode import decode
-from model.training.distillation import without_near_duplicates
-from model.training.recipes import Recipe
+from typing import Any, NoReturn
 
 
-def print_skipped(skipped: Sequence[Skipped]) -> None:
-    """Lists photos that training leaves out on the standard error output."""
-    for photo in skipped:
-        sys.stderr.write(f"skipped {photo.name}: {photo.message}\n")
+def _option(default: Any, help_: str, **argparse_keywords: Any) -> Any:
+    return field(default=default, metadata={"help": help_, **argparse_keywords})
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
+        return int(text)
+
+    return number
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a user may choose; `validation` None holds classes of `data` out, None elsewhere is the recipe's own.
+    """What a user may choose; None means the recipe's own value. A field's metadata is what argparse is told about it.
 
-    Sets of `data` that name a class alike mean one class. Photos of `unlabelled` are learned from through `teacher`, a
-    model's name or directory; those that look like one of validation are left out.
+    Sets of `data` that name a class alike mean one class. Without `validation`, classes of `data` are held out. Photos
+    of `unlabelled` that look like one of validation are left out.
     """
 
-    data: Sequence[Path]
-    out: Path
-    recipe: str = "baseline"
-    validation: Path | None = None
-    unlabelled: Sequence[Path] = ()
-    teacher: str = ""
-    init: str | None = None
-    device: str = "auto"
-    devices: int = 1
-    epochs: int | None = None
-    batch_size: int | None = None
-    crop: int | None = None
-    workers: int = 2
-    cache: bool = False
-    validate_every: int = 1
-    precision: str = "auto"
-    on_skipped: Callable[[Sequence[Skipped]], None] = print_skipped
+    data: Sequence[Path] = field(
+        metadata={"help": "class folders or a CSV manifest; may be repeated", "type": Path, "action": "append"}
+    )
+    out: Path = field(metadata={"help": "where the model goes; the same command resumes a run there", "type": Path})
+    recipe: str = _option("baseline", "baseline (the original project's), quick, efficientnet_lite0 or resnet18")
+    validation: Path | None = _option(
+        None, "photos of other classes; by default some classes are held out", flag="val", type=Path
+    )
+    unlabelled: Sequence[Path] = _option(
+        (), "photos without labels, learned from through --teacher; may be repeated", type=Path, action="append"
+    )
+    teacher: str = _option("", "model to learn from: the name of one that ships or a directory")
+    init: str | None = _option(None, "where weights start: random, imagenet or a model; by default as the recipe says")
+    device: str = _option("auto", "auto is CUDA where there is one", choices=("auto", "cpu", "cuda"))
+    devices: int = _option(1, "processes, one per GPU", type=_at_least(1))
+    epochs: int | None = _option(None, "another number of epochs than the recipe's", type=_at_least(1))
+    batch_size: int | None = _option(
+        None, "another batch size than the recipe's; the learning rate is scaled with it", type=_at_least(1)
+    )
+    crop: int | None = _option(None, "another side of the crops than the recipe's, in pixels", type=_at_least(1))
+    workers: int = _option(2, "decoding processes per device", type=_at_least(0))
+    cache: bool = _option(False, "keep decoded photos in memory, in every worker", action="store_true")
+    validate_every: int = _option(1, "epochs from one validation to the next", type=_at_least(1))
+    precision: str = _option(
+        "auto", "auto is bf16 where the hardware has it", choices=("auto", "bf16-mixed", "32-true")
+    )
+    restart: bool = _option(False, "start over when --out holds another run", action="store_true")
 
 
-@dataclass(frozen=True)
-class PhotoSets:
-    """What a run reads: readable photos only, and no class of validation in training."""
-
-    train: list[Item]
-    validation: list[Item]
-    unlabelled: list[Item]
-    near_duplicates: int = 0
-    """Photos without labels that were left out, because they look like one of validation."""
-
-    def identity(self) -> list[list[tuple[str, str]]]:
-        return [[(item.id, item.label) for item in items] for items in (self.train, self.validation, self.unlabelled)]
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
-    """Reads the photos of a run; raises DataInvalid when there is nothing to learn from or a class is in both sets."""
-    usable = [item for data in options.data for item in _readable(read_items(data), options)]
-    if options.validation is not None:
-        train_items, val_items = usable, _readable(read_items(options.validation), options)
-    else:
-        train_items, val_items = split_classes(usable, recipe.holdout, recipe.seed)
-    shared = {item.label for item in train_items} & {item.label for item in val_items}
-    if shared:
-        raise DataInvalid(f'The class "{min(shared)}" is in both sets; validation needs classes never trained on.')
-    if len({item.label for item in train_items}) < 2:
-        raise DataInvalid("Training needs photos of at least two classes.")
-    if len(train_items) < 2 * options.devices:
-        raise DataInvalid(f"Training needs at least two photos for each of {options.devices} processes.")
-    if bool(options.unlabelled) != bool(options.teacher):
-        raise DataInvalid("Photos without labels are learned from through a teacher: give both or neither.")
-    unlabelled = [item for data in options.unlabelled for item in _readable(read_unlabelled(data), options)]
-    kept = without_near_duplicates(unlabelled, val_items) if unlabelled else []
-    return PhotoSets(train_items, val_items, kept, len(unlabelled) - len(kept))
+def parse_options(arguments: Sequence[str] | None, prog: str) -> TrainOptions:
+    """Reads a command line, by default the process's own.
 
-
-def _readable(found: ItemList, options: TrainOptions) -> list[Item]:
-    """Takes unreadable photos out before training, where one would end a night's run."""
-
-    def problem_with(item: Item) -> Skipped | None:
-        try:
-            decode(item.read())
-        except CarsearchError as problem:
-            return Skipped.because(item.id, problem)
-        return None
-
-    with decode_pool() as pool:
-        problems = list(map_in_order(pool, problem_with, found.items))
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a run looks, one speaks
-        options.on_skipped([*found.skipped, *(problem for problem in problems if problem is not None)])
-    return [item for item, problem in zip(found.items, problems, strict=True) if problem is None]
+    Ends the process after --help, and with one sentence and exit status 2 on wrong usage.
+    """
+    description = "Train a network by classification; validates on classes it never sees."
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    for option in fields(TrainOptions):
+        keywords = {"help": "", **option.metadata}
+        flag = "--" + keywords.pop("flag", option.name).replace("_", "-")
+        required = option.default is MISSING
+        if not required:
+            keywords["default"] = list(option.default) if isinstance(option.default, tuple) else option.default
+            keywords["help"] += "" if option.default in (None, "", (), False) else f" (default: {option.default})"
+        parser.add_argument(flag, dest=option.name, required=required, **keywords)
+    return TrainOptions(**vars(parser.parse_args(arguments)))

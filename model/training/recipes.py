@@ -1,4 +1,4 @@
-"""Training recipes: each is a readable value, and the card of a model keeps the one it was made with."""
+"""Training recipes. The card of a model keeps the recipe that it was trained with."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,20 +12,19 @@ from model.errors import UnknownRecipe
 class Recipe:
     """How a network is trained by classification, and by a teacher where there are photos without labels.
 
-    `schedule` "step" multiplies the learning rate by `lr_factor` every `lr_step_epochs`; "onecycle" is Smith & Topin's
-    (2018), with `lr` as its maximum. `batch_size` counts photos over all processes together.
+    `schedule` "step" multiplies the learning rate by `lr_factor` every `lr_step_epochs`; "onecycle" is that of Smith &
+    Topin (2018), with `lr` as its maximum. `batch_size` counts photos over all processes.
 
     `init` is where the backbone's weights start: "random", "imagenet" or a model, by name or directory.
 
-    `head` "linear" is plain cross-entropy; "normalised" is a softmax over cosines times `scale`, whose proxies learn
+    `head` "linear" is plain cross-entropy. "normalised" is a softmax over cosines times `scale`, whose proxies learn
     `head_lr_factor` times as fast as the network. `teacher_weight` multiplies the loss of photos without labels.
 
-    Crops take at least `crop_area` of a photo. `train_crops` names their sides in pixels over equal parts of the
-    epochs, smaller ones first being cheaper; empty means the input's own. `jitter` is how far brightness, contrast and
-    saturation may go from 1, `grey` the share of crops without colour.
+    Crops cover at least `crop_area` of a photo. `train_crops` lists their sides in pixels over equal parts of the
+    epochs, because smaller crops are cheaper; empty means the input's own. `jitter` is how far brightness, contrast and
+    saturation may differ from 1, `grey` the share of crops without colour.
 
-    `keep` says whose weights become the model: the epoch's that validates best, or the last one's, so that validation
-    only watches.
+    `keep` says whose weights become the model: those of the epoch that validates best, or of the last one.
     """
 
     name: str
@@ -63,37 +62,26 @@ class Recipe:
             return self.input.crop
         return self.train_crops[min(epoch * len(self.train_crops) // self.epochs, len(self.train_crops) - 1)]
 
-    def shortened(self, epochs: int | None) -> "Recipe":
-        """The same recipe over fewer or more epochs, its schedule scaled with them."""
-        if epochs is None or epochs == self.epochs:
-            return self
-        step = max(1, round(self.lr_step_epochs * epochs / self.epochs)) if self.lr_step_epochs else 0
-        return dataclasses.replace(self, epochs=epochs, lr_step_epochs=step)
+    def adapted(self, epochs: int | None = None, batch_size: int | None = None, crop: int | None = None) -> "Recipe":
+        """The same recipe with other epochs, batches or crops (sides in pixels), and what depends on them scaled.
 
-    def cropped(self, crop: int | None) -> "Recipe":
-        """The same recipe on crops of another side in pixels, what they are cut from scaled with them.
+        The learning rate follows the batch size (Goyal et al., "Accurate, Large Minibatch SGD", 2017).
 
-        >>> BASELINE.cropped(112).input.resize
-        128
-        """
-        if crop is None or crop == self.input.crop:
-            return self
-        share = crop / self.input.crop
-        spec = dataclasses.replace(self.input, resize=round(self.input.resize * share), crop=crop)
-        return dataclasses.replace(
-            self, input=spec, train_crops=tuple(round(side * share) for side in self.train_crops)
-        )
-
-    def batched(self, batch_size: int | None) -> "Recipe":
-        """The same recipe in other batches, its learning rate scaled with them (Goyal et al., "Accurate, Large
-        Minibatch SGD", 2017): on fewer photos, smaller batches keep the number of steps.
-
-        >>> BASELINE.batched(64).lr
+        >>> BASELINE.adapted(epochs=50, batch_size=64, crop=112).lr
         0.0025
         """
-        if batch_size is None or batch_size == self.batch_size:
-            return self
-        return dataclasses.replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
+        epochs, batch_size, crop = epochs or self.epochs, batch_size or self.batch_size, crop or self.input.crop
+        share = crop / self.input.crop
+        step = max(1, round(self.lr_step_epochs * epochs / self.epochs)) if self.lr_step_epochs else 0
+        return dataclasses.replace(
+            self,
+            epochs=epochs,
+            lr_step_epochs=step,
+            batch_size=batch_size,
+            lr=self.lr * (batch_size / self.batch_size),
+            input=dataclasses.replace(self.input, resize=round(self.input.resize * share), crop=crop),
+            train_crops=tuple(round(side * share) for side in self.train_crops),
+        )
 
 
 BASELINE = Recipe(
@@ -109,7 +97,7 @@ BASELINE = Recipe(
     lr_step_epochs=40,
     keep="last",
 )
-"""The seed's own: random weights, cross-entropy, Adam, x0.1 every 40 of 100 epochs."""
+"""The original project's recipe: random weights, cross-entropy, Adam, x0.1 every 40 of 100 epochs."""
 
 QUICK = Recipe(
     name="quick",
@@ -123,10 +111,10 @@ QUICK = Recipe(
     schedule="onecycle",
     label_smoothing=0.1,
 )
-"""A small network in minutes on two cores, so that a first run on one's own photos shows the whole way."""
+"""A small network in minutes on two cores, for a first run on one's own photos."""
 
 MINUS_1_TO_1 = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
-"""Mean and deviation that the Lite weights were trained with."""
+"""Mean and standard deviation that the Lite weights were trained with."""
 
 EFFICIENTNET_LITE0 = Recipe(
     name="efficientnet_lite0",
@@ -147,7 +135,7 @@ EFFICIENTNET_LITE0 = Recipe(
     jitter=0.3,
     grey=0.1,
 )
-"""The model for real photos, and the teacher of the next: published ImageNet weights, fine-tuned on cars."""
+"""The model for real photos, and the teacher of `RESNET18`: published ImageNet weights, fine-tuned on cars."""
 
 RESNET18 = Recipe(
     name="resnet18",
@@ -167,8 +155,8 @@ RESNET18 = Recipe(
     grey=0.1,
     keep="last",
 )
-"""The benchmark's network: rendered and real classes, and a teacher for photos without labels. The one that ships went
-on from the baseline's weights (`--init`)."""
+"""The benchmark's network: rendered and real classes, and a teacher for photos without labels. The shipped model
+started from the baseline's weights (`--init`)."""
 
 RECIPES = {recipe.name: recipe for recipe in (BASELINE, QUICK, EFFICIENTNET_LITE0, RESNET18)}
 

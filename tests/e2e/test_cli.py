@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from indexer.build import build_index
-from indexer.versions import INDEX_NAME, IndexDirectory
+from indexer.manifest import INDEX_NAME
+from indexer.versions import IndexDirectory
 from model.embedder import DEFAULT_MODEL, Embedder
 from tests.conftest import Printed, write_fake_model
 from tests.support.photos import KOREAN, car_photo, write_gallery, write_seed_table
@@ -96,8 +97,6 @@ def test_a_mistake_is_told_in_one_sentence(
         "search",
         "search photo.jpg -k many",
         "search photo.jpg --runtime abacus",
-        "train --out out",
-        "train --data bad --out out --epochs 0",
         "export",
         "export foreign --precision int4",
         "index",
@@ -115,6 +114,15 @@ def test_wrong_usage_has_its_own_exit_status(
     printed = carsearch(*arguments.split())
     assert (printed.returncode, printed.stdout) == (2, "")
     assert "Usage: " in printed.stderr
+
+
+def test_train_passes_its_arguments_to_the_options_of_training(carsearch: Callable[..., Printed]) -> None:
+    printed = carsearch("train", "--data", "bad", "--out", "out", "--epochs", "0")
+    assert (printed.returncode, printed.stdout) == (2, "")
+    assert printed.stderr == "error: argument --epochs: 0 is less than 1; see carsearch train --help\n"
+    told = carsearch("train", "--help")
+    assert told.returncode == 0
+    assert "--restart" in told.stdout
 
 
 def test_a_server_s_refusal_is_told_in_its_own_words(

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from indexer.build import build_index
-from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
+from indexer.manifest import INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
+from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
 from tests.conftest import write_fake_model
 from tests.support.calls import assert_problem, eventually, metric, search

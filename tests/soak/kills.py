@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.private_directory import STALE_S
+
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.errors import CarsearchError
-from service.private_directory import STALE_S
 from tests.deploy.replicas import Replica
 from tests.soak.material import Known, car_photos, small_embedder
 from tests.soak.outcome import Extent, Figure, at_most, none_of

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from service.allocator import LOOK_S
 
 from bench.procfs import resident_bytes
-from service.allocator import LOOK_S
 from tests.e2e.catalogue.standing import MAX_GROWTH, Standing
 from tests.soak.outcome import Extent, Figure, at_most, none_of
 from tests.support import mutants

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.images.decode import Pixels
+from model.types import Pixels
 
 KOREAN = "아반떼"  # NFC, as the seed's classes are named
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.images.decode import Pixels
-from model.retrieval import Embeddings
 from model.runtimes.base import Pending
 from model.runtimes.openvino import OpenVINORuntime
+from model.types import Embeddings, Pixels
 from service.cli import main as cli
 from tests.support.photos import encoded
 

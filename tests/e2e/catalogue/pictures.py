@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 import service
-from model.images.decode import Pixels
+from model.types import Pixels
 from tests.support.photos import encoded, jpeg
 
 QUERY = Path(service.__file__).parent / "demo" / "data" / "queries" / "1.jpg"

@@ -1,6 +1,6 @@
 """Cases 112 to 126 of the catalogue that `tests/indexer` does not hold already: the disk, the names, the signals.
 
-112 is `tests/unit/indexer/test_kill.py`, 117 and much of the others lies beside it; docs/reliability.md has the list.
+112 is `tests/unit/indexer/test_build_kill.py`; 117 and much of the others lies beside it: see docs/reliability.md.
 """
 
 import errno
@@ -24,11 +24,13 @@ import pytest
 from indexer.build import build_index
 from indexer.embed import embed_photos
 from indexer.items import ItemTable, sha256_bytes
+from indexer.manifest import INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
 from indexer.stores.faiss import FaissStore
-from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
-from model.embedder import BATCH, Embedder
+from indexer.versions import CURRENT_NAME, IndexDirectory
+from model.embedder import Embedder
 from model.errors import CarsearchError, EmbeddingInvalid
-from model.images.decode import Pixels
+from model.runtimes.fake import FakeRuntime
+from model.types import Pixels
 from tests.support.hostile import write_hostile_reader
 from tests.support.photos import KOREAN, car_photo
 from tests.support.servers import clean_environment, run_cli
@@ -311,7 +313,7 @@ def test_124_hash_and_embedding_are_of_one_reading(fake_embedder: Embedder) -> N
 def test_124_files_that_change_and_go_while_they_are_indexed_are_whole_or_skipped(
     index: IndexDirectory, fake_embedder: Embedder, tmp_path: Path
 ) -> None:
-    names = [f"a/{number}.jpg" for number in range(4 * BATCH)]
+    names = [f"a/{number}.jpg" for number in range(4 * FakeRuntime.batch)]
     photos = write_photos(tmp_path / "photos", names)
     states = [car_photo(kind, size=TINY) for kind in range(2)]
     known = {sha256_bytes(data): fake_embedder.embed_photo(data) for data in states}

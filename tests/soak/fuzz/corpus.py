@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.card import InputSpec
 from model.errors import ImageRejected
-from model.images.decode import prepare
+from model.images.transform import prepare
 from tests.support.demo_index import demo_index
 from tests.support.servers import Server, running_server
 

@@ -13,6 +13,7 @@ from model.card import InputSpec
 from model.errors import CarsearchError, ImageRejected
 from model.images import decode as preprocess
 from model.images.header import read_header
+from model.images.transform import prepare
 from service.http import archive as archives
 from service.settings import load_settings
 
@@ -30,7 +31,7 @@ def decode(data: bytes) -> None:
     preprocess.MAX_PIXELS = MAX_PIXELS
     try:
         pixels = preprocess.decode(data)
-        crop = preprocess.prepare(data, SPEC)
+        crop = prepare(data, SPEC)
     except ImageRejected:
         return
     header = read_header(data)

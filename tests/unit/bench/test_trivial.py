@@ -8,7 +8,7 @@ from PIL import Image
 
 from bench.trivial import colour_histogram, raw_pixels, trivial_scores
 from model.dataset import read_items
-from model.images.decode import Pixels
+from model.types import Pixels
 from tests.support.photos import encoded, write_gallery
 
 

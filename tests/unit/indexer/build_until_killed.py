@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.build import build_index
-from indexer.checkpoint import BuildProgress
+from indexer.checkpoint import Checkpoint
 from indexer.versions import IndexDirectory
 from model import storage as files
 from model.embedder import Embedder
@@ -30,7 +30,7 @@ CALLS = (
     (os, "unlink"),
     (os, "rmdir"),
     (shutil, "copyfile"),
-    (BuildProgress, "add"),
+    (Checkpoint, "add"),
     (FakeRuntime, "embed"),
 )
 READS = ((files, "sha256_file"),)
@@ -66,7 +66,7 @@ class Steps:
             result = original(*arguments, **options)
             if name == "embed":
                 os.write(self._log, f"photos {len(arguments[1])}\n".encode())
-            if owner in (BuildProgress, FakeRuntime):  # after any other call is before the next
+            if owner in (Checkpoint, FakeRuntime):  # after any other call is before the next
                 self.reached(f"after {name}")
             return result
 

@@ -13,8 +13,9 @@ from zlib import crc32
 import numpy as np
 
 from indexer.items import ItemTable
-from indexer.versions import INDEX_NAME, ITEMS_NAME, IndexDirectory
-from model.retrieval import Embeddings
+from indexer.manifest import INDEX_NAME, ITEMS_NAME
+from indexer.versions import IndexDirectory
+from model.types import Embeddings
 from tests.support.photos import car_photo
 from tests.support.servers import clean_environment
 from tests.unit.test_layout import ROOT

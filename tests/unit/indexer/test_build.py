@@ -14,8 +14,9 @@ from indexer.items import ItemTable, sha256_bytes
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.dataset import Skipped
-from model.embedder import BATCH, Embedder
+from model.embedder import Embedder
 from model.errors import DataInvalid, DuplicateId, EmptyGallery, PhotosSkipped
+from model.runtimes.fake import FakeRuntime
 from tests.conftest import write_fake_model
 from tests.support.photos import KOREAN, car_photo, encoded
 from tests.unit.indexer.sets import TINY, assert_clean, content_of, files_of, items_of, write_photos
@@ -101,8 +102,8 @@ def test_reused_embeddings_are_those_of_a_fresh_build(
 ) -> None:
     fresh = IndexDirectory(tmp_path / "fresh")
     build_index(photos, index, fake_embedder)
-    write_photos(photos, [f"0/{shot}.jpg" for shot in range(BATCH + 3)])
-    assert build_index(photos, index, fake_embedder).embedded == BATCH + 3
+    write_photos(photos, [f"0/{shot}.jpg" for shot in range(FakeRuntime.batch + 3)])
+    assert build_index(photos, index, fake_embedder).embedded == FakeRuntime.batch + 3
     build_index(photos, fresh, fake_embedder)
     assert content_of(index) == content_of(fresh)
 

@@ -11,8 +11,8 @@ import pytest
 from indexer.embed import EmbeddedBatch, embed_photos
 from model.embedder import Embedder
 from model.errors import BackendUnavailable, FileUnreadable, ImageRejected, ImageUndecodable
-from model.images.decode import Pixels
 from model.runtimes.base import Pending
+from model.types import Pixels
 from tests.support.photos import car_photo
 
 
@@ -30,8 +30,8 @@ class Made:
         return self.data
 
 
-class Ahead:
-    """The fake runtime as one whose device works on two batches; `steps` says in which order things happened."""
+class Device:
+    """The fake runtime as a device that works on several batches; `steps` is what happened, in order."""
 
     name = "fake"
     precision = "fake"
@@ -61,7 +61,7 @@ class Ahead:
         return Pending(result)
 
 
-def embedder_with(runtime: Ahead, embedder: Embedder, preparation: Any = None) -> Embedder:
+def embedder_with(runtime: Device, embedder: Embedder, preparation: Any = None) -> Embedder:
     return Embedder(embedder.directory, embedder.card, runtime, preparation)
 
 
@@ -73,8 +73,8 @@ def rows_of(found: Sequence[EmbeddedBatch]) -> npt.NDArray[np.float32]:
     return np.stack([one.embedding for batch in found for one in batch.embedded])
 
 
-def test_a_batch_is_started_before_the_one_before_it_is_waited_for(fake_embedder: Embedder) -> None:
-    runtime = Ahead(fake_embedder)
+def test_the_next_batch_is_submitted_before_the_one_before_it_is_waited_for(fake_embedder: Embedder) -> None:
+    runtime = Device(fake_embedder)
     photos = photos_of(range(10))
     found = list(embed_photos(photos, embedder_with(runtime, fake_embedder)))
     assert runtime.steps == ["start 0", "start 1", "wait 0", "start 2", "wait 1", "wait 2"]
@@ -85,14 +85,21 @@ def test_a_batch_is_started_before_the_one_before_it_is_waited_for(fake_embedder
 
 
 def test_a_runtime_that_computes_at_once_has_one_batch_in_flight(fake_embedder: Embedder) -> None:
-    runtime = Ahead(fake_embedder, in_flight=1)
+    runtime = Device(fake_embedder, in_flight=1)
     list(embed_photos(photos_of(range(5)), embedder_with(runtime, fake_embedder)))
     assert runtime.steps == ["start 0", "wait 0", "start 1", "wait 1"]
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 3])
-def test_equal_content_is_decoded_and_embedded_once_however_far_apart(fake_embedder: Embedder, in_flight: int) -> None:
-    contents = [0, 1, 0, 2, 3, 1, 4, 4, 0, 5, 1, 1, 0, 2]
+def test_equal_content_is_embedded_once_however_far_apart(fake_embedder: Embedder, in_flight: int) -> None:
+    runtime = Device(fake_embedder, batch=3, in_flight=in_flight)
+    photos = photos_of([0, 1, 0, 2, 3, 1, 4, 4, 0, 5, 1, 1, 0, 2])
+    found = list(embed_photos(photos, embedder_with(runtime, fake_embedder)))
+    assert sum(runtime.sizes) == sum(len(batch.fresh) for batch in found) == 6
+    assert np.array_equal(rows_of(found), np.stack([fake_embedder.embed_photo(photo.data) for photo in photos]))
+
+
+def test_content_that_was_submitted_is_not_decoded_again(fake_embedder: Embedder) -> None:
     staged: list[bytes] = []
 
     class Counting:
@@ -104,18 +111,15 @@ def test_equal_content_is_decoded_and_embedded_once_however_far_apart(fake_embed
             staged.append(data)
             return fake_embedder.preparation.stage(data)
 
-    runtime = Ahead(fake_embedder, batch=3, in_flight=in_flight)
-    photos = photos_of(contents)
-    found = list(embed_photos(photos, embedder_with(runtime, fake_embedder, Counting())))
+    photos = photos_of([*range(9), 0, 1, 2])  # the first three are submitted before the tenth is read
+    list(embed_photos(photos, embedder_with(Device(fake_embedder, batch=3), fake_embedder, Counting())))
     assert sorted(staged) == sorted({photo.data for photo in photos})
-    assert sum(runtime.sizes) == sum(len(batch.fresh) for batch in found) == 6
-    assert np.array_equal(rows_of(found), np.stack([fake_embedder.embed_photo(photo.data) for photo in photos]))
 
 
 def test_what_is_known_is_neither_decoded_nor_embedded(fake_embedder: Embedder) -> None:
     photos = photos_of([0, 1, 2])
     vectors = {one.sha256: one.embedding for batch in embed_photos(photos, fake_embedder) for one in batch.embedded}
-    runtime = Ahead(fake_embedder)
+    runtime = Device(fake_embedder)
     found = list(embed_photos(photos, embedder_with(runtime, fake_embedder), vectors.get))
     assert runtime.sizes == []
     assert np.array_equal(rows_of(found), np.stack(list(vectors.values())))
@@ -123,7 +127,7 @@ def test_what_is_known_is_neither_decoded_nor_embedded(fake_embedder: Embedder) 
 
 def test_equal_photos_that_cannot_be_used_are_told_each_by_its_name(fake_embedder: Embedder) -> None:
     photos = [Made("a", b"no photo"), Made("b", b"gone"), *photos_of(range(6)), Made("c", b"no photo")]
-    found = list(embed_photos(photos, embedder_with(Ahead(fake_embedder), fake_embedder)))
+    found = list(embed_photos(photos, embedder_with(Device(fake_embedder), fake_embedder)))
     skipped = [(one.name, one.code) for batch in found for one in batch.skipped]
     assert skipped == [
         ("a", "unsupported_image_format"),
@@ -147,7 +151,7 @@ def test_a_photo_that_only_the_device_finds_damaged_is_skipped_wherever_it_is(fa
             damaged = [row for row, (bad, _) in enumerate(staged) if bad]
             return np.stack([crop for _, crop in staged]), {row: ImageUndecodable("Damaged.") for row in damaged}
 
-    runtime = Ahead(fake_embedder, batch=2)
+    runtime = Device(fake_embedder, batch=2)
     photos = photos_of([0, 1, 2, 3, 1, 4])
     found = list(embed_photos(photos, embedder_with(runtime, fake_embedder, LateRejection())))
     assert [one.name for batch in found for one in batch.skipped] == ["1.jpg", "4.jpg"]
@@ -156,7 +160,7 @@ def test_a_photo_that_only_the_device_finds_damaged_is_skipped_wherever_it_is(fa
 
 
 def test_an_error_of_the_device_is_raised_where_its_batch_is_waited_for(fake_embedder: Embedder) -> None:
-    runtime = Ahead(fake_embedder, fails=1)
+    runtime = Device(fake_embedder, fails=1)
     stream = embed_photos(photos_of(range(20)), embedder_with(runtime, fake_embedder))
     assert next(stream).photos == 4
     with pytest.raises(BackendUnavailable, match="failed") as failed:
@@ -174,4 +178,4 @@ def test_an_error_of_ours_while_decoding_is_raised_and_not_waited_for(fake_embed
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(embed_photos(photos_of([0, 0, 1]), embedder_with(Ahead(fake_embedder), fake_embedder, Broken())))
+        list(embed_photos(photos_of([0, 0, 1]), embedder_with(Device(fake_embedder), fake_embedder, Broken())))

@@ -13,9 +13,9 @@ from indexer.benchmark.evaluate import evaluate, score
 from indexer.benchmark.report import Evaluation
 from indexer.embed import Embedded, embed_photos
 from model.dataset import Photo, Skipped, read_items
-from model.embedder import BATCH, Embedder
+from model.embedder import Embedder
 from model.errors import DuplicateId, EvaluationCancelled, EvaluationSetInvalid
-from model.retrieval import Embeddings
+from model.types import Embeddings
 from tests.support.photos import car_photo, write_seed_table
 from tests.support.servers import run_cli
 from tests.unit.indexer.sets import MemoryPhoto, unit, write_photos
@@ -219,7 +219,7 @@ def test_ids_that_stand_twice_are_refused(fake_embedder: Embedder) -> None:
 
 
 def test_progress_that_raises_stops_the_work(fake_embedder: Embedder) -> None:
-    photos = [MemoryPhoto(str(shot), "a", car_photo(1, shot, (32, 32))) for shot in range(3 * BATCH)]
+    photos = [MemoryPhoto(str(shot), "a", car_photo(1, shot, (32, 32))) for shot in range(3 * fake_embedder.batch)]
     told: list[tuple[int, int]] = []
 
     def stop(done: int, total: int) -> None:
@@ -229,4 +229,4 @@ def test_progress_that_raises_stops_the_work(fake_embedder: Embedder) -> None:
 
     with pytest.raises(EvaluationCancelled):
         evaluate(photos, fake_embedder, progress=stop)
-    assert told == [(BATCH, 3 * BATCH), (2 * BATCH, 3 * BATCH)]
+    assert told == [(fake_embedder.batch, 3 * fake_embedder.batch), (2 * fake_embedder.batch, 3 * fake_embedder.batch)]

@@ -1,6 +1,6 @@
 """A script: validates a model artifact on class folders as training does, in as many processes as it is told.
 
-    python ddp_validation.py MODEL_DIR DATA_DIR PROCESSES SCORE_FILE
+    python -m tests.unit.model.ddp_validation MODEL_DIR DATA_DIR PROCESSES SCORE_FILE
 
 Lightning starts the other processes by running the same command again.
 """
@@ -18,7 +18,7 @@ from model.training.dataset import TrainingSet, ValidationSet
 from model.training.module import Classifier
 from model.training.options import TrainOptions
 from model.training.recipes import recipe_named
-from model.training.trainer import _Loaders
+from model.training.trainer import Loaders
 
 
 def main(model: Path, data: Path, processes: int, score: Path) -> None:
@@ -40,7 +40,7 @@ def main(model: Path, data: Path, processes: int, score: Path) -> None:
         use_distributed_sampler=False,
         default_root_dir=score.parent,
     )
-    trainer.validate(classifier, datamodule=_Loaders(options, recipe, training, validation), verbose=False)
+    trainer.validate(classifier, datamodule=Loaders(options, recipe, training, validation), verbose=False)
     if trainer.is_global_zero:
         score.write_text(f"{trainer.world_size} {float(trainer.callback_metrics['val_top1'])!r}")
 

@@ -213,7 +213,7 @@ def test_a_directory_without_a_card_holds_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [(None, "No model was named"), ("no such", 'no model directory "no such"')]
+    ("name", "sentence"), [(None, f'no model directory "{DEFAULT_MODEL}"'), ("no such", 'no model directory "no such"')]
 )
 def test_a_model_that_is_not_there_is_not_found(
     name: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

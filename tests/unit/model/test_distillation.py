@@ -1,58 +1,20 @@
-"""Photos without labels: found at any depth, cleared of held-out pictures, and embedded by a teacher."""
+"""Distillation: a teacher embeds photos without labels, and a run learns from it."""
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps
 
 from model.card import load_card
-from model.dataset import Item, read_items, read_unlabelled
+from model.dataset import read_unlabelled
 from model.embedder import Embedder
-from model.errors import DataInvalid, EmptyGallery, ModelNotFound
-from model.training.distillation import teacher_embeddings, without_near_duplicates
-from model.training.trainer import main
+from model.errors import ModelNotFound
+from model.training.__main__ import main
+from model.training.distillation import teacher_embeddings
 from tests.support.photos import KOREAN, write_gallery
 
-
-def scene(seed: int) -> Image.Image:
-    """A picture of large shapes, which perceptual hashes are made for; one seed, one picture."""
-    random = np.random.default_rng(seed)
-    image = Image.new("RGB", (160, 120), tuple(random.integers(0, 256, 3).tolist()))
-    draw = ImageDraw.Draw(image)
-    for _ in range(12):
-        left, top = random.integers(-20, 120, 2).tolist()
-        width, height = random.integers(20, 90, 2).tolist()
-        draw.ellipse((left, top, left + width, top + height), tuple(random.integers(0, 256, 3).tolist()))
-    return image
-
-
-def saved(image: Image.Image, path: Path, quality: int = 90) -> Item:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    path.write_bytes(buffer.getvalue())
-    return Item(path.name, "", path)
-
-
-def test_photos_are_found_at_any_depth_and_have_no_label(gallery: Path, tmp_path: Path) -> None:
-    found = read_unlabelled(gallery)
-    assert [item.id for item in found.items] == [item.id for item in read_items(gallery).items]
-    assert {item.label for item in found.items} == {""}
-    with pytest.raises(EmptyGallery):
-        read_unlabelled(tmp_path)
-
-
-def test_copies_smaller_and_mirrored_ones_of_held_out_photos_are_left_out(tmp_path: Path) -> None:
-    held = saved(scene(0), tmp_path / "held.jpg")
-    others = [saved(scene(seed), tmp_path / f"other{seed}.jpg") for seed in range(1, 20)]
-    copies = [
-        saved(scene(0), tmp_path / "copy.jpg", quality=30),
-        saved(scene(0).resize((90, 70)), tmp_path / "small.jpg"),
-        saved(ImageOps.mirror(scene(0)), tmp_path / "mirrored.jpg"),
-    ]
-    assert without_near_duplicates([*others, *copies], [held]) == others
+pytestmark = pytest.mark.torch
 
 
 def test_the_teacher_embeds_whole_photos_as_a_search_would(
@@ -93,14 +55,3 @@ def test_a_run_learns_from_two_sets_and_a_teacher_and_its_card_says_so(
     assert unlabelled["teacher"] == real_model.name
     assert unlabelled["photos"] + unlabelled["near_validation_left_out"] == 8
     assert str(tmp_path) not in json.dumps(training)
-
-
-def test_classes_of_validation_in_any_training_set_are_refused(tmp_path: Path) -> None:
-    first = write_gallery(tmp_path / "first", classes=3)
-    second = write_gallery(tmp_path / "second", classes=3, first_kind=5)
-    from model.training.options import TrainOptions, load_sets
-    from model.training.recipes import QUICK
-
-    options = TrainOptions([first, second], tmp_path / "out", validation=second)
-    with pytest.raises(DataInvalid, match='The class "car 5" is in both sets'):
-        load_sets(options, QUICK)

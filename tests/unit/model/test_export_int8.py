@@ -20,8 +20,8 @@ from model.embedder import Embedder
 from model.errors import DataInvalid, ModelInvalid, ParityFailed, PrecisionMissing, SettingsInvalid
 from model.export.int8 import first_if_small, pooling_and_norm
 from model.export.openvino import MIN_INT8_MEAN_COSINE, export
-from model.images.decode import Pixels
 from model.network.embedding_net import EmbeddingNetwork
+from model.types import Pixels
 from tests.support.photos import car_photo, write_gallery
 
 ROOT = Path(__file__).resolve().parents[3]

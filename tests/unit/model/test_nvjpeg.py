@@ -15,8 +15,8 @@ import model.images.nvjpeg
 from model.card import NVJPEG, InputSpec, load_card
 from model.embedder import Embedder
 from model.errors import ImageRejected, ImageUndecodable, ModelMismatch, SettingsInvalid
-from model.images.decode import prepare
 from model.images.nvjpeg import Encoded, NvjpegPreparation, nvjpeg
+from model.images.transform import prepare
 from tests.support.photos import car_photo, car_pixels, encoded, jpeg
 
 CPU = torch.device("cpu")
@@ -141,7 +141,7 @@ def test_large_photos_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatc
         sizes.append(len(photos))
         return nvjpeg(photos, device)
 
-    monkeypatch.setattr(model.images.nvjpeg, "MAX_PIXELS_A_CALL", 2 * 200 * 150)
+    monkeypatch.setattr(model.images.nvjpeg, "MAX_PIXELS_PER_CALL", 2 * 200 * 150)
     preparation = NvjpegPreparation(SPEC, CPU, counting)
     preparation.crops([preparation.stage(PLAIN)] * 5)
     assert sizes == [2, 2, 1]

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import EmbeddingInvalid, ImageUndecodable
-from model.retrieval import Embeddings
 from model.runtimes.base import Pending
+from model.types import Embeddings
 from service.batching import Batcher
 from service.engine import Engine, Query, SearchResult
 from service.http.schemas import Hit

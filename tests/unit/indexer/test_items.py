@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.items import GalleryItem, ItemTable, relative_path, sha256_bytes, write_items
+from indexer.items import GalleryItem, ItemTable, sha256_bytes, write_items
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
 from tests.support.photos import KOREAN
 
@@ -111,9 +111,3 @@ def test_what_is_not_an_item_table_is_refused(tmp_path: Path, make: Callable[[Pa
 def test_an_id_stands_once(tmp_path: Path) -> None:
     with pytest.raises(IndexInvalid, match="UNIQUE"):
         write_items(tmp_path / "items.sqlite", [ITEMS[0], GalleryItem(1, ITEMS[0].id, "x", "0", b"x")])
-
-
-def test_a_path_is_stored_relative_to_the_root_as_raw_bytes() -> None:
-    place = Path(os.fsdecode(b"/gallery/\xff/0.jpg"))
-    assert relative_path(place, Path("/gallery")) == b"\xff/0.jpg"
-    assert relative_path(Path("/elsewhere/0.jpg"), Path("/gallery")) == b"../elsewhere/0.jpg"

@@ -13,13 +13,14 @@ from model.card import InputSpec, verify_artifact
 from model.dataset import Item, read_items
 from model.embedder import Embedder
 from model.network.embedding_net import EmbeddingNetwork
-from model.retrieval import Embeddings, Rows
-from model.training.dataset import ValidationSampler, ValidationSet
+from model.training.dataset import ValidationSet
 from model.training.module import Classifier
 from model.training.recipes import QUICK
+from model.training.sampler import ValidationSampler
+from model.types import Embeddings, Rows
 from tests.support.photos import car_photo, write_gallery
 
-SCRIPT = Path(__file__).with_name("ddp_validation.py")
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,8 @@ def test_two_processes_validate_to_the_number_of_one_and_of_the_benchmark(
     found: list[float] = []
     for processes in (1, 2):
         score = tmp_path / f"score-{processes}"
-        command = [sys.executable, *map(str, (SCRIPT, real_model, hard_set, processes, score))]
+        command = [sys.executable, "-m", "tests.unit.model.ddp_validation"]
+        command += map(str, (real_model, hard_set, processes, score))
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
         assert done.returncode == 0, done.stderr
         world_size, top1 = score.read_text().split()
@@ -105,7 +107,7 @@ def test_a_run_records_the_benchmarks_score_of_the_artifact_it_writes(
     command = [
         sys.executable,
         "-m",
-        "model.training.trainer",
+        "model.training",
         "--data",
         str(data),
         "--val",

@@ -1,19 +1,20 @@
-"""Runs that start from a model or learn from one: its weights go on, and no class it saw is validated on."""
+"""Leakage: no class that an earlier model saw is validated on, and no photo like one of validation is learned from."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
+from PIL import Image, ImageDraw, ImageOps
 
-from model.card import WEIGHTS_NAME, InputSpec, load_card
-from model.errors import DataInvalid, ModelInvalid, ModelNotFound
-from model.network.embedding_net import EmbeddingNetwork
-from model.training.leakage import check_unseen, initialise, seen_classes
-from model.training.trainer import main
+from model.card import load_card
+from model.dataset import Item
+from model.errors import DataInvalid
+from model.training.__main__ import main
+from model.training.leakage import check_unseen, seen_classes, without_near_duplicates
 from tests.support.photos import write_gallery
 
-SMALL = InputSpec(resize=40, crop=32)
+pytestmark = pytest.mark.torch
 
 
 def run(data: Path, out: Path, *more: str) -> int:
@@ -29,27 +30,6 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     held = write_gallery(folder / "held", classes=2, first_kind=20)
     assert run(data, folder / "model", "--val", str(held), "--batch-size", "8") == 0
     return folder / "model"
-
-
-def test_a_network_starts_with_the_weights_of_a_model(first: Path) -> None:
-    network = EmbeddingNetwork("resnet18", SMALL)
-    initialise(network, str(first))
-    stored = load_file(first / WEIGHTS_NAME)
-    assert all(
-        torch.equal(value, stored[name].to(value.dtype)) for name, value in network.backbone.state_dict().items()
-    )
-    other = EmbeddingNetwork("efficientnet_lite0", SMALL)
-    with pytest.raises(ModelInvalid, match="is a resnet18; the recipe's efficientnet_lite0 cannot start from it"):
-        initialise(other, str(first))
-    with pytest.raises(ModelNotFound):
-        initialise(network, "no such model")
-
-
-def test_random_leaves_the_weights_as_they_were_drawn() -> None:
-    network = EmbeddingNetwork("resnet18", SMALL)
-    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    initialise(network, "random")
-    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
 
 
 def test_classes_seen_go_from_model_to_model(first: Path, tmp_path: Path) -> None:
@@ -74,3 +54,33 @@ def test_a_class_that_the_start_was_trained_on_is_not_validated_on(
     assert run(data, tmp_path / "out", "--val", str(held), "--init", str(first)) == 1
     assert 'The class "car 4" of validation' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def scene(seed: int) -> Image.Image:
+    """A picture of large shapes, which perceptual hashes are made for; one seed, one picture."""
+    random = np.random.default_rng(seed)
+    image = Image.new("RGB", (160, 120), tuple(random.integers(0, 256, 3).tolist()))
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        left, top = random.integers(-20, 120, 2).tolist()
+        width, height = random.integers(20, 90, 2).tolist()
+        draw.ellipse((left, top, left + width, top + height), tuple(random.integers(0, 256, 3).tolist()))
+    return image
+
+
+def saved(image: Image.Image, path: Path, quality: int = 90) -> Item:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    path.write_bytes(buffer.getvalue())
+    return Item(path.name, "", path)
+
+
+def test_copies_smaller_and_mirrored_ones_of_held_out_photos_are_left_out(tmp_path: Path) -> None:
+    held = saved(scene(0), tmp_path / "held.jpg")
+    others = [saved(scene(seed), tmp_path / f"other{seed}.jpg") for seed in range(1, 20)]
+    copies = [
+        saved(scene(0), tmp_path / "copy.jpg", quality=30),
+        saved(scene(0).resize((90, 70)), tmp_path / "small.jpg"),
+        saved(ImageOps.mirror(scene(0)), tmp_path / "mirrored.jpg"),
+    ]
+    assert without_near_duplicates([*others, *copies], [held]) == others

@@ -14,21 +14,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.card import WEIGHTS_NAME, load_card, verify_artifact
+from model.card import WEIGHTS_NAME, InputSpec, load_card, verify_artifact
 from model.dataset import read_items, split_classes
 from model.embedder import Embedder
+from model.errors import ModelInvalid, ModelNotFound
+from model.network.embedding_net import EmbeddingNetwork
+from model.training.__main__ import main
 from model.training.recipes import RECIPES
-from model.training.trainer import _DurableCheckpoints, main
+from model.training.trainer import DurableCheckpoints, initialise
 from tests.support.photos import car_photo, write_gallery
 
 EPOCHS = 3
-TOO_FEW = (
-    "Training needs at least 1 epoch, 1 photo a batch, 1 device and 1 epoch between validations, "
-    "and no fewer than 0 workers."
-)
+pytestmark = pytest.mark.torch
+SMALL = InputSpec(resize=40, crop=32)
 WITHOUT_THE_REST = (
     "import sys; sys.modules.update(dict.fromkeys(['faiss', 'openvino', 'pydantic', 'fastapi', 'typer'])); "
-    "from model.training.trainer import main; sys.exit(main())"
+    "from model.training.__main__ import main; sys.exit(main())"
 )
 
 
@@ -135,14 +136,14 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.ckpt"
-    _DurableCheckpoints().save_checkpoint({"epoch": 1}, path)
+    DurableCheckpoints().save_checkpoint({"epoch": 1}, path)
 
     def killed(_descriptor: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
-        _DurableCheckpoints().save_checkpoint({"epoch": 2}, path)
+        DurableCheckpoints().save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]  # and no half of the next
 
@@ -167,54 +168,27 @@ def test_other_photos_or_epochs_in_the_directory_of_a_run_are_refused(
     assert (trained / WEIGHTS_NAME).read_bytes() == before
 
 
+def test_a_run_may_be_started_over(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "run.json").write_text('{"identity": "of another run"}')
+    (tmp_path / "training" / "last.ckpt").write_bytes(b"of another run")
+    assert "start over with --restart" in refused(capsys, arguments(photos, tmp_path))
+    assert main([*arguments(photos, tmp_path, "--restart"), "--epochs", "1"]) == 0
+    assert load_card(tmp_path).training["epoch"] == 1
+
+
+def test_an_unknown_recipe_is_one_sentence(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused(capsys, arguments(photos, tmp_path / "out", "--recipe", "slow"))
+    assert sentence == 'There is no recipe "slow"; there are: baseline, efficientnet_lite0, quick, resnet18.'
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_directory_whose_run_is_unreadable_is_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "run.json").write_text("{")
     assert refused(capsys, arguments(photos, tmp_path)).endswith("run.json is not valid JSON.")
-
-
-def test_a_class_in_both_sets_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = write_gallery(tmp_path / "val", classes=2, first_kind=5)
-    sentence = refused(capsys, arguments(photos, tmp_path / "out", "--val", str(other)))
-    assert sentence == 'The class "car 5" is in both sets; validation needs classes never trained on.'
-    assert not (tmp_path / "out").exists()
-
-
-def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_gallery(tmp_path / "data", classes=1)
-    (tmp_path / "data" / "broken").mkdir()
-    (tmp_path / "data" / "broken" / "1.jpg").write_bytes(car_photo()[:500])
-    (tmp_path / "data" / "broken" / "2.jpg").write_bytes(b"")
-    (tmp_path / "data" / "stray.jpg").write_bytes(car_photo())
-    assert main(arguments(tmp_path / "data", tmp_path / "out")) == 1
-    assert capsys.readouterr().err.splitlines() == [
-        "skipped stray.jpg: The file lies in no class folder.",
-        "skipped broken/1.jpg: The photo is damaged or cut off and cannot be decoded.",
-        "skipped broken/2.jpg: The file is empty.",
-        "error: Training needs photos of at least two classes.",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("more", "sentence"),
-    [
-        (["--recipe", "slow"], 'There is no recipe "slow"; there are: baseline, efficientnet_lite0, quick, resnet18.'),
-        (["--epochs", "0"], TOO_FEW),
-        (["--epochs", "-1"], TOO_FEW),
-        (["--batch-size", "0"], TOO_FEW),
-        (["--devices", "0"], TOO_FEW),
-        (["--validate-every", "0"], TOO_FEW),
-        (["--devices", "19"], "Training needs at least two photos for each of 19 processes."),
-        (["--data", "no such folder"], "no such folder cannot be read: No such file or directory."),
-    ],
-)
-def test_what_cannot_be_trained_is_one_sentence(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], sentence: str
-) -> None:
-    assert refused(capsys, arguments(photos, tmp_path / "out", *more)) == sentence
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_in_the_place_of_the_directory_is_one_sentence(
@@ -234,3 +208,24 @@ def test_a_device_that_is_not_there_is_one_sentence(
 
 def test_the_run_says_which_photos_an_export_is_measured_on(trained: Path, photos: Path) -> None:
     assert json.loads((trained / "training" / "run.json").read_bytes())["photos"] == str(photos)
+
+
+def test_a_network_starts_with_the_weights_of_a_model(trained: Path) -> None:
+    network = EmbeddingNetwork("resnet18", SMALL)
+    initialise(network, str(trained))
+    stored = load_file(trained / WEIGHTS_NAME)
+    assert all(
+        torch.equal(value, stored[name].to(value.dtype)) for name, value in network.backbone.state_dict().items()
+    )
+    other = EmbeddingNetwork("efficientnet_lite0", SMALL)
+    with pytest.raises(ModelInvalid, match="is a resnet18; the recipe's efficientnet_lite0 cannot start from it"):
+        initialise(other, str(trained))
+    with pytest.raises(ModelNotFound):
+        initialise(network, "no such model")
+
+
+def test_random_leaves_the_weights_as_they_were_drawn() -> None:
+    network = EmbeddingNetwork("resnet18", SMALL)
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    initialise(network, "random")
+    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())

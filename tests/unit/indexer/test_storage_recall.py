@@ -10,12 +10,13 @@ import pytest
 from indexer.benchmark.storage_recall import Recall, measured_recall, refuse_lossy
 from indexer.build import build_index, published_embeddings
 from indexer.items import ItemTable
+from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.stores.precision import Storage, StorageChoice
-from indexer.versions import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory, Manifest
+from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from model.errors import IndexInvalid, StorageTooLossy
-from model.retrieval import Embeddings
+from model.types import Embeddings
 from service.engine import Engine
 from tests.support.photos import car_photo
 from tests.unit.indexer.sets import assert_clean, content_of, unit, write_photos
@@ -51,7 +52,7 @@ def test_a_copy_of_the_nearest_photo_is_as_good() -> None:
     rows = fan(0, 0, 0, 50, 51)
     without_the_lower_copies = FaissStore.create(fan(90, 90, 0, 50, 51))
     assert measured_recall(rows[:1], FaissStore.create(rows[:1])) == Recall(1.0, 0)
-    found = without_the_lower_copies.search(rows[:1], 1, exclude=np.array([0])).rows
+    found = without_the_lower_copies.search(rows[:1], 1, exclude_rows=np.array([0])).rows
     assert found.tolist() == [[2]]  # fp32 finds row 1, its copy
     assert measured_recall(rows, without_the_lower_copies).share == 0.8  # row 2 is left out only for itself
 

@@ -1,23 +1,26 @@
-"""The steps that only CUDA takes, on stand-ins that do at once, on the CPU, what the device would do later.
+"""CUDA graphs on stand-ins that do at once, on the CPU, what the device would do later.
 
-They hold which stream waits for what and that nothing is read before it was written; what a GPU computes they cannot.
+They show which stream waits for what and that nothing is read before it was written, not what a GPU computes.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-import model.runtimes.cuda_graphs as fixed_shapes
 from model.card import load_card
-from model.network.embedding_net import load_network
-from model.runtimes.cuda_graphs import WARM_UPS, FixedShapes
+from model.network.embedding_net import EmbeddingNetwork, load_network
+from model.runtimes import cuda_graphs
+from model.runtimes.cuda_graphs import WARM_UPS, CudaGraphs
+from model.types import Embeddings
 
+pytestmark = pytest.mark.torch
 GPU: Any = SimpleNamespace(type="cuda")
 
 
@@ -114,11 +117,10 @@ class FakeTorch:
         return torch.zeros(size, dtype=dtype)
 
 
-def test_a_batch_travels_is_computed_and_comes_back_in_this_order(
-    real_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """A stand-in for the device, in the place of torch.cuda."""
     device = Device()
-    network = load_network(real_model, load_card(real_model))
 
     def pinned(tensor: torch.Tensor) -> SimpleNamespace:
         def to(_device: Any, non_blocking: bool) -> torch.Tensor:
@@ -128,16 +130,35 @@ def test_a_batch_travels_is_computed_and_comes_back_in_this_order(
 
         return SimpleNamespace(to=to)
 
-    monkeypatch.setattr(fixed_shapes, "torch", FakeTorch(device))
+    monkeypatch.setattr(cuda_graphs, "torch", FakeTorch(device))
     monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
     monkeypatch.setattr(
         torch.Tensor, "record_stream", lambda _, stream: device.log.append(f"memory is held for {stream.name}")
     )
-    counted: Any = Network(network, device)
-    shapes = FixedShapes(counted, GPU, (2, 4))
-    crops = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return device
 
-    first = shapes.start(crops)
+
+@pytest.fixture(scope="module")
+def network(real_model: Path) -> EmbeddingNetwork:
+    return load_network(real_model, load_card(real_model))
+
+
+def random_crops(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
+
+
+def embeddings_of(network: EmbeddingNetwork, crops: torch.Tensor) -> Embeddings:
+    with torch.inference_mode():
+        rows: Embeddings = network(crops).numpy()
+    return rows
+
+
+def test_a_batch_is_copied_computed_and_copied_back_in_this_order(device: Device, network: EmbeddingNetwork) -> None:
+    counted: Any = Network(network, device)
+    graphs = CudaGraphs(counted, GPU, (2, 4))
+    crops = random_crops(3)
+    first = graphs.start(crops)
     assert device.log == [
         "copy on copying",
         "host waits for computing",  # the warm-up, once a shape
@@ -146,10 +167,29 @@ def test_a_batch_travels_is_computed_and_comes_back_in_this_order(
         "replay on computing",
     ]
     assert counted.calls == WARM_UPS + 1
-    second = shapes.start(crops.flip(0))  # the buffers are used again before the first result is asked for
+    second = graphs.start(crops.flip(0))  # the buffers are used again before the first result is asked for
     assert counted.calls == WARM_UPS + 1
-    with torch.inference_mode():
-        wanted = network(crops).numpy()
+    wanted = embeddings_of(network, crops)
     assert np.abs(second() - wanted[::-1]).max() < 1e-5
     assert np.abs(first() - wanted).max() < 1e-5
     assert device.log[-1] == "host waits for computing"
+
+
+def test_a_padded_batch_has_its_own_rows_whatever_a_larger_one_left(device: Device, network: EmbeddingNetwork) -> None:
+    graphs = CudaGraphs(cast(Any, Network(network, device)), GPU, (1, 4, 8))
+    for count in (8, 1, 2, 4, 3, 5):
+        crops = random_crops(count)
+        rows = graphs.start(crops)()
+        assert rows.shape == (count, 512)
+        assert np.abs(rows - embeddings_of(network, crops)).max() < 1e-5
+
+
+def test_after_a_batch_that_fails_the_next_one_is_right(device: Device, network: EmbeddingNetwork) -> None:
+    graphs = CudaGraphs(cast(Any, Network(network, device)), GPU, (4,))
+    with pytest.raises(RuntimeError):
+        graphs.start(random_crops(2)[:, 1:])  # crops of another size
+    found: list[Embeddings] = []
+    other = threading.Thread(target=lambda: found.append(graphs.start(random_crops(3))()))
+    other.start()
+    other.join(timeout=60)  # the lock was released
+    assert np.abs(found[0] - embeddings_of(network, random_crops(3))).max() < 1e-5

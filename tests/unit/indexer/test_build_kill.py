@@ -15,7 +15,8 @@ import pytest
 
 from indexer.build import build_index
 from indexer.versions import CURRENT_NAME, IndexDirectory
-from model.embedder import BATCH, Embedder
+from model.embedder import Embedder
+from model.runtimes.fake import FakeRuntime
 from tests.conftest import write_fake_model
 from tests.support.servers import clean_environment, run_cli
 from tests.unit.indexer.sets import assert_clean, content_of, ordered_builds, write_photos
@@ -115,7 +116,7 @@ def test_a_kill_while_embedding_costs_at_most_one_batch(killed: Killed, fake_mod
         index = IndexDirectory(tmp_path / str(last))
         before = killed(photos, index, fake_model, last=last)["embedded"]
         after = build_index(photos, index, embedder).embedded
-        assert len(MANY) <= before + after <= len(MANY) + BATCH
+        assert len(MANY) <= before + after <= len(MANY) + FakeRuntime.batch
         again.append(before + after - len(MANY))
     assert again == [0, 32, 32, 0, 0, 32, 32, 0, 0, 16, 16, 0]
 
@@ -125,7 +126,10 @@ def test_one_run_killed_again_and_again_still_ends(killed: Killed, fake_model: P
     embedded = 0
     for last in (5, 9, 13, 17, 21):
         embedded += killed(photos, index, fake_model, last=last)["embedded"]
-    assert embedded + build_index(photos, index, Embedder.load(fake_model, "fake")).embedded <= len(MANY) + 5 * BATCH
+    assert (
+        embedded + build_index(photos, index, Embedder.load(fake_model, "fake")).embedded
+        <= len(MANY) + 5 * FakeRuntime.batch
+    )
     assert_clean(index)
 
 

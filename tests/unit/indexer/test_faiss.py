@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from indexer.stores.faiss import SLACK, FaissStore, installed_distributions
+from indexer.stores.faiss import EXTRA_CANDIDATES, FaissStore, installed_distributions
 from indexer.stores.precision import Storage, storage_of
 from model.errors import CarsearchError, DimMismatch, IndexInvalid
-from model.retrieval import Embeddings, Rows, exact_scores
+from model.retrieval import exact_scores
+from model.types import Embeddings, Rows
 from tests.unit.indexer.sets import unit
 
 storages = st.sampled_from(list(Storage))
@@ -83,7 +84,7 @@ def test_search_is_brute_force_over_the_rows_as_they_are_stored(
     among = some_rows(random, count, restricted)
     exclude = random.integers(0, count, len(queries)) if excluding else None
 
-    found = store.search(queries, k, among=among, exclude=exclude, threads=2)
+    found = store.search(queries, k, among=among, exclude_rows=exclude, threads=2)
 
     for position, query in enumerate(queries):
         allowed = np.arange(count) if among is None else among
@@ -108,15 +109,15 @@ def test_search_widens_while_the_last_score_ties(seed: int, distinct: int, k: in
 def test_a_hundred_copies_of_one_photo_are_found_from_the_lowest_row() -> None:
     matrix = unit([[3.0, 4.0]] * 100)
     store = FaissStore.create(matrix)
-    assert store.search(matrix[:1], SLACK + 3).rows.tolist() == [list(range(SLACK + 3))]
-    assert store.search(matrix[:1], 2, exclude=np.array([0])).rows.tolist() == [[1, 2]]
+    assert store.search(matrix[:1], EXTRA_CANDIDATES + 3).rows.tolist() == [list(range(EXTRA_CANDIDATES + 3))]
+    assert store.search(matrix[:1], 2, exclude_rows=np.array([0])).rows.tolist() == [[1, 2]]
     assert store.search(matrix[:1], 2, among=np.array([40, 70, 90])).rows.tolist() == [[40, 70]]
 
 
 def test_where_fewer_rows_than_k_exist_rows_are_minus_one_and_scores_minus_infinity() -> None:
     matrix = unit([[1.0, 0.0], [0.6, 0.8]])
     store = FaissStore.create(matrix)
-    found = store.search(matrix[:1], 4, exclude=np.array([0]))
+    found = store.search(matrix[:1], 4, exclude_rows=np.array([0]))
     assert found.rows.tolist() == [[1, -1, -1, -1]]
     assert found.scores.tolist() == [[pytest.approx(0.6), -np.inf, -np.inf, -np.inf]]
     nothing = store.search(matrix, 2, among=np.array([], np.int64))

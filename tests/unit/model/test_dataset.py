@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.dataset import Item, id_of, printable, read_items, refuse_duplicate_ids, split_classes
+from model.dataset import Item, id_of, printable, read_items, read_unlabelled, refuse_duplicate_ids, split_classes
 from model.errors import DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
 from tests.support.photos import KOREAN, car_photo
 
@@ -232,3 +232,11 @@ def test_new_photos_move_no_class_across_and_another_seed_does() -> None:
     more = [Item(id=f"new {label}", label=label, path=Path(label)) for label in reversed(labels)]
     assert {item.label for item in split_classes([*more, *items_of(labels)], 0.2)[1]} == before
     assert {item.label for item in split_classes(items_of(labels), 0.2, seed=1)[1]} != before
+
+
+def test_photos_are_found_at_any_depth_and_have_no_label(gallery: Path, tmp_path: Path) -> None:
+    found = read_unlabelled(gallery)
+    assert [item.id for item in found.items] == [item.id for item in read_items(gallery).items]
+    assert {item.label for item in found.items} == {""}
+    with pytest.raises(EmptyGallery):
+        read_unlabelled(tmp_path)

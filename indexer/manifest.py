@@ -1,0 +1,87 @@
+"""The manifest of an index version: what the version says of itself, and the names of its files."""
+
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, get_origin
+
+from indexer.stores.precision import Storage, storage_of
+from model.errors import IndexInvalid
+from model.storage import FileRecord, read_json
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.faiss"
+ITEMS_NAME = "items.sqlite"
+SKIPPED_NAME = "skipped.json"
+EMBEDDINGS_NAME = "embeddings.f32"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The manifest of one version; `files` maps the name of every other file to its size and hash."""
+
+    id: str
+    created: str
+    dim: int
+    count: int
+    metric: str
+    index_recipe: dict[str, Any]
+    model_sha256: str
+    model_name: str
+    embedding_id: str
+    preprocessing_sha256: str
+    content_sha256: str
+    gallery: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Reads a version's manifest; raises IndexInvalid when it is missing, damaged or of another schema."""
+        value = read_json(directory / MANIFEST_NAME, IndexInvalid)
+        schema = value.pop("schema_version", None)
+        if schema != SCHEMA_VERSION:
+            raise IndexInvalid(f"{directory} has the schema {schema!r}; this version reads {SCHEMA_VERSION}.")
+        try:
+            files = {name: FileRecord(**record) for name, record in value.pop("files").items()}
+            manifest = cls(**value, files=files)
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} lacks or misspells a field: {problem}.") from problem
+        for field in fields(cls):
+            kind: Any = get_origin(field.type) or field.type
+            if not isinstance(getattr(manifest, field.name), kind):
+                raise IndexInvalid(f"{directory / MANIFEST_NAME} has a {field.name} of the wrong type.")
+        manifest._check(directory)
+        return manifest
+
+    @property
+    def storage(self) -> Storage:
+        """How the vectors are stored."""
+        return storage_of(self.index_recipe)
+
+    @property
+    def recall(self) -> float | None:
+        """Recall@1 against fp32, measured when the index was built; None for fp32."""
+        return self.index_recipe["recall_at_1"] if self.storage.lossy else None
+
+    def _check(self, directory: Path) -> None:
+        kinds = {"root": str, "classes": int, "skipped": int}
+        if any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of the wrong form.")
+        try:
+            datetime.fromisoformat(self.created)
+        except ValueError as problem:
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} has no date in created.") from problem
+        lossy = self.storage.lossy
+        if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):
+            raise IndexInvalid(f"{directory / MANIFEST_NAME} has no measured recall for its storage.")
+        if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}:
+            raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
+        vectors_bytes = self.storage.bytes_per_value * self.dim * self.count
+        if self.dim < 1 or not 0 <= vectors_bytes <= self.files[INDEX_NAME].bytes:
+            raise IndexInvalid(f"{directory / INDEX_NAME} cannot hold {self.count} vectors of {self.dim} dimensions.")
+        if self.metric != "inner_product":
+            raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")

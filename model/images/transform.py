@@ -1,0 +1,61 @@
+"""RGB pixels to the crop that a network takes: the only resize and crop, for training, indexing and serving.
+
+Resizing is an antialiased bilinear filter in fixed point, with the same bits on every processor.
+"""
+
+import dataclasses
+import threading
+
+import cykooz_resizer as resizer
+import numpy as np
+
+from model.card import InputSpec
+from model.images.decode import decode
+from model.types import Pixels
+
+BILINEAR = resizer.ResizeOptions(resizer.ResizeAlg.convolution(resizer.FilterType.bilinear))
+_thread_local = threading.local()
+
+
+def prepare(data: bytes, spec: InputSpec) -> Pixels:
+    """Decodes a photo and fits it: bytes -> uint8 (crop, crop, 3); raises ImageRejected."""
+    return fit(decode(data, spec.crop if spec.fit == "stretch" else spec.resize), spec)
+
+
+def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """What the network sees of a photo, by the spec's `fit`: uint8 (H, W, 3) -> uint8 (crop, crop, 3)."""
+    resized = resize(pixels, *fitted_size(pixels.shape[1], pixels.shape[0], spec))
+    top, left = crop_corner(resized.shape[1], resized.shape[0], spec.crop)
+    return np.ascontiguousarray(resized[top : top + spec.crop, left : left + spec.crop])
+
+
+def canvas(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """What training cuts random crops from: uint8 (H, W, 3) -> uint8 with `resize` as its shorter side, or as both."""
+    whole = dataclasses.replace(spec, crop=spec.resize)
+    return resize(pixels, *fitted_size(pixels.shape[1], pixels.shape[0], whole))
+
+
+def fitted_size(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
+    """The size, width and height in pixels, that a photo is resized to before its central crop is cut."""
+    if spec.fit == "stretch":
+        return spec.crop, spec.crop
+    if width <= height:
+        return spec.resize, int(spec.resize * height / width)
+    return int(spec.resize * width / height), spec.resize
+
+
+def crop_corner(width: int, height: int, crop: int) -> tuple[int, int]:
+    """Top and left of the central crop; rounded as torchvision's CenterCrop does, so that recipes mean the same."""
+    return round((height - crop) / 2), round((width - crop) / 2)
+
+
+def resize(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Antialiased bilinear resize: uint8 (H, W, 3) -> uint8 (height, width, 3), always a copy."""
+    if pixels.shape[:2] == (height, width):
+        return pixels.copy()
+    if not hasattr(_thread_local, "resizer"):
+        _thread_local.resizer = resizer.Resizer()  # keeps a buffer; not safe to share between threads
+    source = resizer.ImageData(pixels.shape[1], pixels.shape[0], resizer.PixelType.U8x3, pixels.tobytes())
+    resized = resizer.ImageData(width, height, resizer.PixelType.U8x3)
+    _thread_local.resizer.resize(source, resized, BILINEAR)
+    return np.frombuffer(bytearray(resized.rust_image.buffer()), np.uint8).reshape(height, width, 3)

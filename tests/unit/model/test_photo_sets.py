@@ -1,0 +1,60 @@
+"""The photos of a run: unreadable ones are listed and left out, and no class is both trained and validated on."""
+
+from pathlib import Path
+
+import pytest
+
+from model.errors import DataInvalid
+from model.training.options import TrainOptions
+from model.training.photo_sets import SKIPPED_SHOWN, load_sets
+from model.training.recipes import QUICK
+from tests.support.photos import car_photo, write_gallery
+
+
+def test_classes_of_validation_in_any_training_set_are_refused(tmp_path: Path) -> None:
+    first = write_gallery(tmp_path / "first", classes=3)
+    second = write_gallery(tmp_path / "second", classes=3, first_kind=5)
+    options = TrainOptions([first, second], tmp_path / "out", validation=second)
+    with pytest.raises(DataInvalid, match='The class "car 5" is in both sets; validation needs classes never trained'):
+        load_sets(options, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"devices": 19}, "Training needs at least two photos for each of 19 processes."),
+        ({"teacher": "somebody"}, "give both or neither"),
+        ({"unlabelled": [Path("photos")]}, "give both or neither"),
+        ({"data": [Path("no such folder")]}, "no such folder cannot be read: No such file or directory."),
+    ],
+    ids=str,
+)
+def test_sets_that_cannot_be_trained_on_are_refused(
+    gallery: Path, tmp_path: Path, options: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(DataInvalid, match=sentence):
+        load_sets(TrainOptions(**{"data": [gallery], "out": tmp_path, **options}), QUICK)  # type: ignore[arg-type]
+
+
+def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_gallery(tmp_path, classes=2)
+    (tmp_path / "car 1" / "broken.jpg").write_bytes(car_photo()[:500])
+    (tmp_path / "car 1" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "stray.jpg").write_bytes(car_photo())
+    sets = load_sets(TrainOptions([tmp_path], tmp_path / "out"), QUICK)
+    assert len(sets.train) == 8
+    assert capsys.readouterr().err.splitlines() == [
+        "skipped stray.jpg: The file lies in no class folder.",
+        "skipped car%201/broken.jpg: The photo is damaged or cut off and cannot be decoded.",
+        "skipped car%201/empty.jpg: The file is empty.",
+    ]
+
+
+def test_of_many_unreadable_photos_some_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_gallery(tmp_path, classes=2)
+    for number in range(SKIPPED_SHOWN + 3):
+        (tmp_path / "car 1" / f"broken {number:02}.jpg").write_bytes(b"no photo")
+    load_sets(TrainOptions([tmp_path], tmp_path / "out"), QUICK)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == SKIPPED_SHOWN + 1
+    assert lines[-1] == "... and 3 more"
