@@ -57,8 +57,8 @@ class BuildResult:
 
 
 def build_index(
-    gallery: Path,
-    index: IndexDirectory,
+    gallery: str | Path,
+    index: IndexDirectory | str | Path,
     embedder: Embedder,
     *,
     strict: bool = False,
@@ -74,6 +74,8 @@ def build_index(
     DataInvalid for the gallery as a whole, IndexLocked when another process is building, StorageTooLossy when vectors
     stored as asked do not find what they find in fp32.
     """
+    gallery = Path(gallery)
+    index = index if isinstance(index, IndexDirectory) else IndexDirectory(Path(index))
     with index.lock():
         found = read_items(gallery)
         current = _current_manifest(index)

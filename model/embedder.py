@@ -23,8 +23,9 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
-from model.images.decode import Pixels
+from model.images.decode import Pixels, fit
 from model.images.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
+from model.images.sources import PhotoSource, read_source
 from model.retrieval import Embeddings
 from model.runtimes import load_runtime
 from model.runtimes.base import AsynchronousRuntime, Pending, Runtime, running_ahead
@@ -128,9 +129,13 @@ class Embedder:
         """D, the length of an embedding."""
         return self.runtime.dim
 
-    def prepare(self, data: bytes) -> Pixels:
-        """Photo bytes -> the crop this model takes: uint8 (S, S, 3); raises ImageRejected."""
-        return self.preparation.prepare(data)
+    def prepare(self, photo: PhotoSource) -> Pixels:
+        """A photo -> the crop that this model takes: uint8 (S, S, 3).
+
+        Pixels that are decoded already are resized on the CPU. Raises ImageRejected, and FileUnreadable for a path.
+        """
+        source = read_source(photo)
+        return self.preparation.prepare(source) if isinstance(source, bytes) else fit(source, self.card.input)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows.
@@ -171,9 +176,9 @@ class Embedder:
             raise EmbeddingInvalid("The network gave something that is not a vector of length 1.")
         return embeddings
 
-    def embed_photo(self, data: bytes) -> Embeddings:
-        """Photo bytes -> float32 (D,), unit length; raises ImageRejected."""
-        row: Embeddings = self.embed_crops(self.prepare(data)[None])[0]
+    def embed_photo(self, photo: PhotoSource) -> Embeddings:
+        """A photo -> float32 (D,), unit length; raises ImageRejected, and FileUnreadable for a path."""
+        row: Embeddings = self.embed_crops(self.prepare(photo)[None])[0]
         return row
 
     def embed_files(

@@ -174,7 +174,7 @@ def search(
         answer = client.search(url, data, k, class_ or [])
     else:
         engine = _engine(index_dir, runtime)
-        found = engine.search(data, k, class_ or []).hits
+        found = engine.search(data, k, class_ or [])
         hits = [{"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score} for hit in found]
         versions = asdict(engine.versions)
         answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": versions}
