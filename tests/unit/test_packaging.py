@@ -24,7 +24,7 @@ from service.demo.gallery import CONTENTS_NAME, DemoGallery
 from tests.conftest import CARS
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("model", "indexer", "service", "bench")
+PACKAGES = ("carsearch", "model", "indexer", "service", "bench")
 PRETRAINED = ROOT / "model" / "pretrained"
 MAX_PRETRAINED_BYTES = 60_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -141,6 +141,12 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) ->
     """Modules, recipes, the models that ship with their cards, the demo's gallery and its queries."""
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == {str(path.relative_to(ROOT)) for package in PACKAGES for path in files_of(ROOT / package)}
+
+
+def test_the_wheel_s_command_is_that_of_the_public_package(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+    assert "carsearch = carsearch.__main__:main" in archive.read(entry_points).decode().splitlines()
 
 
 def test_the_models_that_ship_are_whole_and_small() -> None:
