@@ -54,6 +54,7 @@ RUN /opt/pip/bin/pip --python /opt/carsearch/bin/python install --prefix /opt/tr
 # An environment at the same place with the code alone, which is laid over the dependencies as a thin layer.
 FROM tools AS project
 COPY pyproject.toml README.md LICENSE ./
+COPY carsearch carsearch
 COPY model model
 COPY indexer indexer
 COPY service service

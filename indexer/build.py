@@ -51,8 +51,8 @@ class BuildResult:
 
 
 def build_index(
-    gallery: Path,
-    index: IndexDirectory,
+    gallery: str | Path,
+    index: IndexDirectory | str | Path,
     embedder: Embedder,
     *,
     strict: bool = False,
@@ -68,6 +68,8 @@ def build_index(
     another process is building, StorageTooLossy when vectors in the wanted storage do not find what they find in fp32,
     and IndexInvalid when the new version cannot be written or loaded; CURRENT is then untouched.
     """
+    gallery = Path(gallery)
+    index = index if isinstance(index, IndexDirectory) else IndexDirectory(Path(index))
     with index.lock():
         found = read_items(gallery)
         current, choice = _current(index)

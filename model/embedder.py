@@ -20,6 +20,8 @@ from model.errors import (
     PrecisionMissing,
 )
 from model.images.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
+from model.images.sources import PhotoSource, read_source
+from model.images.transform import fit
 from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes import load_runtime
 from model.runtimes.base import Pending, Runtime
@@ -104,9 +106,18 @@ class Embedder:
         except PrecisionMissing:
             return cls.load(model, runtime, None, cache_dir, decoder)
 
-    def prepare(self, data: bytes) -> Pixels:
-        """Photo bytes -> the crop that this model takes: uint8 (S, S, 3); raises ImageRejected."""
-        return self.preparation.prepare(data)
+    @property
+    def dim(self) -> int:
+        """D, the length of an embedding."""
+        return self.runtime.dim
+
+    def prepare(self, photo: PhotoSource) -> Pixels:
+        """A photo -> the crop that this model takes: uint8 (S, S, 3).
+
+        Pixels that are decoded already are resized on the CPU. Raises ImageRejected, and FileUnreadable for a path.
+        """
+        source = read_source(photo)
+        return self.preparation.prepare(source) if isinstance(source, bytes) else fit(source, self.card.input)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows.
@@ -143,9 +154,9 @@ class Embedder:
             raise EmbeddingInvalid("The network gave something that is not a vector of length 1.")
         return embeddings
 
-    def embed_photo(self, data: bytes) -> Embeddings:
-        """Photo bytes -> float32 (D,), unit length; raises ImageRejected."""
-        row: Embeddings = self.embed_crops(self.prepare(data)[None])[0]
+    def embed_photo(self, photo: PhotoSource) -> Embeddings:
+        """A photo -> float32 (D,), unit length; raises ImageRejected, and FileUnreadable for a path."""
+        row: Embeddings = self.embed_crops(self.prepare(photo)[None])[0]
         return row
 
     def embed_files(

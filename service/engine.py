@@ -18,6 +18,7 @@ from model.card import INT8, card_sha256
 from model.dataset import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import DimMismatch, InvalidK, ModelMismatch
+from model.images.sources import PhotoSource
 from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
 
@@ -110,22 +111,18 @@ class Engine:
         """This gallery, to evaluate against."""
         return Served(self.store, self.items, self.manifest.id)
 
-    def search(self, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
-        """Photo bytes -> the k nearest photos of the gallery, restricted to some classes when there are `labels`.
+    def search(self, photo: PhotoSource, k: int = 5, classes: Sequence[str] = ()) -> list[Hit]:
+        """The k nearest photos of the gallery, best first; only those of `classes` where there are any.
 
-        Raises InvalidK, UnknownClass or ImageRejected.
+        Raises InvalidK, UnknownClass, ImageRejected, and FileUnreadable for a path.
         """
-        started = time.perf_counter()
-        query = self.query(data, k, labels)
-        decode_ms = (time.perf_counter() - started) * 1000
-        answer = self.answer(query)
-        return SearchResult(answer.hits, {"decode": decode_ms, **answer.stages_ms})
+        return self.answer(self.query(photo, k, classes)).hits
 
-    def query(self, data: bytes, k: int, labels: Sequence[str] = ()) -> Query:
+    def query(self, photo: PhotoSource, k: int, labels: Sequence[str] = ()) -> Query:
         """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""
         if not 1 <= k <= MAX_K:
             raise InvalidK(f"k must be a whole number from 1 to {MAX_K}.")
-        crop = self.embedder.prepare(data)
+        crop = self.embedder.prepare(photo)
         return Query(crop, k, self.items.rows_of([normalise_label(label) for label in labels]) if labels else None)
 
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
@@ -171,6 +168,11 @@ class Engine:
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""
         return self.gallery_root / os.fsdecode(item.path)
+
+
+def open_index(index: str | Path, version: str | None = None, *, runtime: str = "auto") -> Engine:
+    """Opens an index directory, by default in its current version; raises as `Engine.load`."""
+    return Engine.load(IndexDirectory(Path(index)), version, runtime=runtime)
 
 
 def _gives(embedder: Embedder, manifest: Manifest) -> bool:

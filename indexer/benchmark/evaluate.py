@@ -10,6 +10,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
 from indexer.items import ItemTable
 from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore
-from model.dataset import Photo, Skipped, refuse_duplicate_ids
+from model.dataset import Photo, Skipped, read_items, refuse_duplicate_ids
 from model.embedder import Embedder, Progress, silent
 from model.errors import EvaluationSetInvalid
 from model.retrieval import (
@@ -47,7 +48,7 @@ class Served:
 
 
 def evaluate(
-    photos: Sequence[Photo],
+    photos: Sequence[Photo] | str | Path,
     embedder: Embedder,
     *,
     gallery: Served | None = None,
@@ -57,10 +58,14 @@ def evaluate(
 ) -> Evaluation:
     """Runs the benchmark: leave-one-out, or against `gallery` when one is given.
 
-    `skipped` are entries of the set that the reader could not use; they are reported with those found here. `known`
-    looks up embeddings of this embedder, so that those of an index are not computed again. `progress` is called with
-    (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
+    `photos` may be the path of a labelled set: class folders or a CSV manifest. `skipped` are entries that its reader
+    could not use; they are reported with those found here. `known` looks up embeddings of this embedder, so that those
+    of an index are not computed again. `progress` is called with (done, total) and may raise to stop. Raises
+    EvaluationSetInvalid when no score is defined.
     """
+    if isinstance(photos, str | Path):
+        found = read_items(Path(photos))
+        photos, skipped = found.items, [*found.skipped, *skipped]
     refuse_duplicate_ids(photos)
     embedded: list[Embedded] = []
     unusable = list(skipped)

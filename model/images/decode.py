@@ -74,9 +74,7 @@ def decode(data: bytes, side: int | None = None) -> Pixels:
             if reduction > 1:
                 image.draft(None, (header.width // reduction, header.height // reduction))
             image.load()
-            orientation = _orientation(image)
-            upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
-            return np.asarray(_to_rgb(upright))
+            return upright_rgb(image)
     except Exception as problem:
         # On broken files Pillow raises whatever its parsers run into (SyntaxError, struct.error, TypeError,
         # OverflowError, MemoryError ...); its maintainers do not treat that as a bug.
@@ -93,7 +91,12 @@ def check_header(data: bytes) -> ImageHeader:
         raise ImageUndecodable(f"The photo cannot be decoded: {problem}.") from problem
     if header is None:
         raise UnsupportedImageFormat("The file is not a JPEG, PNG or WebP photo.")
-    width, height = header.width, header.height
+    check_size(header.width, header.height)
+    return header
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ImageTooManyPixels or ImageDegenerate for a photo that is too large or has no shape of a car's photo."""
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         raise ImageTooManyPixels(
             f"The photo has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} million are taken, "
@@ -104,7 +107,6 @@ def check_header(data: bytes) -> ImageHeader:
             f"The photo has {width} x {height} pixels; it needs at least {MIN_SIDE} a side, "
             f"and no side more than {MAX_ASPECT} times the other."
         )
-    return header
 
 
 def _reduction(header: ImageHeader, side: int) -> int:
@@ -132,6 +134,13 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int) -> Pixe
     if orientation in TRANSPOSE:
         return np.asarray(Image.fromarray(pixels).transpose(TRANSPOSE[orientation]))
     return pixels
+
+
+def upright_rgb(image: Image.Image) -> Pixels:
+    """RGB pixels of a loaded image, upright by its EXIF orientation: uint8 (H, W, 3)."""
+    orientation = _orientation(image)
+    upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
+    return np.asarray(_to_rgb(upright))
 
 
 def _orientation(image: Image.Image) -> int:

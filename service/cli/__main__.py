@@ -1,6 +1,10 @@
-"""`python -m service.cli`: the command line without its installed script."""
+"""`python -m service.cli`: the same as `python -m carsearch`."""
 
-from service.cli.main import main
+import sys
 
-if __name__ == "__main__":
-    main()
+try:
+    from carsearch.__main__ import main
+except ImportError as problem:  # a hidden package
+    sys.exit(f"error: {problem}")
+
+main()

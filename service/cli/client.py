@@ -1,4 +1,4 @@
-"""Asking a running server, for `carsearch search --url`."""
+"""The client of a running server, for `carsearch search --url`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from model.errors import ServerRefused, ServerUnreachable
 TIMEOUT_S = 30.0
 
 
-def search(url: str, data: bytes, k: int, labels: Sequence[str]) -> dict[str, Any]:
+def search(url: str, data: bytes, k: int, classes: Sequence[str]) -> dict[str, Any]:
     """POST /search; returns the answer as the server gave it.
 
     Raises ServerRefused with the server's own code and sentence, ServerUnreachable when there is no such server.
     """
-    query = {"k": str(k), "class": list(labels)}
+    query = {"k": str(k), "class": list(classes)}
     try:
         response = httpx.post(
             f"{url.rstrip('/')}/search", params=query, files={"file": ("photo", data)}, timeout=TIMEOUT_S

@@ -1,35 +1,40 @@
-"""What every command prints with: results on standard output, progress and problems on standard error."""
+"""What commands print: results on standard output, progress and problems on standard error."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from model.dataset import Skipped
 
 if TYPE_CHECKING:
+    from indexer.benchmark.report import Report
     from model import embedder
 
 out = Console()
 err = Console(stderr=True)
 
 SKIPPED_SHOWN = 20
+CLASSES_SHOWN = 10
 
 
 def say(text: str) -> None:
-    """One line of a result, as it is: paths and names are nobody's markup."""
+    """Prints one line of a result as it is, without Rich's markup: it may hold paths and names."""
     out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(text: str, style: str) -> None:
-    """One line about a problem, as it is."""
+    """Prints one line about a problem as it is, without Rich's markup."""
     err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def list_skipped(skipped: Sequence[Skipped]) -> None:
-    """Names photos that are not used, and says how many more there are."""
+    """Prints the first photos that are not used, and how many more there are."""
     for photo in skipped[:SKIPPED_SHOWN]:
         complain(f"skipped {photo.name}: {photo.message}", "yellow")
     if len(skipped) > SKIPPED_SHOWN:
@@ -38,8 +43,44 @@ def list_skipped(skipped: Sequence[Skipped]) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> "Iterator[embedder.Progress]":
-    """A bar on a terminal, nothing elsewhere; gives what is to be told (done, total)."""
+    """A progress bar on a terminal, nothing elsewhere; gives a function that takes (done, total)."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def hits_table(hits: Iterable[Mapping[str, Any]]) -> Table:
+    """Search results, best first."""
+    table = Table("rank", "class", "score", "id")
+    for hit in hits:
+        table.add_row(str(hit["rank"]), Text(hit["class"]), f"{hit['score']:.4f}", folded(unquote(hit["id"])))
+    return table
+
+
+def report_tables(report: "Report") -> Group:
+    """The benchmark's figures, then the hardest classes and the classes that are confused most."""
+    summary = Table("measure", "value", title=f"{report.mode} on {report.total} photos of {report.classes} classes")
+    summary.add_row("top-1", f"{report.top1:.5f} = {report.correct}/{report.total}")
+    summary.add_row("95% over classes", f"{report.ci95[0]:.4f} .. {report.ci95[1]:.4f}")
+    summary.add_row("95% over photos", f"{report.ci95_photos[0]:.4f} .. {report.ci95_photos[1]:.4f}")
+    for k, share in report.recall_at.items():
+        summary.add_row(f"recall@{k}", f"{share:.4f}")
+    summary.add_row("mAP@R", f"{report.map_at_r:.4f}")
+    summary.add_row("unanswerable", str(len(report.unanswerable)))
+    summary.add_row("skipped", str(len(report.skipped)))
+    if report.identical_in_gallery is not None:
+        summary.add_row("identical file in the gallery", str(report.identical_in_gallery))
+    summary.add_row("model", Text(f"{report.versions['model']} ({report.versions['model_sha256'][:12]})"))
+    hardest = Table("class", "photos", "top-1", title="hardest classes")
+    for score in sorted(report.per_class, key=lambda score: score.top1)[:CLASSES_SHOWN]:
+        hardest.add_row(Text(score.label), str(score.photos), f"{score.top1:.3f}")
+    confused = Table("class", "taken for", "times", title="most confused")
+    for pair in report.most_confused[:CLASSES_SHOWN]:
+        confused.add_row(Text(pair.label), Text(pair.nearest_label), str(pair.count))
+    return Group(summary, hardest, confused)
+
+
+def folded(text: str) -> Text:
+    """Text of a table's cell that is broken into lines instead of cut off."""
+    return Text(text, overflow="fold")

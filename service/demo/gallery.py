@@ -1,4 +1,4 @@
-"""The demo's gallery: rendered photos of cars that no network which ships has trained on, and photos to search with.
+"""The demo's gallery: rendered photos of cars that no shipped network was trained on, and photos to search with.
 
     gallery/<class>/<photo>.jpg   what is indexed
     queries/<number>.jpg          what is searched: other photos, of classes that the gallery has
@@ -24,14 +24,14 @@ QUERIES_FOLDER = "queries"
 
 
 class DemoGalleryInvalid(DataInvalid):
-    """The gallery that ships is not there, or not as it was packed."""
+    """The shipped gallery is missing or damaged."""
 
     code = "demo_gallery_invalid"
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A photo to search with: its place in the gallery's directory, its class, and its name in the benchmark."""
+    """A photo to search with: its path in the gallery's directory, its class, and its name in the benchmark."""
 
     file: str
     label: str
@@ -40,7 +40,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class DemoGallery:
-    """A gallery whose every file was found as it was packed."""
+    """A gallery whose files have all been verified."""
 
     directory: Path
     queries: list[Query]
@@ -74,7 +74,7 @@ class DemoGallery:
 
 
 def shipped_directory() -> Path:
-    """Where the gallery that ships lies."""
+    """The folder of the shipped gallery."""
     return Path(str(importlib.resources.files("service.demo"))) / "data"
 
 

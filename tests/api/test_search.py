@@ -127,7 +127,7 @@ def test_http_command_line_and_library_give_the_same_bits(
         answer = json.loads(printed.stdout)
         assert (answer["results"], answer["nearest"]) == (over_http["results"], over_http["nearest"])
         assert answer["versions"] == over_http["versions"]
-    hits = Engine.load(real_index).search(photo.read_bytes(), 12).hits
+    hits = Engine.load(real_index).search(photo.read_bytes(), 12)
     assert [hit.model_dump(by_alias=True) for hit in hits] == over_http["results"]
 
 
@@ -181,4 +181,4 @@ def test_real_photos_find_themselves(cars: Path, tmp_path: Path, real_embedder: 
     build_index(manifest, IndexDirectory(tmp_path / "index"), real_embedder)
     engine = Engine.load(IndexDirectory(tmp_path / "index"))
     for path in photos:
-        assert engine.search(path.read_bytes(), 1).hits[0].score == pytest.approx(1, abs=1e-6)
+        assert engine.search(path.read_bytes(), 1)[0].score == pytest.approx(1, abs=1e-6)

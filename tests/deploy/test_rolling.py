@@ -25,7 +25,7 @@ def photos(gallery: Path, real_index: IndexDirectory) -> dict[str, bytes]:
     """The gallery's photos by id; each is its own nearest one."""
     found = {item.id: item.read() for item in read_items(gallery).items}
     engine = Engine.load(real_index)
-    assert [engine.search(photo, 1, ()).hits[0].id for photo in found.values()] == list(found)
+    assert [engine.search(photo, 1, ())[0].id for photo in found.values()] == list(found)
     return found
 
 

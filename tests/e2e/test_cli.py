@@ -19,6 +19,9 @@ from model.embedder import DEFAULT_MODEL, Embedder
 from tests.conftest import Printed, write_fake_model
 from tests.support.photos import KOREAN, car_photo, write_gallery, write_seed_table
 from tests.support.servers import Server, clean_environment, free_port, run_cli
+from tests.unit.test_layout import ROOT
+
+pytestmark = pytest.mark.e2e
 
 
 def assert_one_sentence(printed: Printed, words: str) -> None:
@@ -72,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("index --rollback --to x --index INDEX", "no version x", id="unknown version"),
         pytest.param("evaluate --data empty --model MODEL", "no photos in", id="nothing to evaluate"),
         pytest.param("evaluate --data bad --index empty", "There is no index in", id="no index to evaluate with"),
-        pytest.param("evaluate --data bad --model MODEL --report no/such/dir", "cannot be written", id="no report"),
+        pytest.param("evaluate --data bad --model MODEL --report no/such/dir", "no/such/dir: No such", id="no report"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_one_sentence(
@@ -123,6 +126,17 @@ def test_train_passes_its_arguments_to_the_options_of_training(carsearch: Callab
     told = carsearch("train", "--help")
     assert told.returncode == 0
     assert "--restart" in told.stdout
+
+
+@pytest.mark.parametrize("arguments", ["--help", "index --help", "search --help", "serve --help", "version"])
+def test_help_and_version_import_no_heavy_package(arguments: str) -> None:
+    full = ["carsearch", *arguments.split()]
+    program = (
+        f"import sys; sys.argv = {full}\nfrom carsearch.__main__ import main\n"
+        "try:\n    main()\nfinally:\n    print(sorted({'faiss', 'openvino', 'torch'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout.endswith("\n[]\n")
 
 
 def test_a_server_s_refusal_is_told_in_its_own_words(
@@ -237,7 +251,7 @@ def test_verify_names_the_damaged_version_and_fails(
     assert_one_sentence(carsearch("search", tmp_path / "a" / KOREAN / "0.jpg", "--index", index.root), "is damaged")
 
 
-def test_an_evaluation_leaves_its_report_and_the_predictions_in_the_seed_s_format(
+def test_an_evaluation_leaves_its_report_and_the_predictions_in_the_original_project_s_format(
     carsearch: Callable[..., Printed], tmp_path: Path, real_model: Path
 ) -> None:
     data, report, predictions = write_seed_table(tmp_path / "set"), tmp_path / "report.json", tmp_path / "pairs.txt"
@@ -269,9 +283,9 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
 ) -> None:
     full = ["carsearch", *arguments.replace("INDEX", str(real_index.root)).split()]
     program = (
-        f"import sys; sys.modules[{package!r}] = None; sys.argv = {full}\nfrom service.cli.main import main; main()"
+        f"import sys; sys.modules[{package!r}] = None; sys.argv = {full}\nfrom carsearch.__main__ import main; main()"
     )
-    environment = {**clean_environment(), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = {**clean_environment(), "PYTHONPATH": str(ROOT)}
     printed = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=place, capture_output=True, text=True, check=False
     )

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,17 +19,20 @@ from indexer.versions import IndexDirectory
 from model.card import WEIGHTS_NAME, Score, load_card
 from model.dataset import read_items
 from model.embedder import Embedder
-from model.errors import CarsearchError, ModelInvalid, ModelNotFound, SettingsInvalid
+from model.errors import CarsearchError, IndexLocked, ModelInvalid, ModelNotFound, SettingsInvalid
 from service.cli import main as cli
 from service.demo import check as demo_check
 from service.demo import command as demo
 from service.demo import gallery as demo_gallery
 from service.demo.check import DemoFailed
-from service.demo.command import DemoOptions, curl_line
+from service.demo.command import curl_line
 from service.demo.gallery import CONTENTS_NAME, DemoGallery, DemoGalleryInvalid, Query, write_contents
 from service.http.server import listen
 from tests.support.photos import KOREAN, car_photo, write_gallery
 from tests.support.servers import clean_environment, free_port
+from tests.unit.test_layout import ROOT
+
+pytestmark = pytest.mark.e2e
 
 # What `carsearch demo` is where something else ships, in a process that must not ask for torch.
 PROGRAM = """
@@ -121,7 +123,7 @@ def start(stand: Stand, cache: Path, *arguments: str) -> "subprocess.Popen[str]"
     command = [sys.executable, "-c", PROGRAM, str(stand.model), str(stand.gallery), *arguments]
     return subprocess.Popen(
         command,
-        env={**environment, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env={**environment, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -130,22 +132,21 @@ def start(stand: Stand, cache: Path, *arguments: str) -> "subprocess.Popen[str]"
     )
 
 
-def test_two_first_runs_at_a_time_pass_with_one_index_which_a_later_run_takes_as_it_is(
+def test_a_first_run_passes_and_a_later_one_embeds_nothing_of_the_gallery_again(
     packed: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = [start(packed, tmp_path, "--check") for _ in range(2)]
-    for process in both:
-        printed, problems = process.communicate(timeout=120)
-        assert process.returncode == 0, problems
-        assert "12 rendered photos of 3 classes" in printed
-        assert "95% interval" in printed
-        assert printed.endswith("check     passed\n")
+    process = start(packed, tmp_path, "--check")
+    printed, problems = process.communicate(timeout=120)
+    assert process.returncode == 0, problems
+    assert "12 rendered photos of 3 classes, 12 embedded" in printed
+    assert "95% interval" in printed
+    assert printed.endswith("check     passed\n")
     index = index_of(tmp_path / "carsearch" / "demo")
     versions = index.versions()
-    assert len(versions) == 1
     monkeypatch.setattr(demo, "MODEL", str(packed.model))
     monkeypatch.setattr(demo_gallery, "shipped_directory", lambda: packed.gallery)
-    demo.run(DemoOptions(directory=tmp_path / "carsearch" / "demo", check=True))
+    monkeypatch.setattr(Embedder, "submit", None)  # what embeds the photos of a set
+    demo.run(directory=tmp_path / "carsearch" / "demo", check=True)
     assert index.versions() == versions
     index.verify(index.current())
 
@@ -177,31 +178,17 @@ def test_a_demo_says_a_command_that_works_and_ends_quietly(
 
 
 def test_a_changed_model_or_gallery_is_indexed_anew(stand: Stand, tmp_path: Path) -> None:
-    index = IndexDirectory(tmp_path / "index")
-
-    def built() -> tuple[str, int]:
-        result = demo._build(DemoGallery.load(), index, Embedder.load(stand.model, "openvino"))
-        return result.version, result.embedded
-
-    first, embedded = built()
-    assert (built(), embedded) == ((first, 0), 12)
+    demo.run(directory=tmp_path / "cache", check=True)
     stand.promise(command="carsearch evaluate")  # another card is another model
-    second, _ = built()
+    demo.run(directory=tmp_path / "cache", check=True)
+    index = index_of(tmp_path / "cache")
+    _, second = index.versions()
     (stand.gallery / "gallery" / "car 2" / "0.jpg").unlink()
     write_contents(stand.gallery, [], {})
-    third, _ = built()
-    assert index.versions() == [second, third]
+    with pytest.raises(DemoFailed, match="the gallery has 11 photos where the card's score is of 12"):
+        demo.run(directory=tmp_path / "cache", check=True)
+    assert index.versions() == [second, index.current()]
     assert index.manifest(index.current()).count == 11
-
-
-def test_the_score_is_computed_from_the_embeddings_of_the_index(
-    stand: Stand, real_embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gallery, index = DemoGallery.load(), IndexDirectory(tmp_path / "index")
-    version = demo._build(gallery, index, real_embedder).version
-    monkeypatch.setattr(Embedder, "prepare", None)
-    monkeypatch.setattr(Embedder, "submit_crops", None)
-    assert demo._evaluate(gallery, index, version, real_embedder).top1 == load_card(stand.model).scores[0].top1
 
 
 def test_a_check_that_fails_is_one_sentence_and_status_1(
@@ -263,7 +250,7 @@ def failed_check(stand: Stand, embedder: Embedder, answers: dict[str, str]) -> s
 def test_what_ships_is_verified_before_anything_is_built(stand: Stand, tmp_path: Path) -> None:
     def refused(kind: type[CarsearchError], words: str) -> None:
         with pytest.raises(kind, match=words):
-            demo.run(DemoOptions(directory=tmp_path / "cache", check=True))
+            demo.run(directory=tmp_path / "cache", check=True)
         assert not (tmp_path / "cache").exists()
 
     with damaged(stand.model / WEIGHTS_NAME):
@@ -290,18 +277,16 @@ def damaged(path: Path, content: bytes | None = None) -> Iterator[None]:
 def test_a_model_that_was_not_installed_is_told(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     del stand
     monkeypatch.setattr(demo, "MODEL", "no such model")
-    with pytest.raises(
-        ModelNotFound, match=r"The demo's model is missing: .*no such model.* Install carsearch again\."
-    ):
-        demo.run(DemoOptions(check=True))
+    with pytest.raises(ModelNotFound, match='There is no model directory "no such model"'):
+        demo.run(check=True)
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_built(stand: Stand, tmp_path: Path) -> None:
     del stand
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(SettingsInvalid, match=f"port {port}: Address already in use; name another with --port"):
-            demo.run(DemoOptions(port=port, directory=tmp_path / "cache"))
+        with pytest.raises(SettingsInvalid, match=f"port {port}: Address already in use"):
+            demo.run(port=port, directory=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
@@ -311,31 +296,28 @@ def test_a_directory_that_cannot_be_written_to_is_told(stand: Stand, tmp_path: P
     with pytest.raises(
         SettingsInvalid, match=r"/file/\w+ cannot be written \(Not a directory\); name another directory\."
     ):
-        demo.run(DemoOptions(directory=tmp_path / "file", check=True))
+        demo.run(directory=tmp_path / "file", check=True)
 
 
-def test_a_demo_waits_for_another_that_is_building(
-    stand: Stand, real_embedder: Embedder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_index_that_another_process_writes_is_told(stand: Stand, tmp_path: Path) -> None:
+    del stand
+    demo.run(directory=tmp_path / "cache", check=True)
+    with (
+        index_of(tmp_path / "cache").lock(),
+        pytest.raises(IndexLocked, match=r"Another process is writing to .*; wait"),
+    ):
+        demo.run(directory=tmp_path / "cache", check=True)
+
+
+@pytest.mark.parametrize("ignored", ["", "relative"])
+def test_the_index_goes_into_the_home_s_cache_where_no_other_is_named(
+    ignored: str, stand: Stand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    index = IndexDirectory(tmp_path / "index")
-    parts = (DemoGallery.load(stand.gallery), index, real_embedder)
-    with index.lock():
-        waiting = threading.Thread(target=demo._build, args=parts)
-        waiting.start()
-        waiting.join(0.3)
-        assert waiting.is_alive()
-    waiting.join(30)
-    assert index.manifest(index.current()).count == 12
-    assert capsys.readouterr().err.count("waiting for it") == 1
-
-
-def test_the_index_goes_into_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    del stand
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/somebody")
-    assert demo._cache_directory() == Path("/var/cache/somebody/carsearch/demo")
-    for ignored in ("", "relative"):
-        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
-        assert demo._cache_directory() == tmp_path / ".cache" / "carsearch" / "demo"
+    monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+    demo.run(check=True)
+    assert index_of(tmp_path / ".cache" / "carsearch" / "demo").versions()
 
 
 @pytest.mark.parametrize("name", ["plain.jpg", "a space.jpg", 'it\'s; a, "b" \\ $c `d`.jpg'])

@@ -16,6 +16,8 @@ from tests.support.calls import search
 from tests.support.photos import car_photo, write_gallery
 from tests.support.servers import running_server
 
+pytestmark = pytest.mark.e2e
+
 Carsearch = Callable[..., Printed]
 
 

@@ -57,7 +57,7 @@ class Known:
         for version in versions:
             engine = Engine.load(index, version)
             answers[version] = {
-                search_for(photo): {hit.id: hit.score for hit in engine.search(photo, K).hits} for photo in photos
+                search_for(photo): {hit.id: hit.score for hit in engine.search(photo, K)} for photo in photos
             }
         return cls(answers)
 

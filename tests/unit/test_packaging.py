@@ -25,7 +25,7 @@ from service.demo.gallery import CONTENTS_NAME, DemoGallery
 from tests.conftest import CARS
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("model", "indexer", "service")
+PACKAGES = ("carsearch", "model", "indexer", "service")
 PRETRAINED = ROOT / "model" / "pretrained"
 MAX_PRETRAINED_BYTES = 60_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -153,7 +153,7 @@ def test_bench_is_a_checkout_s_and_not_the_wheel_s(wheel: Path) -> None:
         "[console_scripts]",
         "carsearch",
         "=",
-        "service.cli.main:main",
+        "carsearch.__main__:main",
     ]
     helped = subprocess.run([sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, check=True)
     assert b"python -m bench" in helped.stdout

@@ -72,7 +72,7 @@ def test_the_naive_peer_finds_what_the_service_finds(real_model: Path, gallery: 
         for kind in range(3):
             photo = car_photo(kind, 9)
             answer = httpx.post(f"http://127.0.0.1:{peer.port}/search", files={"file": photo}, timeout=60).json()
-            expected = engine.search(photo, 5).hits
+            expected = engine.search(photo, 5)
             found = answer["results"]
             assert len(found) == len(expected) == 5
             assert (found[0]["id"], found[0]["class"]) == (expected[0].id, expected[0].label)

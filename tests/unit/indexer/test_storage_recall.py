@@ -189,7 +189,7 @@ def test_an_engine_serves_a_lossy_index(
     build_index(photos, index, fake_embedder, storage=storage)
     engine = Engine.load(index, runtime="fake")
     assert engine.store.storage is storage
-    (hit,) = engine.search((photos / "b/2.jpg").read_bytes(), 1, ["b"]).hits
+    (hit,) = engine.search((photos / "b/2.jpg").read_bytes(), 1, ["b"])
     assert hit.id == "b/2.jpg"
     assert hit.score == pytest.approx(1, abs=0.02)
 

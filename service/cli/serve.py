@@ -1,0 +1,43 @@
+"""The commands that start a server: serve and demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+
+
+def serve(
+    index_dir: Annotated[Path | None, typer.Option("--index", help="Index directory (CARSEARCH_INDEX_DIR).")] = None,
+    model: Annotated[str | None, typer.Option(help="Refuse an index that another model built.")] = None,
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+) -> None:
+    """Serve an index over HTTP; docs/settings.md lists all settings."""
+    from service.http.server import run
+    from service.settings import load_settings
+
+    run(load_settings(index_dir=index_dir, model=model), host, port)
+
+
+def demo(
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 by default; 0 takes a free one.")] = None,
+    host: HostOption = "127.0.0.1",
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the results with the promised ones, on a free port, and end.")
+    ] = False,
+    dir_: Annotated[
+        Path | None, typer.Option("--dir", help="Where the index goes; by default into the user's cache directory.")
+    ] = None,
+    seed: Annotated[
+        Path | None, typer.Option(help="Publish the demo's index in this directory if it has none, and end.")
+    ] = None,
+) -> None:
+    """Index, evaluate and serve the gallery that ships, with the model that ships, and say what to try."""
+    from service.demo import command
+
+    if seed is not None:
+        command.seed(seed)
+    else:
+        command.run(host=host, port=port, directory=dir_, check=check)
