@@ -73,7 +73,7 @@ class Batcher:
         self._searches += 1
         try:
             if self._searches == 1:
-                return await loop.run_in_executor(self._threads, engine.search, data, k, labels)
+                return await loop.run_in_executor(self._threads, self._search_alone, engine, data, k, labels)
             query, decode_ms = await loop.run_in_executor(self._threads, partial(_decoded, engine, data, k, labels))
             reply: Future[SearchResult] = Future()
             with self._changed:
@@ -82,6 +82,11 @@ class Batcher:
             return await asyncio.wrap_future(reply)
         finally:
             self._searches -= 1
+
+    def _search_alone(self, engine: Engine, data: bytes, k: int, labels: Sequence[str]) -> SearchResult:
+        result = engine.search(data, k, labels)
+        self._metrics.batch_photos.labels("search").observe(1)
+        return result
 
     def close(self) -> None:
         with self._changed:
