@@ -106,11 +106,6 @@ class Embedder:
         except PrecisionMissing:
             return cls.load(model, runtime, None, cache_dir, decoder)
 
-    @property
-    def dim(self) -> int:
-        """D, the length of an embedding."""
-        return self.runtime.dim
-
     def prepare(self, photo: PhotoSource) -> Pixels:
         """A photo -> the crop that this model takes: uint8 (S, S, 3).
 

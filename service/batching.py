@@ -72,7 +72,9 @@ class Batcher:
         self._searches += 1
         try:
             if self._searches == 1:
-                return await loop.run_in_executor(self._threads, _alone, engine, data, k, labels)
+                result = await loop.run_in_executor(self._threads, _alone, engine, data, k, labels)
+                self._metrics.batch_photos.labels("search").observe(1)
+                return result
             query, decode_ms = await loop.run_in_executor(self._threads, _decoded, engine, data, k, labels)
             reply: Future[SearchResult] = Future()
             with self._changed:

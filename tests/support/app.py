@@ -7,24 +7,25 @@ returns when `/readyz` answers 200, and shuts the app down at its end.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, MutableMapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from service.http.app import create_app
 from service.http.limits import Limits
+from service.http.state import State
 from service.settings import Settings
 from tests.support.without import take_the_guard_away
 
 START_S = 30
 STOP_S = 30
 TIMEOUT_S = 60
-CLIENT = ("127.0.0.1", 50_000)
 Result = TypeVar("Result")
 Message = MutableMapping[str, Any]
 
@@ -32,11 +33,23 @@ Message = MutableMapping[str, Any]
 class AppClient:
     """Sends requests to an app; a bug in it is answered with 500, as a server answers it."""
 
-    def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: FastAPI, loop: asyncio.AbstractEventLoop, address: str = "127.0.0.1") -> None:
         self.app = app
         self.loop = loop
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=CLIENT)
+        self._address = (address, 50_000)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=self._address)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://testserver")
+
+    @property
+    def client(self) -> "AppClient":
+        """Itself, so that `tests.support.calls` asks an application as it asks a server."""
+        return self
+
+    @property
+    def state(self) -> State:
+        """The parts of the running application."""
+        state: State = self.app.state.parts
+        return state
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Runs a coroutine on the app's event loop."""
@@ -59,21 +72,36 @@ class AppClient:
     def delete(self, path: str, **options: Any) -> httpx.Response:
         return self.request("DELETE", path, **options)
 
+    def seen_as(self, address: str) -> "AppClient":
+        """The same application, asked from another address."""
+        return AppClient(self.app, self.loop, address)
+
+    def exchange(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> "Exchange":
+        """Begins a request whose body and end the test decides on."""
+        request = self._client.build_request(method, path, headers=dict(headers or {}))
+        return Exchange(self.app, self.loop, request, self._address)
+
     def gone(self, method: str, path: str, content: bytes, headers: dict[str, str] | None = None) -> list[Message]:
         """What the app sends to a client that sends a whole request and closes its connection at once."""
-        request = self._client.build_request(method, path, content=content, headers=headers)
-        return self.run(self._gone(request, content))
+        exchange = self.exchange(method, path, {**(headers or {}), "Content-Length": str(len(content))})
+        exchange.send(content)
+        exchange.leave()
+        exchange.answer()
+        return exchange.sent
 
-    async def _gone(self, request: httpx.Request, content: bytes) -> list[Message]:
-        sent: list[Message] = []
-        arriving = iter([{"type": "http.request", "body": content, "more_body": False}])
 
-        async def receive() -> Message:
-            return next(arriving, {"type": "http.disconnect"})
+class Exchange:
+    """A request, message by message as a server gives them to an application."""
 
-        async def send(message: Message) -> None:
-            sent.append(message)
-
+    def __init__(
+        self, app: ASGIApp, loop: asyncio.AbstractEventLoop, request: httpx.Request, address: tuple[str, int]
+    ) -> None:
+        self.sent: list[Message] = []
+        """What the application has answered so far."""
+        self.read_bytes = 0
+        """How much of the body the application has taken."""
+        self._loop, self._left = loop, False
+        self._arriving: asyncio.Queue[Message] = asyncio.Queue()
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -86,10 +114,46 @@ class AppClient:
             "root_path": "",
             "headers": [(name.lower(), value) for name, value in request.headers.raw],
             "server": ("testserver", 80),
-            "client": CLIENT,
+            "client": address,
         }
-        await self.app(scope, receive, send)
-        return sent
+        self._running = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
+
+    async def _run(self, app: ASGIApp, scope: Message) -> None:
+        await app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        if self._left and self._arriving.empty():
+            return {"type": "http.disconnect"}
+        message = await self._arriving.get()
+        self.read_bytes += len(message.get("body", b""))
+        return message
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def send(self, body: bytes, *, more: bool = False) -> None:
+        """A part of the body; the last one unless there are `more`."""
+        message = {"type": "http.request", "body": body, "more_body": more}
+        self._loop.call_soon_threadsafe(self._arriving.put_nowait, message)
+
+    def leave(self) -> None:
+        """The client closes its connection, after what it has sent."""
+        self._loop.call_soon_threadsafe(self._leave)
+
+    def _leave(self) -> None:
+        self._left = True
+        self._arriving.put_nowait({"type": "http.disconnect"})
+
+    @property
+    def answered(self) -> bool:
+        return self._running.done()
+
+    def answer(self) -> httpx.Response:
+        """Waits for the application; gives what it has sent."""
+        self._running.result(TIMEOUT_S)
+        start, *parts = self.sent
+        content = b"".join(part.get("body", b"") for part in parts)
+        return httpx.Response(start["status"], headers=start["headers"], content=content)
 
 
 def fake_settings(index: Path, **changes: Any) -> Settings:

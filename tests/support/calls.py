@@ -1,18 +1,33 @@
-"""Asking a real server, and what every answer of it must be like."""
+"""Asking a server, and what every answer of it must be like."""
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
-from service.http.errors import MAX_DETAIL, MEDIA_TYPE, STATUS_OF
+from service.http.errors import MAX_DETAIL, MEDIA_TYPE
 from service.http.schemas import Problem
+from tests.support.codes import STATUS_OF
 from tests.support.photos import car_photo
 from tests.support.servers import PATIENCE_S, Server
 
 
-def search(server: Server, photo: bytes, **query: Any) -> dict[str, Any]:
+class Client(Protocol):
+    """Sends requests: httpx.Client, or an AppClient."""
+
+    def get(self, *arguments: Any, **options: Any) -> httpx.Response: ...
+    def post(self, *arguments: Any, **options: Any) -> httpx.Response: ...
+
+
+class Asked(Protocol):
+    """A server in a process of its own, in a thread, or an application without one."""
+
+    @property
+    def client(self) -> Client: ...
+
+
+def search(server: Asked, photo: bytes, **query: Any) -> dict[str, Any]:
     """The answer to a search that must succeed."""
     response = server.client.post("/search", params=query, files={"file": ("photo.jpg", photo)})
     assert response.status_code == 200, response.text
@@ -20,13 +35,13 @@ def search(server: Server, photo: bytes, **query: Any) -> dict[str, Any]:
     return answer
 
 
-def evaluate(server: Server, archive: bytes, *, background: bool = False, **query: Any) -> httpx.Response:
+def evaluate(server: Asked, archive: bytes, *, background: bool = False, **query: Any) -> httpx.Response:
     """POST /evaluate with an archive."""
     headers = {"Prefer": "respond-async"} if background else {}
     return server.client.post("/evaluate", params=query, files={"archive": ("set", archive)}, headers=headers)
 
 
-def evaluate_named(server: Server, name: str, *, background: bool = False, **query: Any) -> httpx.Response:
+def evaluate_named(server: Asked, name: str, *, background: bool = False, **query: Any) -> httpx.Response:
     """POST /evaluate with a data set of the server's settings."""
     headers = {"Prefer": "respond-async"} if background else {}
     return server.client.post("/evaluate", params=query, json={"dataset": name}, headers=headers)
@@ -54,7 +69,7 @@ def assert_unharmed(server: Server, pid: int) -> None:
     assert server.process.poll() is None
 
 
-def metric(server: Server, series: str) -> float:
+def metric(server: Asked, series: str) -> float:
     """The value of one metric series, 0 when nothing has been counted in it."""
     for line in server.client.get("/metrics").text.splitlines():
         name, _, value = line.rpartition(" ")
@@ -63,7 +78,7 @@ def metric(server: Server, series: str) -> float:
     return 0.0
 
 
-def at_work(server: Server) -> float:
+def at_work(server: Asked) -> float:
     """Searches and gallery images that wait or are being worked on."""
     return metric(server, "carsearch_queue_waiting") + metric(server, "carsearch_queue_running")
 

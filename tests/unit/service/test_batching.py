@@ -1,11 +1,15 @@
-"""Searches that arrive together share a batch: every one gets its own answer, and a bad one fails alone."""
+"""Dynamic batching: searches share a batch, every one gets its own answer, and a bad one fails alone.
 
+Case 087 of the catalogue: answers are never crossed.
+"""
+
+import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.errors import EmbeddingInvalid, ImageUndecodable
+from indexer.versions import IndexDirectory
+from model.errors import CarsearchError, EmbeddingInvalid, ImageUndecodable
+from model.retrieval import Embeddings
 from model.runtimes.base import Pending
-from model.types import Embeddings
 from service.batching import Batcher
-from service.engine import Engine, Query, SearchResult
-from service.http.schemas import Hit
+from service.engine import Engine, Hit, Query, SearchResult
 from service.observability.metrics import Metrics
+from tests.support.calls import eventually
+from tests.support.photos import KOREAN, car_photo
 
 WORK_S = 60
 BROKEN, POISON, UNSEARCHABLE = 250, 251, 252
@@ -28,30 +34,43 @@ BROKEN, POISON, UNSEARCHABLE = 250, 251, 252
 
 @dataclass(frozen=True)
 class Device:
-    """What the batcher asks of an embedder: how much a runtime takes at once."""
+    """What the batcher asks of an embedder: how many photos a runtime takes at once."""
 
     batch: int = 16
-    in_flight: int = 1
-    enough: int = 1
+
+
+class Gate:
+    """Holds up whoever comes through while it is closed."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Semaphore(0)
+
+    def pass_through(self) -> None:
+        self.entered.release()
+        assert self.open.wait(WORK_S)
+
+    async def has_been_entered(self) -> None:
+        assert await asyncio.to_thread(self.entered.acquire, timeout=WORK_S)
 
 
 class Doubles:
     """An engine whose photo is one byte, and whose only hit names twice its value.
 
-    It notes the batches that are embedded and those that are searched; nothing is embedded while its gate is closed.
+    It notes the batches that are embedded and those that are searched, and has a gate for each stage.
     """
 
-    def __init__(self, embedder: Device | None = None) -> None:
-        self.embedder = embedder or Device()
+    def __init__(self, batch: int = 16) -> None:
+        self.embedder = Device(batch)
         self.batches: list[list[int]] = []
-        self.lone: list[bool] = []
+        self.lone: list[int] = []
         self.searched: list[list[int]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Semaphore(0)
+        self.decoding, self.submitting, self.computing = Gate(), Gate(), Gate()
 
     def query(self, data: bytes, k: int, labels: Sequence[str] = ()) -> Query:
         del labels
+        self.decoding.pass_through()
         if data[0] == BROKEN:
             raise ImageUndecodable("The photo is damaged.")
         return Query(np.full((1, 1, 3), data[0], np.uint8), k, None)
@@ -59,16 +78,16 @@ class Doubles:
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
         photos = [int(query.crop[0, 0, 0]) for query in queries]
         self.batches.append(photos)
-        self.lone.append(lone)
+        self.lone += photos * lone
+        self.submitting.pass_through()
 
         def wait() -> npt.NDArray[np.float32]:
-            self.entered.release()
-            assert self.gate.wait(WORK_S)
+            self.computing.pass_through()
             if POISON in photos:
                 raise EmbeddingInvalid("The network gave something odd.")
             return np.array([[photo] for photo in photos], np.float32)
 
-        return Pending(wait, self.gate.is_set)
+        return Pending(wait, self.computing.open.is_set)
 
     def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[list[Hit]]:
         photos = [int(photo) for photo in embeddings[:, 0]]
@@ -76,187 +95,216 @@ class Doubles:
         if UNSEARCHABLE in photos:
             raise EmbeddingInvalid("The search failed.")
         return [
-            [Hit(rank=rank, id=str(2 * photo), label="", score=1, image="") for rank in range(1, query.k + 1)]
+            [Hit(rank, str(2 * photo), "", 1.0) for rank in range(1, query.k + 1)]
             for photo, query in zip(photos, queries, strict=True)
         ]
 
     def answer(self, query: Query) -> SearchResult:
-        (hits,) = self.nearest(self.submit([query]).wait(), [query])
+        (hits,) = self.nearest(self.submit([query], lone=True).wait(), [query])
         return SearchResult(hits, {"forward": 1.0, "search": 1.0})
 
+    def search(self, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
+        result = self.answer(self.query(data, k, labels))
+        return SearchResult(result.hits, {"decode": 1.0, **result.stages_ms})
 
-def start(batcher: Batcher, engine: Doubles, photo: int, k: int, reply: "Future[SearchResult]") -> None:
-    """What a thread of the pool does with a search."""
-    try:
-        batcher.search(cast(Engine, engine), bytes([photo]), k, (), reply)
-    except ImageUndecodable as problem:
-        reply.set_exception(problem)
+
+class Bench:
+    """A batcher with threads of its own."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self.metrics = Metrics()
+        self.threads = ThreadPoolExecutor(threads)
+        self.batcher = Batcher(self.threads, self.metrics)
+
+    def begin(self, engine: Doubles, photo: int, k: int = 1) -> "asyncio.Task[SearchResult]":
+        return asyncio.create_task(self.batcher.search(cast(Engine, engine), bytes([photo]), k))
+
+    async def all_decoded(self) -> None:
+        """Waits until the searches begun so far are decoded and queued; the one free thread works in their order."""
+        await asyncio.sleep(0)
+        await asyncio.create_task(asyncio.to_thread(self.threads.submit(lambda: None).result, WORK_S))
+        await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def busy(self, engine: Doubles) -> AsyncIterator[None]:
+        """A lone search has a thread, and another one keeps the embed thread: what comes inside is the next batch."""
+        engine.submitting.open.clear()
+        kept = [self.begin(engine, 0)]
+        await engine.submitting.has_been_entered()
+        kept.append(self.begin(engine, 0))
+        await engine.submitting.has_been_entered()
+        try:
+            yield
+            await self.all_decoded()
+        finally:
+            engine.submitting.open.set()
+        assert [ids(one) for one in await asyncio.gather(*kept)] == [["0"], ["0"]]
 
 
 @contextmanager
-def blocked(batcher: Batcher, engine: Doubles) -> Iterator[None]:
-    """A first search is being answered, and does not come to an end inside the block."""
-    engine.gate.clear()
-    first: Future[SearchResult] = Future()
-    leader = threading.Thread(target=start, args=(batcher, engine, 0, 1, first))
-    leader.start()
+def bench(threads: int = 2) -> Iterator[Bench]:
+    made = Bench(threads)
     try:
-        assert engine.entered.acquire(timeout=WORK_S)
-        yield
+        yield made
     finally:
-        engine.gate.set()
-        leader.join()
-    assert first.result(WORK_S).hits[0].id == "0"
+        made.batcher.close()
+        made.threads.shutdown()
 
 
-def ids(reply: "Future[SearchResult]") -> list[str]:
-    return [hit.id for hit in reply.result(WORK_S).hits]
+def run(scenario: Callable[[Bench], Coroutine[Any, Any, None]], threads: int = 2) -> None:
+    with bench(threads) as one:
+        asyncio.run(asyncio.wait_for(scenario(one), WORK_S))
 
 
-def test_a_lone_search_is_a_batch_of_one_at_once() -> None:
-    engine, batcher, reply = Doubles(), Batcher(Metrics()), Future[SearchResult]()
-    start(batcher, engine, 3, 2, reply)
-    assert ids(reply) == ["6", "6"]
-    assert (engine.batches, engine.lone, engine.searched) == ([[3]], [True], [[3]])
-    assert set(reply.result().stages_ms) == {"queue", "decode", "forward", "search"}
+def ids(result: SearchResult) -> list[str]:
+    return [hit.id for hit in result.hits]
 
 
-def test_what_arrives_while_the_runtime_has_no_room_is_the_next_batch() -> None:
-    engine, metrics = Doubles(Device(batch=4)), Metrics()
-    batcher = Batcher(metrics)
-    replies = [Future[SearchResult]() for _ in range(6)]
-    with blocked(batcher, engine):
-        for photo, reply in enumerate(replies):
-            start(batcher, engine, photo, 1, reply)
-    assert [ids(reply) for reply in replies] == [[str(2 * photo)] for photo in range(len(replies))]
-    assert engine.batches == [[0], [0, 1, 2, 3], [4, 5]]
-    counted = metrics.registry.get_sample_value("carsearch_batch_photos_sum", {"work": "search"})
-    assert counted == 1 + len(replies)
+def test_a_lone_search_goes_through_at_once() -> None:
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        result = await one.begin(engine, 3, k=2)
+        assert ids(result) == ["6", "6"]
+        assert (engine.batches, engine.lone, engine.searched) == ([[3]], [3], [[3]])
+        assert set(result.stages_ms) == {"decode", "forward", "search"}
+        assert one.metrics.registry.get_sample_value("carsearch_batch_photos_sum", {"work": "search"}) == 1
+
+    run(scenario)
 
 
-def test_few_photos_go_to_the_runtime_as_they_come_and_many_in_few_batches() -> None:
-    engine, batcher = Doubles(Device(batch=4, in_flight=2, enough=3)), Batcher(Metrics())
-    replies = [Future[SearchResult]() for _ in range(7)]
-    with blocked(batcher, engine):
-        for photo, reply in enumerate(replies):
-            start(batcher, engine, photo, 1, reply)
-        assert engine.batches == [[0], [0], [1]]  # three photos are enough, in however many batches
-    assert engine.batches == [[0], [0], [1], [2, 3, 4, 5], [6]]
-    assert [ids(reply) for reply in replies] == [[str(2 * photo)] for photo in range(len(replies))]
+def test_what_arrives_while_the_runtime_is_busy_is_the_next_batch() -> None:
+    async def scenario(one: Bench) -> None:
+        engine = Doubles(batch=4)
+        async with one.busy(engine):
+            searches = [one.begin(engine, photo) for photo in range(1, 7)]
+        results = await asyncio.gather(*searches)
+        assert [ids(result) for result in results] == [[str(2 * photo)] for photo in range(1, 7)]
+        assert all(set(result.stages_ms) == {"decode", "forward", "search"} for result in results)
+        assert engine.batches == [[0], [0], [1, 2, 3, 4], [5, 6]]
+        assert one.metrics.registry.get_sample_value("carsearch_batch_photos_sum", {"work": "search"}) == 8
+
+    run(scenario)
 
 
 def test_what_has_been_embedded_meanwhile_is_searched_together() -> None:
-    engine, batcher = Doubles(Device(in_flight=4)), Batcher(Metrics())
-    replies = [Future[SearchResult]() for _ in range(3)]
-    with blocked(batcher, engine):
-        for photo, reply in enumerate(replies):
-            start(batcher, engine, photo, 1, reply)
-    assert (engine.batches, engine.searched) == ([[0], [0], [1], [2]], [[0, 0, 1, 2]])
-    assert [ids(reply) for reply in replies] == [["0"], ["2"], ["4"]]
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        engine.computing.open.clear()
+        searches = []
+        for photo in range(5):  # a batch each, and when the last is submitted those before it are being embedded
+            searches.append(one.begin(engine, photo))
+            await engine.submitting.has_been_entered()
+        engine.computing.open.set()
+        assert [ids(result) for result in await asyncio.gather(*searches)] == [["0"], ["2"], ["4"], ["6"], ["8"]]
+        assert engine.batches == [[0], [1], [2], [3], [4]]
+        together = max(engine.searched, key=len)
+        assert together[:3] == [1, 2, 3]
+
+    run(scenario)
 
 
 def test_nobody_is_alone_while_another_decodes() -> None:
-    engine, batcher = Doubles(), Batcher(Metrics())
-    decoding, go_on = threading.Event(), threading.Event()
+    async def scenario(one: Bench) -> None:
+        slow, engine = Doubles(), Doubles()
+        slow.decoding.open.clear()
+        first = one.begin(slow, 1)
+        await slow.decoding.has_been_entered()
+        assert ids(await one.begin(engine, 2)) == ["4"]
+        assert (engine.batches, engine.lone) == ([[2]], [])
+        slow.decoding.open.set()
+        assert ids(await first) == ["2"]
 
-    class Slow(Doubles):
-        def query(self, data: bytes, k: int, labels: Sequence[str] = ()) -> Query:
-            decoding.set()
-            assert go_on.wait(WORK_S)
-            return super().query(data, k, labels)
-
-    replies = [Future[SearchResult]() for _ in range(2)]
-    slow = threading.Thread(target=start, args=(batcher, Slow(), 1, 1, replies[0]))
-    slow.start()
-    try:
-        assert decoding.wait(WORK_S)
-        start(batcher, engine, 2, 1, replies[1])
-        assert engine.lone == [False]
-    finally:
-        go_on.set()
-        slow.join()
-    assert [ids(reply) for reply in replies] == [["2"], ["4"]]
+    run(scenario)
 
 
 def test_a_search_that_is_cancelled_leaves_the_queue() -> None:
-    engine, batcher = Doubles(), Batcher(Metrics())
-    replies = [Future[SearchResult]() for _ in range(3)]
-    with blocked(batcher, engine):
-        for photo, reply in enumerate(replies):
-            start(batcher, engine, photo, 1, reply)
-        assert replies[1].cancel()
-    assert engine.batches == [[0], [0, 2]]
-    assert ids(replies[2]) == ["4"]
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        async with one.busy(engine):
+            searches = [one.begin(engine, photo) for photo in (1, 2, 3)]
+            await one.all_decoded()
+            searches[1].cancel()
+        assert [ids(await searches[place]) for place in (0, 2)] == [["2"], ["6"]]
+        assert engine.batches == [[0], [0], [1, 3]]
+
+    run(scenario)
 
 
 def test_the_next_engine_does_not_wait_behind_one_that_is_cancelled() -> None:
-    old, new, batcher = Doubles(), Doubles(), Batcher(Metrics())
-    given_up, reply = Future[SearchResult](), Future[SearchResult]()
-    given_up.cancel()
-    with batcher._lock:
-        batcher._fed = True  # as while another thread hands over
-    start(batcher, old, 1, 1, given_up)
-    batcher._fed = False
-    start(batcher, new, 2, 1, reply)
-    assert ids(reply) == ["4"]
-    assert (old.batches, new.batches) == ([], [[2]])
+    async def scenario(one: Bench) -> None:
+        old, new = Doubles(), Doubles()
+        async with one.busy(old):
+            given_up, search = one.begin(old, 1), one.begin(new, 2)
+            await one.all_decoded()
+            given_up.cancel()
+        assert ids(await search) == ["4"]
+        assert (old.batches, new.batches) == ([[0], [0]], [[2]])
+
+    run(scenario)
 
 
-def test_photos_that_follow_each_other_fast_are_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, batcher = Doubles(), Batcher(Metrics())
-    monkeypatch.setattr("service.batching.CALM_S", 3600.0)
-    for photo in range(2):
-        start(batcher, engine, photo, 1, Future())
-    monkeypatch.setattr("service.batching.CALM_S", 0.0)
-    start(batcher, engine, 2, 1, Future())
-    assert engine.lone == [True, False, True]
+def test_a_photo_that_cannot_be_decoded_fails_alone() -> None:
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        async with one.busy(engine):
+            searches = [one.begin(engine, photo) for photo in (1, BROKEN, 2)]
+        with pytest.raises(ImageUndecodable):
+            await searches[1]
+        assert [ids(await searches[place]) for place in (0, 2)] == [["2"], ["4"]]
+        assert engine.batches == [[0], [0], [1, 2]]
+
+    run(scenario)
 
 
-def test_one_that_makes_its_batch_fail_fails_alone() -> None:
-    engine, batcher = Doubles(), Batcher(Metrics())
-    replies = {photo: Future[SearchResult]() for photo in (1, POISON, 2)}
-    with blocked(batcher, engine):
-        for photo, reply in replies.items():
-            start(batcher, engine, photo, 1, reply)
-    assert [ids(replies[photo]) for photo in (1, 2)] == [["2"], ["4"]]
-    with pytest.raises(EmbeddingInvalid):
-        replies[POISON].result(WORK_S)
-    assert engine.batches == [[0], [1, POISON, 2], [1], [POISON], [2]]
+@pytest.mark.parametrize(("bad", "message"), [(POISON, "something odd"), (UNSEARCHABLE, "The search failed")])
+def test_one_that_makes_its_batch_fail_fails_alone(bad: int, message: str) -> None:
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        async with one.busy(engine):
+            searches = [one.begin(engine, photo) for photo in (1, bad, 2)]
+        with pytest.raises(EmbeddingInvalid, match=message):
+            await searches[1]
+        assert [ids(await searches[place]) for place in (0, 2)] == [["2"], ["4"]]
+        assert engine.batches[2] == [1, bad, 2]
+        assert engine.batches[-3:] == [[1], [bad], [2]]
+
+    run(scenario)
 
 
 def test_a_batch_that_fails_answers_everybody_and_the_next_search_too() -> None:
-    engine, batcher = Doubles(), Batcher(Metrics())
-    replies = [Future[SearchResult]() for _ in range(3)]
-    with blocked(batcher, engine):
-        for reply in replies:
-            start(batcher, engine, POISON, 1, reply)
-    assert [type(reply.exception(WORK_S)) for reply in replies] == [EmbeddingInvalid] * 3
-    after: Future[SearchResult] = Future()
-    start(batcher, engine, 7, 1, after)
-    assert ids(after) == ["14"]
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        async with one.busy(engine):
+            searches = [one.begin(engine, POISON) for _ in range(3)]
+        outcomes = await asyncio.gather(*searches, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [EmbeddingInvalid] * 3
+        assert ids(await one.begin(engine, 7)) == ["14"]
+
+    run(scenario)
 
 
 def test_a_batch_is_of_one_engine() -> None:
-    old, new, batcher = Doubles(), Doubles(), Batcher(Metrics())
-    replies = [Future[SearchResult]() for _ in range(4)]
-    with blocked(batcher, old):
-        for photo, (engine, reply) in enumerate(zip((old, new, new, old), replies, strict=True)):
-            start(batcher, engine, photo, 1, reply)
-    assert (old.batches, new.batches) == ([[0], [0], [3]], [[1, 2]])
-    assert [ids(reply) for reply in replies] == [["0"], ["2"], ["4"], ["6"]]
+    async def scenario(one: Bench) -> None:
+        old, new = Doubles(), Doubles()
+        async with one.busy(old):
+            order = ((old, 1), (new, 2), (new, 3), (old, 4))
+            searches = [one.begin(engine, photo) for engine, photo in order]
+        assert [ids(result) for result in await asyncio.gather(*searches)] == [["2"], ["4"], ["6"], ["8"]]
+        assert (old.batches, new.batches) == ([[0], [0], [1], [4]], [[2, 3]])
+
+    run(scenario)
 
 
-def test_a_search_that_fails_for_all_is_tried_for_each() -> None:
-    engine, batcher = Doubles(), Batcher(Metrics())
-    replies = {photo: Future[SearchResult]() for photo in (1, UNSEARCHABLE, 2)}
-    with blocked(batcher, engine):
-        for photo, reply in replies.items():
-            start(batcher, engine, photo, 1, reply)
-    assert [ids(replies[photo]) for photo in (1, 2)] == [["2"], ["4"]]
-    with pytest.raises(EmbeddingInvalid, match="The search failed"):
-        replies[UNSEARCHABLE].result(WORK_S)
+def test_closing_ends_the_two_threads() -> None:
+    before = set(threading.enumerate())
+    batcher = Batcher(ThreadPoolExecutor(1), Metrics())
+    own = set(threading.enumerate()) - before
+    assert {thread.name for thread in own} == {"embed", "search"}
+    batcher.close()
+    eventually(lambda: not any(thread.is_alive() for thread in own), "both threads end")
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     photos=st.lists(
         st.tuples(
@@ -265,24 +313,76 @@ def test_a_search_that_fails_for_all_is_tried_for_each() -> None:
         max_size=60,
     ),
     threads=st.integers(1, 4),
-    device=st.builds(Device, st.integers(1, 8), st.integers(1, 3), st.integers(1, 5)),
+    batch=st.integers(1, 8),
 )
-@settings(deadline=None, max_examples=50)
-def test_every_search_gets_its_own_answer(photos: list[tuple[int, int, bool]], threads: int, device: Device) -> None:
-    engines, batcher = (Doubles(device), Doubles(device)), Batcher(Metrics())
-    replies = [Future[SearchResult]() for _ in photos]
-    with ThreadPoolExecutor(threads) as pool:
-        for turn, ((photo, k, given_up), reply) in enumerate(zip(photos, replies, strict=True)):
-            pool.submit(start, batcher, engines[turn // 3 % 2], photo, k, reply)
+def test_every_search_gets_its_own_answer(photos: list[tuple[int, int, bool]], threads: int, batch: int) -> None:
+    async def scenario(one: Bench) -> None:
+        engines = Doubles(batch), Doubles(batch)
+        searches = []
+        for turn, (photo, k, given_up) in enumerate(photos):
+            searches.append(one.begin(engines[turn // 3 % 2], photo, k))
+            if turn % 2:
+                await asyncio.sleep(0)
             if given_up:
-                reply.cancel()  # before, while or after it is answered
-    expected: dict[int, Callable[[Future[SearchResult]], bool]] = {
-        BROKEN: lambda reply: isinstance(reply.exception(), ImageUndecodable),
-        UNSEARCHABLE: lambda reply: isinstance(reply.exception(), EmbeddingInvalid),
-        POISON: lambda reply: isinstance(reply.exception(), EmbeddingInvalid),
-    }
-    for (photo, k, _), reply in zip(photos, replies, strict=True):
-        assert reply.done()
-        if not reply.cancelled():
-            right = expected.get(photo, lambda reply, photo=photo, k=k: ids(reply) == [str(2 * photo)] * k)
-            assert right(reply)
+                searches[-1].cancel()  # before it has begun, or while it is decoded
+        outcomes = await asyncio.gather(*searches, return_exceptions=True)
+        for (photo, k, _), outcome in zip(photos, outcomes, strict=True):
+            if isinstance(outcome, asyncio.CancelledError):
+                continue
+            if photo == BROKEN:
+                assert isinstance(outcome, ImageUndecodable)
+            elif photo in (POISON, UNSEARCHABLE):
+                assert isinstance(outcome, EmbeddingInvalid)
+            else:
+                assert isinstance(outcome, SearchResult), outcome
+                assert ids(outcome) == [str(2 * photo)] * k
+
+    run(scenario, threads)
+
+
+@pytest.fixture(scope="module")
+def engines(fake_index: IndexDirectory) -> tuple[Engine, Engine]:
+    """The same index loaded twice, as before and after a swap."""
+    return Engine.load(fake_index, runtime="fake"), Engine.load(fake_index, runtime="fake")
+
+
+PHOTOS = [*(car_photo(kind, shot) for kind in range(3) for shot in (0, 50)), car_photo()[:700], b"no photo"]
+SEARCHES = st.tuples(
+    st.sampled_from(range(len(PHOTOS))),
+    st.sampled_from([1, 3, 12, 100]),
+    st.sampled_from([(), ("car 1",), ("car 2", KOREAN), ("spaceship",)]),
+    st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(searches=st.lists(SEARCHES, max_size=24), threads=st.integers(1, 3))
+def test_087_in_any_company_a_search_finds_what_it_finds_alone(
+    engines: tuple[Engine, Engine], searches: list[tuple[int, int, tuple[str, ...], bool]], threads: int
+) -> None:
+    async def outcome(work: Callable[[], Coroutine[Any, Any, SearchResult]]) -> object:
+        try:
+            return [(hit.rank, hit.id, hit.label, round(hit.score, 5)) for hit in (await work()).hits]
+        except CarsearchError as problem:
+            return problem.code
+
+    async def scenario(one: Bench) -> None:
+        tasks, alone = [], []
+        for photo, k, labels, second in searches:
+            engine = engines[second]
+
+            async def together(
+                engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels
+            ) -> SearchResult:
+                return await one.batcher.search(engine, PHOTOS[photo], k, labels)
+
+            async def by_itself(
+                engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels
+            ) -> SearchResult:
+                return engine.search(PHOTOS[photo], k, labels)
+
+            tasks.append(asyncio.create_task(outcome(together)))
+            alone.append(by_itself)
+        assert [await task for task in tasks] == [await outcome(one) for one in alone]
+
+    run(scenario, threads)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.observability.memory import available_bytes
+from service.observability.memory import available_bytes, memory_limit_bytes
 
 MEMINFO = "MemTotal:       2048 kB\nMemFree:          10 kB\nMemAvailable:   1000 kB\nHugePages_Total:       0\n"
 OF_THE_MACHINE = 1000 * 1024
@@ -64,3 +64,17 @@ def test_where_nobody_says_there_is_no_end_of_it(tmp_path: Path) -> None:
 
 def test_this_machine_says_something() -> None:
     assert 0 < available_bytes() < math.inf
+
+
+@pytest.mark.parametrize(
+    ("file", "told", "limit_bytes"),
+    [
+        ("memory.max", "2147483648\n", 2**31),
+        ("memory.max", "max\n", math.inf),
+        ("memory/memory.limit_in_bytes", "1000000\n", 1_000_000),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", math.inf),
+        ("elsewhere", "1000", math.inf),
+    ],
+)
+def test_a_container_knows_its_memory_limit(tmp_path: Path, file: str, told: str, limit_bytes: float) -> None:
+    assert memory_limit_bytes(cgroup(tmp_path, {file: told})) == limit_bytes

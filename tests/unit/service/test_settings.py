@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from indexer.versions import IndexDirectory
 from model.errors import SettingsInvalid
+from service.cli import main as cli
 from service.http.app import create_app
-from service.settings import PREFIX, Settings, load_settings
-from tests.support.servers import run_cli
+from service.http.limits import Limits
+from service.reloader import WATCH_INTERVAL_S
+from service.settings import PREFIX, REMOVED, Settings, load_settings
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "settings.md"
-ROW = re.compile(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", TEXT, re.MULTILINE)
+REMOVED_ROWS = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|$", TEXT, re.MULTILINE))
 OF_THE_MACHINE = {"search_threads", "spool_dir"}
-ROWS = ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
+MOST_SETTINGS = 18
 
 
 def as_documented(default: Any) -> str:
@@ -38,6 +40,51 @@ def test_the_document_gives_the_default_and_the_meaning(name: str) -> None:
         assert documented == as_documented(field.default)
 
 
+def test_there_are_few_settings() -> None:
+    assert len(Settings.model_fields) <= MOST_SETTINGS
+
+
+def test_the_document_says_what_holds_in_the_place_of_a_removed_setting() -> None:
+    limits = Limits()
+    held = {
+        "HEAD_DEADLINE_S": f"{limits.head_deadline_s} s ",
+        "BODY_DEADLINE_S": f"{limits.upload_deadline_s} s ",
+        "WRITE_DEADLINE_S": f"{limits.write_deadline_s} s ",
+        "MIN_UPLOAD_BYTES_PER_S": f"{limits.upload_bytes_per_s >> 10} KiB a second",
+        "MAX_ARCHIVE_BYTES": f"{limits.archive_bytes >> 20} MiB ",
+        "MAX_ARCHIVE_ENTRIES": f"{limits.archive_entries:,} files",
+        "MAX_ARCHIVE_TOTAL_BYTES": f"{limits.archive_unpacked_bytes >> 30} GiB ",
+        "MAX_PHOTO_BYTES": f"{limits.archive_photo_bytes >> 20} MiB ",
+        "MAX_SYNC_PHOTOS": f"{limits.sync_photos} photos",
+        "WATCH_INTERVAL_S": f"every {WATCH_INTERVAL_S} s",
+        "RATE_LIMIT": "nginx",
+    }
+    assert REMOVED_ROWS.keys() == REMOVED == {PREFIX + name for name in held}
+    for name, words in held.items():
+        assert words in REMOVED_ROWS[PREFIX + name]
+
+
+@pytest.mark.parametrize("name", sorted(REMOVED))
+def test_a_removed_setting_warns_and_does_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = load_settings()
+    monkeypatch.setenv(name, "1")
+    assert load_settings() == expected
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == f"{name} is not a setting any more and does nothing; docs/settings.md lists what there is."
+
+
+def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    expected = load_settings()
+    for name in (*Settings.model_fields, "typo"):
+        monkeypatch.setenv(f"{PREFIX}{name}".upper(), "")
+    for name in REMOVED:
+        monkeypatch.setenv(name, "")
+    assert load_settings() == expected
+    assert not caplog.records
+
+
 def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARSEARCH_MAX_QUEUE", "7")
     monkeypatch.setenv("CARSEARCH_DATASETS", '{"val": "photos"}')
@@ -52,22 +99,32 @@ def test_what_the_command_line_chose_wins_and_what_it_left_open_does_not(monkeyp
     assert load_settings(index_dir=None).index_dir == Path("environment")
 
 
+@pytest.mark.parametrize("level", ["INFO", "Warning", "debug"])
+def test_a_log_level_may_be_written_in_capitals(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARSEARCH_LOG_LEVEL", level)
+    assert load_settings().log_level == level.lower()
+
+
+@pytest.mark.parametrize("service", ["", "API_", "API_GPU_"], ids=["carsearch", "carsearch-api", "carsearch-api-gpu"])
 @pytest.mark.parametrize(
     "name",
     [
-        "CARSEARCH_SERVICE_HOST",
-        "CARSEARCH_SERVICE_PORT",
-        "CARSEARCH_SERVICE_PORT_HTTP",
-        "CARSEARCH_PORT",
-        "CARSEARCH_PORT_8000_TCP",
-        "CARSEARCH_PORT_8000_TCP_ADDR",
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT",
+        "PORT_8000_TCP",
+        "PORT_8000_TCP_ADDR",
+        "PORT_8000_TCP_PORT",
+        "PORT_8000_TCP_PROTO",
     ],
 )
-def test_what_kubernetes_says_of_a_service_of_our_name_is_no_setting(
-    name: str, monkeypatch: pytest.MonkeyPatch
+def test_what_kubernetes_says_of_a_service_whose_name_begins_with_ours_is_no_setting(
+    service: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
-    assert load_settings().index_dir == Path("index")
+    expected = load_settings()
+    monkeypatch.setenv(f"{PREFIX}{service}{name}", "tcp://10.0.0.1:8000")
+    assert load_settings() == expected
 
 
 @pytest.mark.parametrize("name", ["state_dir", "cache_dir", "spool_dir"])
@@ -85,10 +142,24 @@ def test_directories_that_are_not_there_yet_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "cache").is_dir()
 
 
+def test_a_gallery_directory_that_is_not_there_is_told_before_serving(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        with pytest.raises(SettingsInvalid, match=rf"^CARSEARCH_GALLERY_DIR is wrong: {path} is no directory\.$"):
+            create_app(load_settings(gallery_dir=path))
+
+
+def test_a_dataset_that_is_not_there_is_told_before_serving(tmp_path: Path) -> None:
+    settings = load_settings(datasets={"here": tmp_path, "val": tmp_path / "none"})
+    words = rf"^CARSEARCH_DATASETS is wrong: there is nothing at {tmp_path}/none, the path of val\.$"
+    with pytest.raises(SettingsInvalid, match=words):
+        create_app(settings)
+
+
 @pytest.mark.parametrize("name", ["CARSEARCH_MAX_QUEU", "CARSEARCH_", "carsearch_portt", "CARSEARCH_PORT_8000"])
 def test_a_misspelt_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
-    with pytest.raises(SettingsInvalid, match=name):
+    with pytest.raises(SettingsInvalid, match=name.upper()):
         load_settings()
 
 
@@ -97,12 +168,11 @@ def test_a_misspelt_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPat
     [
         ("CARSEARCH_MAX_QUEUE", "0"),
         ("CARSEARCH_MAX_QUEUE", "many"),
-        ("CARSEARCH_SEARCH_THREADS", ""),
-        ("CARSEARCH_BODY_DEADLINE_S", "-1"),
+        ("CARSEARCH_DRAIN_S", "-1"),
         ("CARSEARCH_REQUEST_DEADLINE_S", "nan"),
         ("CARSEARCH_RUNTIME", "abacus"),
-        ("CARSEARCH_RUNTIME", "fake"),
         ("CARSEARCH_LOG_LEVEL", "loud"),
+        ("CARSEARCH_TRUSTED_PROXIES", "10.0.0.0/8, proxy"),
         ("CARSEARCH_DATASETS", "[]"),
         ("CARSEARCH_DATASETS", '{"val": 5}'),
         ("CARSEARCH_DATASETS", "{"),
@@ -124,7 +194,15 @@ def test_a_wrong_value_is_told_by_the_name_of_its_variable(
     ],
 )
 def test_the_command_line_says_it_in_one_sentence(
-    settings: dict[str, str], sentence: str, real_index: IndexDirectory
+    settings: dict[str, str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    printed = run_cli("serve", "--index", real_index.root, "--port", "0", **settings)
-    assert (printed.returncode, printed.stderr) == (1, sentence)
+    for name, value in settings.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    monkeypatch.setattr("sys.argv", ["carsearch", "serve", "--index", str(tmp_path), "--port", "0"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, " ".join(capsys.readouterr().err.split())) == (1, sentence.strip())

@@ -13,36 +13,19 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from model.errors import CarsearchError, EmptyFile
-from service.http.errors import (
-    MalformedMultipart,
-    MissingFile,
-    MultipleFiles,
-    Overloaded,
-    UnsupportedContentType,
-)
-from service.http.upload import MAX_PARTS, receive_file
+from service.errors import MalformedMultipart, MissingFile, MultipleFiles, Overloaded, UnsupportedContentType
+from service.http.upload import MAX_PARTS, WRITE_BYTES, FileReader, receive_archive, receive_photo
 from tests.support.bodies import BOUNDARY, FORM, form, multipart, part
 
 
-def request_of(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> Request:
-    """A request whose body arrives in chunks."""
-    waiting = list(chunks)
-
-    async def receive() -> Message:
-        chunk = waiting.pop(0) if waiting else b""
-        return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
-
-    headers = [(b"content-type", content_type.encode("latin-1"))]
-    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
-
-
 def received(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> bytes:
-    """What the reader takes out of a body that arrives in chunks."""
-    with io.BytesIO() as sink:
-        size = asyncio.run(receive_file(request_of(chunks, content_type), "file", sink))
-        data = sink.getvalue()
-    assert size == len(data)
-    return data
+    """The file of a body that arrives in chunks."""
+    reader = FileReader(content_type, "file")
+    for chunk in chunks:
+        reader.feed(chunk)
+    reader.finish()
+    assert reader.size_bytes == len(reader.received)
+    return bytes(reader.received)
 
 
 def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
@@ -70,9 +53,26 @@ def test_one_byte_at_a_time_gives_the_same_file() -> None:
     assert received([body[place : place + 1] for place in range(len(body))]) == bytes(range(256))
 
 
-def test_a_large_file_arrives_whole() -> None:
+def request_of(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> Request:
+    """A request whose body arrives in chunks."""
+    waiting = list(chunks)
+
+    async def receive() -> Message:
+        chunk = waiting.pop(0) if waiting else b""
+        return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
+
+    headers = [(b"content-type", content_type.encode("latin-1"))]
+    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
+
+
+def test_a_photo_and_an_archive_of_several_megabytes_arrive_whole() -> None:
     data = bytes(range(256)) * (3 << 12)
-    assert received(cut(form(data), range(0, len(data), 65_536))) == data
+    assert len(data) > 2 * WRITE_BYTES
+    places = range(0, len(data), 65_536)
+    assert asyncio.run(receive_photo(request_of(cut(form(data), places)))) == data
+    with io.BytesIO() as sink:
+        asyncio.run(receive_archive(request_of(cut(form(data, "archive"), places)), sink))
+        assert sink.getvalue() == data
 
 
 @tried(max_examples=300, deadline=None)
@@ -146,9 +146,9 @@ def test_every_spelling_of_a_file_part_is_understood(disposition: str) -> None:
 
 
 def test_a_full_disk_is_told_and_not_taken_for_a_failure() -> None:
-    request = request_of([form(b"photo")])
+    request = request_of([form(b"photo", "archive")])
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(Overloaded, match="no room for the archive"):  # noqa: PTH123
-        asyncio.run(receive_file(request, "file", full))
+        asyncio.run(receive_archive(request, full))
 
 
 def test_as_many_parts_as_allowed_are_read() -> None:
