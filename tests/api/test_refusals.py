@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-
-from indexer.versions import IndexDirectory
 from service.http.drain import Drain
-from service.http.errors import RETRY_AFTER_S
 from service.http.guard import Guard
 from service.http.shares import Shares
 from service.http.turns import Turns
+
+from indexer.versions import IndexDirectory
+from service.http.errors import RETRY_AFTER_S
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
 from service.settings import load_settings

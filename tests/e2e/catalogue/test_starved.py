@@ -12,12 +12,11 @@ from urllib.parse import quote
 import pytest
 
 from indexer.versions import IndexDirectory
-from tests.e2e.catalogue.processes import changed_server
 from tests.support.bodies import form, zip_of
 from tests.support.calls import assert_problem, assert_unharmed, evaluate, eventually
 from tests.support.connections import answer, connect, head
 from tests.support.photos import car_photo
-from tests.support.servers import running_server
+from tests.support.servers import changed_server, running_server
 
 FEW_FILES = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
 SET_OF_96 = {f"{kind}/{shot}.jpg": car_photo(kind, shot) for kind in range(8) for shot in range(12)}

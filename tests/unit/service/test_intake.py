@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-
-import service.http.body_limit
-from model.errors import CarsearchError
-from service.http.body_limit import RECEIVING, Intake
 from service.http.drain import Drain
 from service.http.guard import Guard
 from service.http.shares import Shares
 from service.http.turns import Turns
+
+import service.http.body_limit
+from model.errors import CarsearchError
+from service.http.body_limit import RECEIVING, Intake
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
 from service.settings import load_settings

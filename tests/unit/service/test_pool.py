@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 from fastapi import Request
+from service.priority import WORK_NICENESS
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
@@ -15,7 +16,6 @@ from model.errors import ImageUndecodable
 from service.http.errors import DeadlineExceeded, Overloaded
 from service.http.workers import WorkPool
 from service.observability.metrics import Metrics
-from service.priority import WORK_NICENESS
 from service.settings import load_settings
 
 

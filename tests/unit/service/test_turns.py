@@ -4,11 +4,10 @@ import asyncio
 from collections import Counter
 
 import pytest
+import service.http.turns
 import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
-
-import service.http.turns
 from service.http.turns import READ_IN_A_TURN, Turns
 
 
