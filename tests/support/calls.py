@@ -6,9 +6,8 @@ from typing import Any
 
 import httpx
 
-from service.http.errors import MAX_DETAIL, MEDIA_TYPE
+from service.http.errors import MAX_DETAIL, MEDIA_TYPE, STATUS_OF
 from service.http.schemas import Problem
-from tests.support.codes import STATUS_OF
 from tests.support.photos import car_photo
 from tests.support.servers import PATIENCE_S, Server
 

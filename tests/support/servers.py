@@ -67,7 +67,8 @@ def changed_server(
     change: str, index: Path, log_path: Path, path: str = "/readyz", **settings: str
 ) -> Iterator[Server]:
     """A server whose process runs `change`, lines of Python, before it serves; waits until `path` answers 200."""
-    program = f"{change}\nfrom tests.support.without import main\nmain()"
+    guard = "from tests.support.without import take_the_guard_away\ntake_the_guard_away()"
+    program = f"{change}\n{guard}\nfrom service.cli.main import main\nmain()"
     with _serving(["-c", program], index, log_path, path, settings) as server:
         yield server
 
