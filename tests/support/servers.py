@@ -12,6 +12,9 @@ from pathlib import Path
 
 import httpx
 
+from indexer.versions import IndexDirectory
+from model.errors import CarsearchError
+
 START_S = 60
 PATIENCE_S = float(os.environ.get("PATIENCE_S", "60"))
 """How long a test waits for what must happen; less in negative controls, which wait in vain."""
@@ -81,6 +84,8 @@ def with_limits(**limits: float) -> str:
 @contextmanager
 def _serving(program: list[str], index: Path, log_path: Path, path: str, settings: dict[str, str]) -> Iterator[Server]:
     port = free_port()
+    if _is_fake(index):
+        settings = {"RUNTIME": "fake", **settings}
     command = [sys.executable, *program, "serve", "--index", str(index), "--port", str(port)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, env=clean_environment(**settings), stdout=log, stderr=log)
@@ -92,6 +97,15 @@ def _serving(program: list[str], index: Path, log_path: Path, path: str, setting
             yield server
     finally:
         stop(process)
+
+
+def _is_fake(index: Path) -> bool:
+    """Whether an index is of the fake runtime, which a server does not choose by itself."""
+    directory = IndexDirectory(index)
+    try:
+        return directory.manifest(directory.current()).model_name == "fake"
+    except CarsearchError:
+        return False
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

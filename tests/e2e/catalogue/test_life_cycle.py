@@ -93,9 +93,9 @@ def assert_nothing_left(tmp_path: Path, log: str) -> None:
 
 @pytest.mark.parametrize("after_s", [0.2, 0.7, 1.2, 1.7])
 def test_129_a_server_may_be_stopped_at_any_moment_of_its_start(
-    after_s: float, places: dict[str, str], tmp_path: Path, real_index: IndexDirectory
+    after_s: float, places: dict[str, str], tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
-    server = Replica(real_index.root, tmp_path / "log", environment=clean_environment(**places))
+    server = Replica(fake_index.root, tmp_path / "log", environment=clean_environment(**places))
     server.begin()
     time.sleep(after_s)
     started = time.monotonic()
@@ -106,11 +106,11 @@ def test_129_a_server_may_be_stopped_at_any_moment_of_its_start(
 
 @pytest.mark.parametrize("first", [True, False], ids=["129 while the first index is loaded", "129 during a swap"])
 def test_a_server_does_not_wait_for_an_index_that_it_will_not_serve(
-    first: bool, places: dict[str, str], tmp_path: Path, gallery: Path, real_embedder: Embedder
+    first: bool, places: dict[str, str], tmp_path: Path, gallery: Path, fake_embedder: Embedder
 ) -> None:
     index = IndexDirectory(tmp_path / "index")
-    old = build_index(gallery, index, real_embedder).version
-    new = build_index(write_gallery(tmp_path / "new", first_kind=20), index, real_embedder).version
+    old = build_index(gallery, index, fake_embedder).version
+    new = build_index(write_gallery(tmp_path / "new", first_kind=20), index, fake_embedder).version
     index.switch(old)
     with changed_server(SLOW_LOAD.format(first=first), index.root, tmp_path / "log", "/livez", **places) as server:
         if not first:
@@ -130,10 +130,10 @@ def test_a_server_does_not_wait_for_an_index_that_it_will_not_serve(
     ("grace_s", "code"), [(30, "ok"), (1, "draining")], ids=["129 in time", "129 longer than a server waits"]
 )
 def test_an_evaluation_is_answered_whole_or_told_that_the_server_stops(
-    grace_s: int, code: str, places: dict[str, str], tmp_path: Path, real_index: IndexDirectory
+    grace_s: int, code: str, places: dict[str, str], tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
     change = SLOW_EVALUATION.format(grace_s=grace_s)
-    with changed_server(change, real_index.root, tmp_path / "log", **places) as server:
+    with changed_server(change, fake_index.root, tmp_path / "log", **places) as server:
         waiting = in_background(lambda: evaluate(server, zip_of(SET_OF_96)))
         eventually(lambda: metric(server, "carsearch_evaluation_running") == 1, "the evaluation runs")
         server.process.send_signal(signal.SIGTERM)
@@ -147,11 +147,11 @@ def test_an_evaluation_is_answered_whole_or_told_that_the_server_stops(
 
 @pytest.mark.parametrize("finished", [True, False], ids=["129 a slow upload", "129 an upload that stalls"])
 def test_an_upload_that_had_begun_is_waited_for_until_its_deadline(
-    finished: bool, places: dict[str, str], tmp_path: Path, real_index: IndexDirectory
+    finished: bool, places: dict[str, str], tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
     body = form(car_photo(1, 0))
     change = with_limits(upload_deadline_s=3)
-    with changed_server(change, real_index.root, tmp_path / "log", **places) as server, connect(server) as connection:
+    with changed_server(change, fake_index.root, tmp_path / "log", **places) as server, connect(server) as connection:
         connection.sendall(head(f"Content-Length: {len(body)}") + body[:100])
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
@@ -167,10 +167,10 @@ def test_an_upload_that_had_begun_is_waited_for_until_its_deadline(
 
 
 def test_129_an_archive_that_takes_longer_than_a_server_waits_ends_with_a_whole_answer_or_none(
-    places: dict[str, str], tmp_path: Path, real_index: IndexDirectory
+    places: dict[str, str], tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
     archive = form(zip_of(SET_OF_96), "archive")
-    with changed_server(SHORT_GRACE, real_index.root, tmp_path / "log", **places) as server:
+    with changed_server(SHORT_GRACE, fake_index.root, tmp_path / "log", **places) as server:
         with connect(server) as connection:
             begun = head(f"Content-Length: {len(archive)}").replace(b"/search", b"/evaluate") + archive[:5000]
             connection.sendall(begun)
@@ -193,9 +193,9 @@ def begun_upload(server: Server) -> Iterator[tuple[socket.socket, bytes]]:
 
 
 def test_130_a_second_sigterm_ends_the_drain_and_still_answers_what_had_begun(
-    tmp_path: Path, real_index: IndexDirectory
+    tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
-    with running_server(real_index.root, tmp_path / "log", DRAIN_S="600") as server, begun_upload(server) as begun:
+    with running_server(fake_index.root, tmp_path / "log", DRAIN_S="600") as server, begun_upload(server) as begun:
         connection, rest = begun
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: server.client.get("/readyz").status_code == 503, "the server drains")
@@ -213,9 +213,9 @@ def test_130_a_second_sigterm_ends_the_drain_and_still_answers_what_had_begun(
     ids=["130 Ctrl-C twice", "130 a terminal that is closed"],
 )
 def test_who_does_not_want_to_wait_need_not(
-    signals: list[signal.Signals], status: int, tmp_path: Path, real_index: IndexDirectory
+    signals: list[signal.Signals], status: int, tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
-    with running_server(real_index.root, tmp_path / "log") as server, begun_upload(server) as (connection, _):
+    with running_server(fake_index.root, tmp_path / "log") as server, begun_upload(server) as (connection, _):
         for number in signals:
             server.process.send_signal(number)
             time.sleep(0.5)
@@ -226,13 +226,13 @@ def test_who_does_not_want_to_wait_need_not(
 
 
 def test_131_a_server_that_was_halted_goes_on_and_tells_whom_it_kept_waiting(
-    tmp_path: Path, real_index: IndexDirectory
+    tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
     slow, body = encoded_noise(), form(car_photo(1, 0))
     request = head(f"Content-Length: {len(body)}") + body
     settings = {"SEARCH_THREADS": "1", "REQUEST_DEADLINE_S": "2"}
     with (
-        running_server(real_index.root, tmp_path / "log", True, **settings) as server,
+        running_server(fake_index.root, tmp_path / "log", True, **settings) as server,
         ThreadPoolExecutor(12) as clients,
         connect(server) as kept,
     ):
@@ -258,7 +258,7 @@ def encoded_noise() -> bytes:
     return encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)), "PNG")
 
 
-def test_133_no_deadline_follows_a_clock_that_jumps(tmp_path: Path, real_index: IndexDirectory) -> None:
+def test_133_no_deadline_follows_a_clock_that_jumps(tmp_path: Path, fake_index: IndexDirectory) -> None:
     clock = tmp_path / "clock"
 
     def jump(seconds: float) -> None:
@@ -267,7 +267,7 @@ def test_133_no_deadline_follows_a_clock_that_jumps(tmp_path: Path, real_index: 
 
     jump(0)
     with changed_server(
-        JUMPING_CLOCK.format(path=str(clock)), real_index.root, tmp_path / "log", REQUEST_DEADLINE_S="5"
+        JUMPING_CLOCK.format(path=str(clock)), fake_index.root, tmp_path / "log", REQUEST_DEADLINE_S="5"
     ) as server:
         for seconds in (3600, 0, -3600):
             with begun_upload(server) as (connection, rest):
