@@ -27,9 +27,9 @@ def draining(root: Path, log: Path, drain_s: str) -> Iterator[Server]:
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_that_drains_says_so_goes_on_answering_and_ends_at_a_second_signal(
-    tmp_path: Path, real_index: IndexDirectory, second: signal.Signals
+    tmp_path: Path, fake_index: IndexDirectory, second: signal.Signals
 ) -> None:
-    with draining(real_index.root, tmp_path / "log", LONG) as server:
+    with draining(fake_index.root, tmp_path / "log", LONG) as server:
         refused = server.client.get("/readyz")
         assert_problem(refused, "draining")
         assert int(refused.headers["retry-after"]) >= 1
@@ -44,15 +44,15 @@ def test_a_server_that_drains_says_so_goes_on_answering_and_ends_at_a_second_sig
         assert server.process.wait(20) in (-signal.SIGTERM, -signal.SIGINT)
 
 
-def test_the_drain_ends_by_itself(tmp_path: Path, real_index: IndexDirectory) -> None:
-    with draining(real_index.root, tmp_path / "log", "1") as server:
+def test_the_drain_ends_by_itself(tmp_path: Path, fake_index: IndexDirectory) -> None:
+    with draining(fake_index.root, tmp_path / "log", "1") as server:
         assert server.process.wait(20) == -signal.SIGTERM
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/livez")
 
 
-def test_without_a_drain_the_server_ends_at_once(tmp_path: Path, real_index: IndexDirectory) -> None:
-    with running_server(real_index.root, tmp_path / "log") as server:
+def test_without_a_drain_the_server_ends_at_once(tmp_path: Path, fake_index: IndexDirectory) -> None:
+    with running_server(fake_index.root, tmp_path / "log") as server:
         kept = server.client.get("/livez")
         assert "connection" not in kept.headers
         server.process.send_signal(signal.SIGTERM)

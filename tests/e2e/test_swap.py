@@ -29,19 +29,8 @@ LOOKS_S = 0.5  # several looks of the watcher at CURRENT
 
 @pytest.fixture(scope="module")
 def other_embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
-    """A second real network, which takes larger crops."""
-    import torch
-
-    from model.artifact import create_artifact
-    from model.card import InputSpec
-    from model.export.openvino import export
-    from model.network.embedding_net import EmbeddingNetwork
-
-    directory = tmp_path_factory.mktemp("other-model")
-    torch.manual_seed(1)
-    create_artifact(EmbeddingNetwork("resnet18", InputSpec(resize=96, crop=80)), directory, "other", {})
-    export(directory, write_gallery(tmp_path_factory.mktemp("other-parity"), classes=2, photos=2))
-    return Embedder.load(directory, "openvino")
+    """A second model, of other dimensions and larger crops."""
+    return Embedder.load(write_fake_model(tmp_path_factory.mktemp("other-model"), dim=96, crop=40), "fake")
 
 
 def info(server: Server) -> dict[str, Any]:
@@ -64,9 +53,9 @@ def ids_of(gallery: Path) -> set[str]:
     return {item.id for item in read_items(gallery).items}
 
 
-def test_a_server_waits_for_its_index_and_then_keeps_it(tmp_path: Path, real_embedder: Embedder) -> None:
+def test_a_server_waits_for_its_index_and_then_keeps_it(tmp_path: Path, fake_embedder: Embedder) -> None:
     index = IndexDirectory(tmp_path / "index")
-    with running_server(index.root, tmp_path / "log", wait_ready=False) as server:
+    with running_server(index.root, tmp_path / "log", wait_ready=False, RUNTIME="fake") as server:
         assert server.client.get("/livez").status_code == 200
         for method, path in (
             ("GET", "/readyz"),
@@ -80,7 +69,7 @@ def test_a_server_waits_for_its_index_and_then_keeps_it(tmp_path: Path, real_emb
         assert (info(server)["ready"], info(server)["versions"]) == (False, None)
         assert f"There is no index in {index.root}" in server.log
 
-        version = build_index(write_gallery(tmp_path / "gallery"), index, real_embedder).version
+        version = build_index(write_gallery(tmp_path / "gallery"), index, fake_embedder).version
         eventually(lambda: server.client.get("/readyz").status_code == 200, "the server is ready")
         assert search(server, car_photo(1, 0))["versions"]["index"] == version
         assert metric(server, "carsearch_ready") == 1
@@ -92,14 +81,14 @@ def test_a_server_waits_for_its_index_and_then_keeps_it(tmp_path: Path, real_emb
 
 
 def test_swaps_under_load_lose_no_request_and_mix_no_versions(
-    tmp_path: Path, real_embedder: Embedder, other_embedder: Embedder
+    tmp_path: Path, fake_embedder: Embedder, other_embedder: Embedder
 ) -> None:
     index = IndexDirectory(tmp_path / "index")
     galleries = write_gallery(tmp_path / "a"), write_gallery(tmp_path / "b", first_kind=10, classes=4)
-    built = [build_index(galleries[0], index, real_embedder), build_index(galleries[1], index, other_embedder)]
+    built = [build_index(galleries[0], index, fake_embedder), build_index(galleries[1], index, other_embedder)]
     versions = [one.version for one in built]
     ids = {version: ids_of(gallery) for version, gallery in zip(versions, galleries, strict=True)}
-    models = dict(zip(versions, ("tiny", "other"), strict=True))
+    models = dict(zip(versions, (fake_embedder.model_sha256, other_embedder.model_sha256), strict=True))
     with running_server(index.root, tmp_path / "log") as server:
         stop, answers = threading.Event(), [list[httpx.Response]() for _ in range(CLIENTS)]
 
@@ -128,7 +117,7 @@ def test_swaps_under_load_lose_no_request_and_mix_no_versions(
         version = answer["versions"]["index"]
         seen.add(version)
         assert {hit["id"] for hit in answer["results"]} == ids[version]
-        assert answer["versions"]["model"] == models[version]
+        assert answer["versions"]["model_sha256"] == models[version]
     assert seen == set(versions)
 
 
@@ -157,12 +146,12 @@ def garble_the_manifest(version: Path) -> None:
 
 @pytest.fixture(scope="module")
 def steady(
-    tmp_path_factory: pytest.TempPathFactory, real_embedder: Embedder
+    tmp_path_factory: pytest.TempPathFactory, fake_embedder: Embedder
 ) -> Iterator[tuple[Server, IndexDirectory]]:
     """A server over an index that is then given bad versions."""
     folder = tmp_path_factory.mktemp("steady")
     index = IndexDirectory(folder / "index")
-    build_index(write_gallery(folder / "gallery"), index, real_embedder)
+    build_index(write_gallery(folder / "gallery"), index, fake_embedder)
     with running_server(index.root, folder / "log") as server:
         yield server, index
 
@@ -220,14 +209,14 @@ def test_a_current_that_names_nothing_changes_nothing(steady: tuple[Server, Inde
 
 
 def test_a_server_told_to_expect_another_model_is_not_ready_and_says_why(
-    tmp_path: Path, real_index: IndexDirectory
+    tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
-    model = write_fake_model(tmp_path / "model")
-    with running_server(real_index.root, tmp_path / "log", wait_ready=False, MODEL=str(model)) as server:
+    model = write_fake_model(tmp_path / "model", dim=96)
+    with running_server(fake_index.root, tmp_path / "log", wait_ready=False, MODEL=str(model)) as server:
         eventually(lambda: metric(server, REFUSED) == 1, "the index is refused")
-        assert_problem(server.client.get("/readyz"), "not_ready", str(tmp_path), str(real_index.root))
-        assert info(server)["refused_version"] == real_index.current()
-        assert f"was built with the model {real_index.manifest(real_index.current()).model_sha256[:12]}" in server.log
+        assert_problem(server.client.get("/readyz"), "not_ready", str(tmp_path), str(fake_index.root))
+        assert info(server)["refused_version"] == fake_index.current()
+        assert f"was built with the model {fake_index.manifest(fake_index.current()).model_sha256[:12]}" in server.log
 
 
 def test_serving_and_searching_write_nothing_into_the_index(tmp_path: Path, real_index: IndexDirectory) -> None:

@@ -11,6 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from indexer.versions import IndexDirectory
 from model.errors import SettingsInvalid
+from service.http.context import UNKNOWN_ROUTE, RequestContext
 from service.observability.tracing import Tracing
 from tests.support.calls import search
 from tests.support.photos import car_photo
@@ -74,10 +75,10 @@ def traced(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 def test_a_search_is_a_span_with_its_stages_in_the_trace_of_its_caller(
-    tmp_path: Path, real_index: IndexDirectory, collector: Collector, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fake_index: IndexDirectory, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced(monkeypatch, collector.url)
-    with running_server(real_index.root, tmp_path / "log", LOG_FORMAT="json") as server:
+    with running_server(fake_index.root, tmp_path / "log", LOG_FORMAT="json") as server:
         ask(server)
         server.client.get("/metrics")
     roots = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
@@ -105,11 +106,11 @@ def ask(server: Server) -> None:
 
 
 def test_a_collector_that_is_not_there_costs_no_answer(
-    tmp_path: Path, real_index: IndexDirectory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fake_index: IndexDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    with running_server(real_index.root, tmp_path / "log") as server:
+    with running_server(fake_index.root, tmp_path / "log") as server:
         assert search(server, car_photo(1, 0))["nearest"]["class"] == "car 1"
     assert server.process.returncode == -15
 
@@ -118,9 +119,9 @@ def test_without_an_endpoint_nothing_is_traced_nor_imported(monkeypatch: pytest.
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     tracing = Tracing.from_environment()
-    scope = {"type": "http"}
-    with tracing.request(scope):
-        assert "trace_id" not in scope
+    context = RequestContext("1", UNKNOWN_ROUTE, "GET")
+    with tracing.request(context, ""):
+        assert context.trace_id is None
     tracing.close()
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.private_directory import STALE_S
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.errors import CarsearchError
+from service.jobs import LOST_S
 from tests.deploy.replicas import Replica
 from tests.soak.material import Known, car_photos, small_embedder
 from tests.soak.outcome import Extent, Figure, at_most, none_of
@@ -79,7 +79,7 @@ def run(extent: Extent, folder: Path, say: Callable[[str], None]) -> list[Figure
         at_most("slowest start to ready", max(tally.ready_s), READY_S[extent], "s", starts),
         none_of("other answers after a start", len(tally.other), len(tally.ready_s), "starts, ids and scores"),
         none_of("wrong answers before a kill", len(tally.wrong), tally.answered, "searches"),
-        none_of("files left behind", len(tally.left), kills, "kills: spool, state and temporary directory"),
+        none_of("files left behind", len(tally.left), kills, "kills: spool and state directory"),
     ]
 
 
@@ -111,8 +111,8 @@ class _Places:
 
     def grow_old(self) -> None:
         """As if what a killed server has left had lain there for a while: so old the next one may remove it."""
-        then = time.time() - 2 * STALE_S
-        for path in (*self.of_evaluations, *self.temporary.iterdir()):
+        then = time.time() - 2 * LOST_S
+        for path in self.of_evaluations:
             os.utime(path, (then, then))
 
     def left(self, with_state: bool) -> list[str]:
@@ -121,8 +121,6 @@ class _Places:
         if with_state:
             records = {path.stem for path in self.of_evaluations if path.suffix == ".json"}
             found += [one for one in self.of_evaluations if one.suffix == ".tmp" or one.stem not in records]
-        else:
-            found += sorted(self.temporary.iterdir())[1:]  # one is its own
         return [path.name for path in found]
 
 

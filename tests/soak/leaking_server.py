@@ -1,4 +1,4 @@
-"""A server that keeps some bytes of every answer for ever, as many as the variable LEAKED_BYTES says.
+"""A server that keeps some bytes of every request for ever, as many as the variable LEAKED_BYTES says.
 
 `python -m tests.soak.leaking_server serve ...`
 
@@ -6,23 +6,25 @@ The soak has to notice it.
 """
 
 import os
-from typing import Any
+
+from starlette.types import Receive, Scope, Send
 
 from service.cli import main as cli
-from service.http.access_log import Answer
+from service.http import app
+from service.http.access_log import AccessLog
 
 VARIABLE = "LEAKED_BYTES"
 kept: list[bytes] = []
-count: Any = Answer._count
 
 
-def count_and_keep(answer: Answer, status: int) -> None:
-    """Counts an answer, and leaks."""
-    kept.append(b"x" * int(os.environ[VARIABLE]))
-    count(answer, status)
+class LeakingAccessLog(AccessLog):
+    """Logs a request, and leaks."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kept.append(b"x" * int(os.environ[VARIABLE]))
+        await super().__call__(scope, receive, send)
 
 
 if __name__ == "__main__":
-    leaking: Any = Answer
-    leaking._count = count_and_keep
+    setattr(app, "AccessLog", LeakingAccessLog)  # noqa: B010  # app imports the name and does not export it
     cli.main()

@@ -53,9 +53,6 @@ BURST_S = 0.01
 LARGE_PHOTO, LARGE_QUALITY = (4000, 3000), 90
 MOST_ABOVE_REST_MB = 300
 SLOW_UPLOADS, OF_GOODPUT = 500, 0.5
-UNLIMITED = {"PROXY_RATE": "100000r/s", "PROXY_BURST": "100000", "PROXY_CONNECTIONS": "4096"}
-"""The crowd comes from one address, whose limits are not what is measured."""
-
 EVALUATED = 'carsearch_batch_photos_sum{work="evaluate"}'
 
 
@@ -114,15 +111,15 @@ def _targets(index: Path, folder: Path, *, deployed: bool) -> Iterator[tuple[Tar
         settings["TRUSTED_PROXIES"] = "127.0.0.1"
     refusing = "tests.soak.full_server"
     with (
-        running_server(index, folder / "full.log", module=refusing, **settings) as full,
+        running_server(index, folder / "full.log", True, refusing, **settings) as full,
         running_server(index, folder / "log", True, **settings) as server,
     ):
         if not deployed:
             yield Target(server, server.port), Target(full, full.port)
             return
         with (
-            running_nginx(folder / "nginx-full", [full.port], **UNLIMITED) as before_full,
-            running_nginx(folder / "nginx", [server.port], **UNLIMITED) as before,
+            running_nginx(folder / "nginx-full", [full.port]) as before_full,
+            running_nginx(folder / "nginx", [server.port]) as before,
         ):
             yield (
                 Target(server, before.port, (before.process.pid,)),

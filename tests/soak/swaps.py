@@ -17,7 +17,7 @@ from tests.soak.outcome import Extent, Figure, at_most, none_of
 from tests.soak.wire import Client, Clients, Reply
 from tests.support.calls import metric
 from tests.support.photos import write_gallery
-from tests.support.servers import Server, running_server
+from tests.support.servers import Server, changed_server
 
 NAME = "index swaps under load"
 
@@ -87,7 +87,8 @@ def run(extent: Extent, folder: Path, say: Callable[[str], None]) -> list[Figure
     galleries = [write_gallery(folder / str(kind), 4, 5, first_kind=kind) for kind in (1, 11)]
     versions = [build_index(gallery, index, small_embedder()).version for gallery in galleries]
     tally = _Tally(Known.of(index, versions, car_photos(range(1, 21))))
-    with running_server(index.root, folder / "log", WATCH_INTERVAL_S="0.01") as server:
+    change = "import functools, service.http.app as a\na.Reloader = functools.partial(a.Reloader, interval_s=0.01)"
+    with changed_server(change, index.root, folder / "log") as server:
         clients = Clients(_port(server), [Client(tally.known.requests)] * CLIENTS, tally.add)
         with clients.running():
             tally.wait_for_more(QUIET_REQUESTS[extent])

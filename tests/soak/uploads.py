@@ -36,6 +36,7 @@ ALLOWED = {200, 400, 413, 415, 422}
 """No 429: there are fewer clients than places in the queue."""
 
 DEADLINE_S = 10
+SETTLE_S = 1
 
 
 @dataclass
@@ -156,11 +157,11 @@ def _unharmed(standing: Standing) -> str:
 
 
 def _at_rest(standing: Standing) -> int:
-    """Resident memory when the server has had time to give back what is free; 0 when it cannot be asked."""
+    """Resident memory of a server at rest; 0 when it cannot be asked."""
     try:
         for _ in range(50):  # what a thread holds it gives back when it next decodes
             standing.probe()
-        time.sleep(3 * LOOK_S)
+        time.sleep(SETTLE_S)
         return resident_bytes(standing.pid)
     except (AssertionError, OSError, httpx.HTTPError):
         return 0

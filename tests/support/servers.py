@@ -12,6 +12,9 @@ from pathlib import Path
 
 import httpx
 
+from indexer.versions import IndexDirectory
+from model.errors import CarsearchError
+
 START_S = 60
 PATIENCE_S = float(os.environ.get("PATIENCE_S", "60"))
 """How long a test waits for what must happen; less in negative controls, which wait in vain."""
@@ -56,21 +59,53 @@ def running_server(
 
     `module` is one that does what `service.cli.main` does after it has made something worse.
     """
-    port = free_port()
-    settings = {"WATCH_INTERVAL_S": "0.1", **settings}
     # In a negative control a server that lacks one of its guards: see `tests.support.without`.
     module = "tests.support.without" if "WITHOUT_GUARD" in os.environ else module
-    command = [sys.executable, "-m", module, "serve", "--index", str(index), "--port", str(port)]
+    with _serving(["-m", module], index, log_path, "/readyz" if wait_ready else "/livez", settings) as server:
+        yield server
+
+
+@contextmanager
+def changed_server(
+    change: str, index: Path, log_path: Path, path: str = "/readyz", **settings: str
+) -> Iterator[Server]:
+    """A server whose process runs `change`, lines of Python, before it serves; waits until `path` answers 200."""
+    guard = "from tests.support.without import take_the_guard_away\ntake_the_guard_away()"
+    program = f"{change}\n{guard}\nfrom service.cli.main import main\nmain()"
+    with _serving(["-c", program], index, log_path, path, settings) as server:
+        yield server
+
+
+def with_limits(**limits: float) -> str:
+    """The change of a server that has other limits than those of `service.http.limits`."""
+    return f"import functools, service.http.server as s\ns.Limits = functools.partial(s.Limits, **{limits!r})"
+
+
+@contextmanager
+def _serving(program: list[str], index: Path, log_path: Path, path: str, settings: dict[str, str]) -> Iterator[Server]:
+    port = free_port()
+    if _is_fake(index):
+        settings = {"RUNTIME": "fake", **settings}
+    command = [sys.executable, *program, "serve", "--index", str(index), "--port", str(port)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, env=clean_environment(**settings), stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=30) as client:
             server = Server(url, process, log_path, client)
-            wait_for(server, "/readyz" if wait_ready else "/livez")
+            wait_for(server, path)
             yield server
     finally:
         stop(process)
+
+
+def _is_fake(index: Path) -> bool:
+    """Whether an index is of the fake runtime, which a server does not choose by itself."""
+    directory = IndexDirectory(index)
+    try:
+        return directory.manifest(directory.current()).model_name == "fake"
+    except CarsearchError:
+        return False
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

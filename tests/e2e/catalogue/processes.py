@@ -1,39 +1,13 @@
-"""A server with one thing about its process changed before it starts: a limit, a clock, how long something takes."""
+"""A request in a thread of its own, and the end of a server."""
 
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 
-from tests.support.servers import Server, clean_environment, free_port, stop, wait_for
-
-
-@contextmanager
-def changed_server(
-    change: str, index: Path, log_path: Path, path: str = "/readyz", **settings: str
-) -> Iterator[Server]:
-    """Runs `change`, lines of Python, and then `carsearch serve` in one process; waits until `path` answers 200."""
-    port = free_port()
-    command = [sys.executable, "-c", f"{change}\nfrom service.cli.main import main\nmain()"]
-    environment = clean_environment(**{"WATCH_INTERVAL_S": "0.1", **settings})
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "serve", "--index", str(index), "--port", str(port)], env=environment, stdout=log, stderr=log
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with httpx.Client(base_url=url, timeout=30) as client:
-            server = Server(url, process, log_path, client)
-            wait_for(server, path)
-            yield server
-    finally:
-        stop(process)
+from tests.support.servers import Server
 
 
 def in_background(ask: Callable[[], httpx.Response]) -> "Future[httpx.Response]":

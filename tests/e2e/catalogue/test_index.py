@@ -31,10 +31,10 @@ from model.card import CARD_NAME, GOLDEN_NAME, WEIGHTS_NAME, card_sha256, load_c
 from model.embedder import Embedder
 from model.errors import CarsearchError
 from model.storage import FileRecord
-from service import reloader as serving
+from service import reloader
 from service.engine import Engine
 from service.observability.metrics import Metrics
-from service.reloader import Serving
+from service.reloader import Reloader
 from service.settings import load_settings
 from tests.conftest import write_fake_model
 from tests.e2e.catalogue.bad_versions import (
@@ -351,10 +351,10 @@ def test_a_version_that_was_too_large_is_tried_again_and_loaded_when_there_is_me
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(serving, "RETRY_S", retry_s)
-    server = Serving(load_settings(index_dir=catalogue_index.root), Metrics())
+    monkeypatch.setattr(reloader, "RETRY_S", retry_s)
+    server = Reloader(load_settings(index_dir=catalogue_index.root), Metrics())
     for free in (50 << 20, 1 << 30):
-        monkeypatch.setattr(serving, "available_bytes", lambda free=free: free)
+        monkeypatch.setattr(reloader, "available_bytes", lambda free=free: free)
         assert server.loaded is None
         server.look()
     refused = None if loaded else catalogue_index.current()

@@ -12,21 +12,20 @@ from urllib.parse import quote
 import pytest
 
 from indexer.versions import IndexDirectory
-from tests.e2e.catalogue.processes import changed_server
 from tests.support.bodies import form, zip_of
 from tests.support.calls import assert_problem, assert_unharmed, evaluate, eventually
 from tests.support.connections import answer, connect, head
 from tests.support.photos import car_photo
-from tests.support.servers import running_server
+from tests.support.servers import changed_server, running_server
 
 FEW_FILES = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
 SET_OF_96 = {f"{kind}/{shot}.jpg": car_photo(kind, shot) for kind in range(8) for shot in range(12)}
 
 
-def test_092_a_server_out_of_files_refuses_or_answers_and_recovers(tmp_path: Path, real_index: IndexDirectory) -> None:
+def test_092_a_server_out_of_files_refuses_or_answers_and_recovers(tmp_path: Path, fake_index: IndexDirectory) -> None:
     statuses: Counter[int] = Counter()
     body = form(car_photo(1, 0))
-    with changed_server(FEW_FILES, real_index.root, tmp_path / "log", SPOOL_DIR=str(tmp_path)) as server:
+    with changed_server(FEW_FILES, fake_index.root, tmp_path / "log", SPOOL_DIR=str(tmp_path)) as server:
         with ExitStack() as stack:
             connections = [stack.enter_context(connect(server)) for _ in range(100)]
             for number, connection in enumerate(connections):
@@ -48,9 +47,9 @@ def test_092_a_server_out_of_files_refuses_or_answers_and_recovers(tmp_path: Pat
 
 
 def test_092_a_photo_of_the_gallery_is_not_taken_for_gone_when_there_are_no_files(
-    tmp_path: Path, real_index: IndexDirectory
+    tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
-    with changed_server(FEW_FILES, real_index.root, tmp_path / "log") as server, ExitStack() as stack:
+    with changed_server(FEW_FILES, fake_index.root, tmp_path / "log") as server, ExitStack() as stack:
         found = server.client.post("/search", files={"file": car_photo(1, 0)}).json()["nearest"]["id"]
         asking = f"GET /gallery/{quote(found)}/image HTTP/1.1\r\nHost: x\r\n\r\n".encode()
         kept = stack.enter_context(connect(server))  # a new connection would find no file either
@@ -80,9 +79,9 @@ threading.Thread.start = start_unless_told
 """
 
 
-def test_092_a_server_without_a_thread_to_start_goes_on_searching(tmp_path: Path, real_index: IndexDirectory) -> None:
+def test_092_a_server_without_a_thread_to_start_goes_on_searching(tmp_path: Path, fake_index: IndexDirectory) -> None:
     flag = tmp_path / "no threads"
-    with changed_server(NO_THREADS.format(flag=str(flag)), real_index.root, tmp_path / "log") as server:
+    with changed_server(NO_THREADS.format(flag=str(flag)), fake_index.root, tmp_path / "log") as server:
         flag.touch()
         for _ in range(2):
             assert_unharmed(server, server.process.pid)
@@ -110,10 +109,10 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_092_an_archive_for_which_the_disk_has_no_room_is_refused(
-    full_disk: Path, tmp_path: Path, real_index: IndexDirectory
+    full_disk: Path, tmp_path: Path, fake_index: IndexDirectory
 ) -> None:
     archive = zip_of({**SET_OF_96, "a/large.jpg": os.urandom(1 << 20)})
-    with running_server(real_index.root, tmp_path / "log", SPOOL_DIR=str(full_disk)) as server:
+    with running_server(fake_index.root, tmp_path / "log", SPOOL_DIR=str(full_disk)) as server:
         for _ in range(3):
             assert_problem(evaluate(server, archive), "overloaded", str(full_disk))
         assert_unharmed(server, server.process.pid)
