@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -155,10 +156,10 @@ def sizing(
     report: Report = None,
 ) -> None:
     """Measure what galleries of some sizes need: memory, disk, time to ready, photos a second for cores."""
-    from bench.sizing import measure, middle, table_of, to_json
+    from bench.sizing import measure, middle, table_of
 
     sizes = middle([measure(items, cores, seconds) for _ in range(runs)])
-    _tell([table_of(sizes)], to_json(sizes), report)
+    _tell([table_of(sizes)], [asdict(size) for size in sizes], report)
 
 
 @app.command()
@@ -173,7 +174,7 @@ def storage(
     report: Report = None,
 ) -> None:
     """Measure fp32, fp16 and sq8 storage of vectors: time of a search, bytes, recall@1 against fp32."""
-    from bench.storage import embeddings_of_index, made_up, measure, table_of, to_json
+    from bench.storage import embeddings_of_index, made_up, measure, table_of
     from indexer.versions import IndexDirectory
 
     if index_dir is None and not rows:
@@ -184,7 +185,7 @@ def storage(
         costs += measure(embeddings_of_index(IndexDirectory(index_dir)), numbers, seconds, recall=True)
     for count in rows or []:
         costs += measure(made_up(count, dim), numbers, seconds, recall=False)
-    _tell([table_of(costs)], to_json(costs), report)
+    _tell([table_of(costs)], [asdict(cost) for cost in costs], report)
 
 
 @app.command()

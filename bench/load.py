@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,7 +65,7 @@ class Order:
     server_pid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Load:
     """The outcome of an order, in the time that counts.
 
@@ -76,12 +76,12 @@ class Load:
     """
 
     seconds: float
-    latencies_ms: list[float]
-    statuses: dict[str, int]
-    lost: int
-    unanswered: int
-    cpu_s: float
-    server_cpu_s: float
+    latencies_ms: list[float] = field(default_factory=list)
+    statuses: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    unanswered: int = 0
+    cpu_s: float = 0.0
+    server_cpu_s: float = 0.0
     refused_ms: list[float] = field(default_factory=list)
     asked_again: int = 0
 
@@ -159,38 +159,13 @@ def carry_out(order: Order) -> Load:
         order.port, requests_of(order.path, order.photos), order.clients, order.rate_per_s, order.server_pid
     )
     try:
-        counted = generator.run(order.warm_up_s, order.seconds)
+        return generator.run(order.warm_up_s, order.seconds)
     finally:
         generator.close()
-    return Load(
-        seconds=order.seconds,
-        latencies_ms=sorted(counted.latencies_ms),
-        statuses={str(status): count for status, count in sorted(counted.statuses.items())},
-        lost=counted.lost,
-        unanswered=counted.unanswered,
-        cpu_s=counted.cpu_s,
-        server_cpu_s=counted.server_cpu_s,
-        refused_ms=sorted(counted.refused_ms),
-        asked_again=counted.asked_again,
-    )
 
 
 class AnswerMalformed(ValueError):
     """What came is not an HTTP/1.1 answer with a length."""
-
-
-@dataclass(slots=True)
-class Counted:
-    """The counts of a `Load` while it runs."""
-
-    latencies_ms: list[float] = field(default_factory=list)
-    refused_ms: list[float] = field(default_factory=list)
-    statuses: Counter[int] = field(default_factory=Counter)
-    lost: int = 0
-    unanswered: int = 0
-    asked_again: int = 0
-    cpu_s: float = 0.0
-    server_cpu_s: float = 0.0
 
 
 class Connection:
@@ -292,7 +267,7 @@ class Generator:
         self._busy: set[Connection] = set()
         self._due: deque[float] = deque()
         self._from = self._until = 0.0
-        self._counted = Counted()
+        self._load = Load(0.0)
         self._free: list[Connection] = []
         self._all: list[Connection] = []
         for _ in range(clients):
@@ -306,18 +281,22 @@ class Generator:
         for connection in self._all:
             connection.socket.close()
 
-    def run(self, warm_up_s: float, seconds: float) -> Counted:
+    def run(self, warm_up_s: float, seconds: float) -> Load:
         """Sends requests for the warm-up and for the time that counts, then waits for the open answers."""
+        self._load = load = Load(seconds)
         begun = time.perf_counter()
         self._from = begun + warm_up_s
         self._until = self._from + seconds
         self._until_moment(self._from, begun)
         own, server = time.process_time(), self._server_s()
         self._until_moment(self._until, begun)
-        self._counted.cpu_s = time.process_time() - own
-        self._counted.server_cpu_s = self._server_s() - server
+        load.cpu_s = time.process_time() - own
+        load.server_cpu_s = self._server_s() - server
         self._drain()
-        return self._counted
+        load.latencies_ms.sort()
+        load.refused_ms.sort()
+        load.statuses = dict(sorted(load.statuses.items()))
+        return load
 
     def _server_s(self) -> float:
         return 0.0 if self._server_pid is None else process_cpu_s(self._server_pid)
@@ -391,12 +370,12 @@ class Generator:
         finished = time.perf_counter()
         connection.answered = True
         if self._counts(connection.started, finished):
-            self._counted.statuses[status] += 1
+            self._load.statuses[str(status)] = self._load.statuses.get(str(status), 0) + 1
             took_ms = (finished - connection.started) * 1000
             if status == 200:
-                self._counted.latencies_ms.append(took_ms)
+                self._load.latencies_ms.append(took_ms)
             elif status == REFUSED:
-                self._counted.refused_ms.append(took_ms)
+                self._load.refused_ms.append(took_ms)
         if connection.ends:
             self._replace(connection)
         elif not connection.unsent:  # else what follows would be taken for the rest of this one
@@ -408,13 +387,13 @@ class Generator:
         waiting = connection in self._busy and not connection.answered
         counts = waiting and self._counts(connection.started, time.perf_counter())
         if waiting and connection.closed_idle:
-            self._counted.asked_again += counts
+            self._load.asked_again += counts
             connection.idle_s = 0.0  # once
             self._renew(connection)
             connection.unsent = connection.request
             self._send(connection)
             return
-        self._counted.lost += counts
+        self._load.lost += counts
         self._replace(connection)
 
     def _replace(self, connection: Connection) -> None:
@@ -443,7 +422,7 @@ class Generator:
             self._start_due()
             self._listen(0.1)
         left = [one.started for one in self._busy if not one.answered] + list(self._due)
-        self._counted.unanswered = sum(self._from <= started < self._until for started in left)
+        self._load.unanswered = sum(self._from <= started < self._until for started in left)
 
 
 def main() -> None:

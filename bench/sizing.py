@@ -6,7 +6,7 @@ the demo's photos. The cost of an exact search does not depend on the values of 
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -157,11 +157,6 @@ def table_of(sizes: Sequence[Size]) -> Table:
             f"{size.photos_per_s:.0f}",
         )
     return table
-
-
-def to_json(sizes: Sequence[Size]) -> list[dict[str, float]]:
-    """The figures as JSON."""
-    return [asdict(size) for size in sizes]
 
 
 def middle(runs: Sequence[Sequence[Size]]) -> list[Size]:

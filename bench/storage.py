@@ -7,7 +7,7 @@ recall says nothing and is left out.
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -105,8 +105,3 @@ def table_of(costs: Sequence[Cost]) -> Table:
         times = [f"{line[number].call_ms:.2f} ms" if number in line else "" for number in numbers]
         table.add_row(f"{rows:,}", storage, f"{first.index_bytes / MIB:.1f} MiB", recall, *times)
     return table
-
-
-def to_json(costs: Sequence[Cost]) -> list[dict[str, float | str | None]]:
-    """The figures as JSON."""
-    return [asdict(cost) for cost in costs]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.errors import CarsearchError

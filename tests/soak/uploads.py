@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from service.allocator import LOOK_S
 
 from bench.procfs import resident_bytes
 from tests.e2e.catalogue.standing import MAX_GROWTH, Standing

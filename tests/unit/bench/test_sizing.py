@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.sizing import Size, measure, middle, publish_made_up, table_of, to_json
+from bench.sizing import Size, measure, middle, publish_made_up, table_of
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 
@@ -32,7 +32,6 @@ def test_the_median_run_of_each_size_is_told_whole() -> None:
     runs = [[Size(10, 1, 1, run, 1.0, 1.0, rate)] for run, rate in ((1, 30.0), (2, 10.0), (3, 20.0))]
     (chosen,) = middle(runs)
     assert (chosen.memory_bytes, chosen.photos_per_s) == (3, 20.0)
-    assert to_json([chosen])[0]["photos_per_s"] == 20.0
 
 
 def test_the_table_is_in_units_that_people_read(capsys: pytest.CaptureFixture[str]) -> None:
