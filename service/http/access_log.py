@@ -20,9 +20,6 @@ from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-SHORT_BODY_BYTES = 1 << 20
-"""An unread body up to this size costs less than the new connection that its client would need."""
-
 CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
 """After these errors the connection ends: the rest of the body is not read, or the server's state is not known."""
 
@@ -32,8 +29,11 @@ log = logging.getLogger("carsearch")
 class AccessLog:
     """Wraps the application; see the module."""
 
-    def __init__(self, app: ASGIApp, routes: RouteTable, metrics: Metrics, tracing: Tracing, drain: Drain) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: RouteTable, metrics: Metrics, tracing: Tracing, drain: Drain, max_body_bytes: int
+    ) -> None:
         self._app, self._routes, self._metrics, self._tracing, self._drain = app, routes, metrics, tracing, drain
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -75,7 +75,7 @@ class AccessLog:
 
     def _common(self, context: RequestContext, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         common = [(b"x-request-id", context.request_id.encode()), (b"x-content-type-options", b"nosniff")]
-        unread = not context.body_complete and _has_long_body(headers)
+        unread = not context.body_complete and _is_endless(headers, self._max_body_bytes)
         if unread or self._drain.begun or context.code in CUT_OFF:
             common.append((b"connection", b"close"))
         return common
@@ -91,14 +91,15 @@ class AccessLog:
             log.log(level, "%s %s %d %s %.1f ms", *told, extra={"fields": _fields(context, took_s)})
 
 
-def _has_long_body(headers: dict[bytes, bytes]) -> bool:
-    """Whether the body is longer than uvicorn should read and throw away, or may be.
+def _is_endless(headers: dict[bytes, bytes], max_body_bytes: int) -> bool:
+    """Whether an unread body is too long to be read and thrown away, or may be; its connection ends then.
 
-    A body that is announced by "Expect" may never come, and the next request would be taken for it.
+    A connection that is closed with unread data in it is reset: a proxy that is still sending would lose the answer. A
+    body that is announced by "Expect" may never come, and the next request would be taken for it.
     """
     length = headers.get(b"content-length", b"")
     unbounded = b"transfer-encoding" in headers or b"expect" in headers
-    return unbounded or (length.isdigit() and int(length) > SHORT_BODY_BYTES)
+    return unbounded or (length.isdigit() and int(length) > max_body_bytes)
 
 
 def _fields(context: RequestContext, took_s: float) -> dict[str, object]:

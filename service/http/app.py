@@ -87,7 +87,14 @@ def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | 
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
     app.add_middleware(Auth, keys=keys)
     table = RouteTable([*app.routes, *chain.from_iterable(router.routes for router in routers)])
-    app.add_middleware(AccessLog, routes=table, metrics=state.metrics, tracing=tracing, drain=state.drain)
+    app.add_middleware(
+        AccessLog,
+        routes=table,
+        metrics=state.metrics,
+        tracing=tracing,
+        drain=state.drain,
+        max_body_bytes=settings.max_body_bytes,
+    )
     return app
 
 
