@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from indexer.versions import IndexDirectory
 from model.errors import CarsearchError, EmbeddingInvalid, ImageUndecodable
-from model.retrieval import Embeddings
 from model.runtimes.base import Pending
+from model.types import Embeddings
 from service.batching import Batcher
 from service.engine import Engine, Hit, Query, SearchResult
 from service.observability.metrics import Metrics
@@ -360,9 +360,9 @@ SEARCHES = st.tuples(
 def test_087_in_any_company_a_search_finds_what_it_finds_alone(
     engines: tuple[Engine, Engine], searches: list[tuple[int, int, tuple[str, ...], bool]], threads: int
 ) -> None:
-    async def outcome(work: Callable[[], Coroutine[Any, Any, SearchResult]]) -> object:
+    async def outcome(work: Callable[[], Coroutine[Any, Any, list[Hit]]]) -> object:
         try:
-            return [(hit.rank, hit.id, hit.label, round(hit.score, 5)) for hit in (await work()).hits]
+            return [(hit.rank, hit.id, hit.label, round(hit.score, 5)) for hit in await work()]
         except CarsearchError as problem:
             return problem.code
 
@@ -373,12 +373,12 @@ def test_087_in_any_company_a_search_finds_what_it_finds_alone(
 
             async def together(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels
-            ) -> SearchResult:
-                return await one.batcher.search(engine, PHOTOS[photo], k, labels)
+            ) -> list[Hit]:
+                return (await one.batcher.search(engine, PHOTOS[photo], k, labels)).hits
 
             async def by_itself(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels
-            ) -> SearchResult:
+            ) -> list[Hit]:
                 return engine.search(PHOTOS[photo], k, labels)
 
             tasks.append(asyncio.create_task(outcome(together)))

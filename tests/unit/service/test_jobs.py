@@ -14,7 +14,8 @@ from typing import cast
 
 import pytest
 
-from model.embedder import BATCH, Embedder
+from model.embedder import Embedder
+from model.runtimes.fake import FakeRuntime
 from service.engine import Engine
 from service.errors import Overloaded, UnknownEvaluation
 from service.jobs import KEPT_RECORDS, LOST_S, Ended, EvaluationInput, EvaluationRecord, Evaluations, new_record
@@ -142,7 +143,7 @@ def test_an_evaluation_that_fails_says_why(
 def test_any_replica_cancels_an_evaluation_within_one_batch(
     evaluations: Evaluations, engine: Engine, tmp_path: Path
 ) -> None:
-    record, read = new_record("leave-one-out", 8 * BATCH), list[bool]()
+    record, read = new_record("leave-one-out", 8 * FakeRuntime.batch), list[bool]()
     replica = Evaluations(tmp_path, Metrics())
 
     def cancel_at_the_first() -> None:
@@ -150,7 +151,7 @@ def test_any_replica_cancels_an_evaluation_within_one_batch(
         if len(read) == 1:
             assert replica.cancel(record.id).status == "running"
 
-    names = [f"{number}" for number in range(8 * BATCH)]
+    names = [f"{number}" for number in range(8 * FakeRuntime.batch)]
     ended = evaluated(evaluations, engine, photos(cancel_at_the_first, names), record)
     assert (ended.record.status, ended.error) == ("cancelled", None)
     assert len(read) < len(names)
@@ -161,8 +162,8 @@ def test_any_replica_cancels_an_evaluation_within_one_batch(
 
 def test_closing_stops_what_runs(engine: Engine, tmp_path: Path) -> None:
     evaluations = Evaluations(tmp_path, Metrics())
-    record = new_record("leave-one-out", 8 * BATCH)
-    names = [f"{number}" for number in range(8 * BATCH)]
+    record = new_record("leave-one-out", 8 * FakeRuntime.batch)
+    names = [f"{number}" for number in range(8 * FakeRuntime.batch)]
 
     async def scenario() -> Ended:
         with evaluations.reserved():

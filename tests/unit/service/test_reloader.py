@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from indexer.build import build_index
-from indexer.versions import CURRENT_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, IndexDirectory
+from indexer.manifest import INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
+from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
 from service import reloader as reloading
 from service.engine import Engine
