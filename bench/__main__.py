@@ -122,7 +122,7 @@ def card(
     command: Annotated[str | None, typer.Option(help="The command that gives the report.")] = None,
 ) -> None:
     """Put texts and a score into a model's card, and write MODEL.md beside it."""
-    from model.export.model_md import DESCRIPTION_NAME, read_about, record_about, record_score
+    from bench.model_md import DESCRIPTION_NAME, read_about, record_about, record_score
     from model.storage import read_json
 
     if report and not (set_name and command):

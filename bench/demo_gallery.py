@@ -1,10 +1,12 @@
 """Chooses the demo's gallery from the rendered test split: a few photos of each car of some names, and queries."""
 
 import hashlib
+import json
+import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from bench.rendered_cars.plan import HEADINGS, TIMES
 from bench.rendered_cars.render import RECORD_NAME
 from model.dataset import normalise_label
 from model.errors import DataInvalid
-from model.storage import read_json
-from service.demo.gallery import CONTENTS_NAME, PHOTOS_FOLDER, QUERIES_FOLDER, Query, write_contents
+from model.storage import FileRecord, read_json, write_durably
+from service.demo.gallery import CONTENTS_NAME, PHOTOS_FOLDER, QUERIES_FOLDER, Query
 
 CLASSES = 24
 PHOTOS_A_CLASS = 11
@@ -205,3 +207,11 @@ def _empty(out: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+
+
+def write_contents(directory: Path, queries: Sequence[Query], rendered: Mapping[str, Any]) -> None:
+    """Writes `contents.json` for the photos that lie in a directory; `rendered` says how they were made."""
+    paths = sorted(path for path in directory.rglob("*.jpg") if path.is_file())
+    files = {os.fspath(path.relative_to(directory)): asdict(FileRecord.of(path)) for path in paths}
+    contents = {"rendered": dict(rendered), "queries": [asdict(query) for query in queries], "files": files}
+    write_durably(directory / CONTENTS_NAME, (json.dumps(contents, indent=1, ensure_ascii=False) + "\n").encode())

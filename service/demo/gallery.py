@@ -8,15 +8,12 @@
 """
 
 import importlib.resources
-import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from model.errors import DataInvalid
-from model.storage import FileRecord, read_json, write_durably
+from model.storage import FileRecord, read_json
 
 CONTENTS_NAME = "contents.json"
 PHOTOS_FOLDER = "gallery"
@@ -76,11 +73,3 @@ class DemoGallery:
 def shipped_directory() -> Path:
     """The folder of the shipped gallery."""
     return Path(str(importlib.resources.files("service.demo"))) / "data"
-
-
-def write_contents(directory: Path, queries: Sequence[Query], rendered: Mapping[str, Any]) -> None:
-    """Writes `contents.json` for the photos that lie in a directory; `rendered` says how they were made."""
-    paths = sorted(path for path in directory.rglob("*.jpg") if path.is_file())
-    files = {os.fspath(path.relative_to(directory)): asdict(FileRecord.of(path)) for path in paths}
-    contents = {"rendered": dict(rendered), "queries": [asdict(query) for query in queries], "files": files}
-    write_durably(directory / CONTENTS_NAME, (json.dumps(contents, indent=1, ensure_ascii=False) + "\n").encode())

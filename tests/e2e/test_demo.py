@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.demo_gallery import write_contents
 from indexer.benchmark.evaluate import evaluate
 from indexer.versions import IndexDirectory
 from model.card import WEIGHTS_NAME, Score, load_card
@@ -26,7 +27,7 @@ from service.demo import command as demo
 from service.demo import gallery as demo_gallery
 from service.demo.check import DemoFailed
 from service.demo.command import curl_line
-from service.demo.gallery import CONTENTS_NAME, DemoGallery, DemoGalleryInvalid, Query, write_contents
+from service.demo.gallery import CONTENTS_NAME, DemoGallery, DemoGalleryInvalid, Query
 from service.http.server import listen
 from tests.support.photos import KOREAN, car_photo, write_gallery
 from tests.support.servers import clean_environment, free_port

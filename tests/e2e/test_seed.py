@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.demo_gallery import write_contents
 from indexer.build import build_index
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
 from service.demo import command as demo
 from service.demo import gallery as demo_gallery
-from service.demo.gallery import Query, write_contents
+from service.demo.gallery import Query
 from tests.conftest import Printed
 from tests.support.calls import search
 from tests.support.photos import car_photo, write_gallery

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from bench.model_md import DESCRIPTION_NAME, describe, read_about, record_about, record_score
 from indexer.benchmark.evaluate import evaluate
 from model.card import CalibrationSet, Parity, load_card
 from model.dataset import read_items
 from model.embedder import Embedder
 from model.errors import DataInvalid, ModelMismatch
-from model.export.model_md import DESCRIPTION_NAME, describe, read_about, record_about, record_score
 
 COMMAND = "carsearch evaluate --data val --model fake"
 
