@@ -50,9 +50,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._progressed = False
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            rest = data
+            while rest:
+                rest = self._parse(rest)
         except httptools.HttpParserError:
             if not self.transport.is_closing():
                 self.send_400_response("Invalid HTTP request received.")
@@ -61,6 +61,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._await_head()
             if self._head_bytes > self.limits.head_bytes and not self.transport.is_closing():
                 self.send_400_response("The request's headers are too large.")
+
+    def _parse(self, data: bytes) -> bytes:
+        """Gives back what comes behind a head that offers to upgrade."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            return data[upgrade.args[0] :]
+        return b""
 
     def on_headers_complete(self) -> None:
         if self._resuming:
@@ -100,7 +109,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     # "Upgrade: h2c", which Java's HttpClient sends by default, may be ignored (RFC 9110, section 7.8). The parser does
     # not: it ends at the head. A new parser goes on with the body, behind a head that says how the body is framed.
-    def _ignore_upgrade(self, rest: bytes) -> None:
+    def _ignore_upgrade(self) -> None:
         framing = {b"content-length", b"transfer-encoding"}
         lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] in framing]
         self.parser = httptools.HttpRequestParser(self)
@@ -110,7 +119,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(b"\r\n")
         finally:
             self._resuming = False
-        self.data_received(rest)
 
     def on_message_begin(self) -> None:
         if not self._resuming:
