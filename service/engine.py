@@ -35,7 +35,7 @@ class Hit:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Versions:
     """What answers: an index version, its model and the id of its embeddings."""
 

@@ -1,11 +1,9 @@
 """What goes over HTTP, as types: requests, responses and the one error shape."""
 
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from service import engine
 
 
 class Schema(BaseModel):
@@ -22,11 +20,6 @@ class Hit(Schema):
     label: str = Field(serialization_alias="class", validation_alias="class")
     score: float = Field(description="Cosine of the embeddings, -1 to 1.")
     image: str = Field(description="Path of the photo on this server.")
-
-    @classmethod
-    def of(cls, hit: engine.Hit) -> Self:
-        """A hit with the path of its image."""
-        return cls(rank=hit.rank, id=hit.id, label=hit.label, score=hit.score, image=image_path(hit.id))
 
 
 class Versions(Schema):

@@ -1,7 +1,5 @@
 """Liveness, readiness, metrics, and what is served."""
 
-from dataclasses import asdict
-
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -54,7 +52,7 @@ async def info(state: ServerState) -> Info:
     return Info(
         version=__version__,
         ready=engine is not None,
-        versions=Versions(**asdict(engine.versions)) if engine else None,
+        versions=Versions(**vars(engine.versions)) if engine else None,
         photos=len(engine.store) if engine else 0,
         classes=int(engine.manifest.gallery["classes"]) if engine else 0,
         runtime=engine.embedder.runtime.name if engine else None,

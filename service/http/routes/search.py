@@ -1,15 +1,15 @@
 """POST /search: a photo in, the nearest photos of the gallery out."""
 
 import time
-from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from service.engine import MAX_K
 from service.http.context import context_of, rules
 from service.http.errors import problems
-from service.http.schemas import Hit, SearchResponse, Timings, Versions
+from service.http.schemas import SearchResponse, image_path
 from service.http.state import ServerState
 from service.http.upload import receive_photo
 
@@ -41,6 +41,7 @@ IMAGE_LINK = {
 
 @router.post(
     "/search",
+    response_model=SearchResponse,
     openapi_extra=FILE_BODY,
     responses={200: {"links": {"image": IMAGE_LINK}}, **problems(400, 408, 413, 415, 422, 429, 503)},
 )
@@ -52,7 +53,7 @@ async def search(
     class_: Annotated[
         list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
     ] = None,
-) -> SearchResponse:
+) -> Response:
     """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
     engine, context = state.reloader.engine, context_of(request.scope)
     context.index = engine.manifest.id
@@ -66,10 +67,11 @@ async def search(
     stages_ms = {**context.stages_ms, "total": total_ms}
     for stage, milliseconds in stages_ms.items():
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
-    hits = [Hit.of(hit) for hit in result.hits]
-    return SearchResponse(
-        nearest=hits[0] if hits else None,
-        results=hits,
-        versions=Versions(**asdict(engine.versions)),
-        timings_ms=Timings(**{stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}),
-    )
+    # Made by hand: models of pydantic would take a tenth of the event loop's time.
+    hits = [
+        {"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score, "image": image_path(hit.id)}
+        for hit in result.hits
+    ]
+    timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}
+    answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": vars(engine.versions)}
+    return JSONResponse({**answer, "timings_ms": timings_ms})
