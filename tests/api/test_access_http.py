@@ -12,7 +12,7 @@ from indexer.versions import IndexDirectory
 from service.http.limits import Limits
 from tests.api.conftest import Gate
 from tests.support.app import AppClient, running_app
-from tests.support.bodies import FORM, form, zip_of
+from tests.support.bodies import FORM, zip_of
 from tests.support.calls import assert_problem, at_work, eventually
 from tests.support.photos import car_photo
 from tests.support.wire import WireServer, wire_server

@@ -145,7 +145,7 @@ def test_what_is_no_http_1_is_refused(rubbish: bytes) -> None:
 # Offers to upgrade, as Java's HttpClient makes one with every first request.
 
 
-BODY = "a photo of a car".encode() * 4
+BODY = b"a photo of a car" * 4
 FRAMED = {
     "Content-Length": (b"Content-Length: %d\r\n" % len(BODY), BODY),
     "chunked": (
@@ -158,7 +158,8 @@ FRAMED = {
 """Name -> headers and body as they are sent."""
 
 OFFERS = {
-    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n",
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n",
     "websocket": b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
 }
 
