@@ -120,7 +120,7 @@ def test_a_bug_is_told_without_its_inside_counted_and_logged_with_its_traceback(
 ) -> None:
     before = metric(target, INTERNAL)
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "query", lambda *_: {}["a secret key"])
+        patch.setattr(Engine, "query", lambda *_: dict[str, str]()["a secret key"])
         failed = target.post("/search", files=PHOTO, headers={"X-Request-Id": "failing"})
     assert_problem(failed, "internal", "secret", "KeyError", "service")
     assert failed.headers["connection"] == "close"  # what state the server is in is not known

@@ -15,7 +15,6 @@ from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.versions import CURRENT_NAME, IndexDirectory
-from service.http.errors import STATUS_OF
 from service.http.routes import evaluate, gallery, ops, search
 from tests.deploy.compose import ROOT
 from tests.deploy.prometheus import (
@@ -37,6 +36,7 @@ from tests.deploy.prometheus import (
 from tests.support import calls
 from tests.support.bad_requests import ADDRESSES, QUERIES, SECRET, UPLOADS
 from tests.support.bodies import BOUNDARY
+from tests.support.codes import STATUS_OF
 from tests.support.photos import car_photo
 from tests.support.servers import Server, free_port, running_server
 from tests.support.yaml_loader import read_yaml

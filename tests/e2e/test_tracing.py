@@ -11,6 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from indexer.versions import IndexDirectory
 from model.errors import SettingsInvalid
+from service.http.context import UNKNOWN_ROUTE, RequestContext
 from service.observability.tracing import Tracing
 from tests.support.calls import search
 from tests.support.photos import car_photo
@@ -118,9 +119,9 @@ def test_without_an_endpoint_nothing_is_traced_nor_imported(monkeypatch: pytest.
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     tracing = Tracing.from_environment()
-    scope = {"type": "http"}
-    with tracing.request(scope):
-        assert "trace_id" not in scope
+    context = RequestContext("an-id", UNKNOWN_ROUTE, "GET")
+    with tracing.request(context, f"00-{CALLER}-00f067aa0ba902b7-01"):
+        assert context.trace_id is None
     tracing.close()
 
 

@@ -13,5 +13,5 @@ def no_room(_share: FairShare, _client: str, _amount: int = 1) -> bool:
 
 
 if __name__ == "__main__":
-    FairShare.has_room = no_room  # type: ignore[method-assign]
+    FairShare.has_room = no_room  # type: ignore[method-assign, assignment]
     cli.main()

@@ -14,7 +14,7 @@ from typing import Any
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.errors import CarsearchError
-from service.private_directory import STALE_S
+from service.jobs import LOST_S
 from tests.deploy.replicas import Replica
 from tests.soak.material import Known, car_photos, small_embedder
 from tests.soak.outcome import Extent, Figure, at_most, none_of
@@ -56,7 +56,7 @@ def run(extent: Extent, folder: Path, say: Callable[[str], None]) -> list[Figure
     known = Known.of(index, [version], car_photos(range(8)))
     archive = zip_of(members_of(gallery))
     places = _Places.make(folder)
-    server = Replica(index.root, folder / "log")
+    server = Replica(index.root, folder / "log", environment=places.environment)
     tally, chance = _Tally(), random.Random(0)
     kills = KILLS[extent]
     try:
@@ -98,10 +98,9 @@ class _Places:
             path.mkdir()
         return cls(*made)
 
-    def environment(self, with_state: bool) -> dict[str, str]:
-        """Without a state directory a server makes one of its own, below the temporary directory."""
-        settings = {"SPOOL_DIR": str(self.spool), "CACHE_DIR": str(self.cache)}
-        settings |= {"STATE_DIR": str(self.state)} if with_state else {}
+    @property
+    def environment(self) -> dict[str, str]:
+        settings = {"SPOOL_DIR": str(self.spool), "CACHE_DIR": str(self.cache), "STATE_DIR": str(self.state)}
         return {**clean_environment(**settings), "TMPDIR": str(self.temporary)}
 
     @property
@@ -110,34 +109,28 @@ class _Places:
 
     def grow_old(self) -> None:
         """As if what a killed server has left had lain there for a while: so old the next one may remove it."""
-        then = time.time() - 2 * STALE_S
+        then = time.time() - 2 * LOST_S
         for path in (*self.of_evaluations, *self.temporary.iterdir()):
             os.utime(path, (then, then))
 
-    def left(self, with_state: bool) -> list[str]:
+    def left(self) -> list[str]:
         """What nobody needs, while one server runs."""
-        found = list(self.spool.iterdir())
-        if with_state:
-            records = {path.stem for path in self.of_evaluations if path.suffix == ".json"}
-            found += [one for one in self.of_evaluations if one.suffix == ".tmp" or one.stem not in records]
-        else:
-            found += sorted(self.temporary.iterdir())[1:]  # one is its own
-        return [path.name for path in found]
+        records = {path.stem for path in self.of_evaluations if path.suffix == ".json"}
+        found = [one for one in self.of_evaluations if one.suffix == ".tmp" or one.stem not in records]
+        return [path.name for path in (*found, *self.spool.iterdir(), *self.temporary.iterdir())]
 
 
 def _live(
     server: Replica, turn: int, known: Known, archive: bytes, places: _Places, chance: random.Random, tally: _Tally
 ) -> None:
     """One life of a server, from its start to its kill."""
-    with_state = turn % 2 == 0
-    server.environment = places.environment(with_state)
     if turn % IN_START == 0:
         server.begin()
         time.sleep(chance.uniform(0, LONGEST_START_S))
         server.end(signal.SIGKILL)
         return
     _start(server, known, tally)
-    tally.left += places.left(with_state)
+    tally.left += places.left()
 
     def on_reply(request: bytes, reply: Reply) -> bool:
         if request in known.requests and reply.ending == "whole":

@@ -6,23 +6,24 @@ The soak has to notice it.
 """
 
 import os
-from typing import Any
+
+from starlette.types import Receive, Scope, Send
 
 from service.cli import main as cli
-from service.http.access_log import Answer
+from service.http.access_log import AccessLog
 
 VARIABLE = "LEAKED_BYTES"
 kept: list[bytes] = []
-count: Any = Answer._count
+answer = AccessLog.__call__
 
 
-def count_and_keep(answer: Answer, status: int) -> None:
-    """Counts an answer, and leaks."""
-    kept.append(b"x" * int(os.environ[VARIABLE]))
-    count(answer, status)
+async def answer_and_keep(log: AccessLog, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request, and leaks."""
+    if scope["type"] == "http":
+        kept.append(b"x" * int(os.environ[VARIABLE]))
+    await answer(log, scope, receive, send)
 
 
 if __name__ == "__main__":
-    leaking: Any = Answer
-    leaking._count = count_and_keep
+    AccessLog.__call__ = answer_and_keep  # type: ignore[method-assign, assignment]
     cli.main()

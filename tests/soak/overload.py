@@ -22,7 +22,7 @@ from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service.demo.gallery import DemoGallery
 from service.settings import load_settings
-from tests.deploy.nginx import running_nginx
+from tests.deploy.nginx import running_nginx, unchanged
 from tests.soak.crowd import (
     CLIENTS,
     PROBE_PATIENCE_S,
@@ -112,17 +112,16 @@ def _targets(index: Path, folder: Path, *, deployed: bool) -> Iterator[tuple[Tar
     settings = {"RUNTIME": "openvino", "DATASETS": json.dumps({"demo": str(DemoGallery.load().photos)})}
     if deployed:
         settings["TRUSTED_PROXIES"] = "127.0.0.1"
-    refusing = "tests.soak.full_server"
     with (
-        running_server(index, folder / "full.log", module=refusing, **settings) as full,
+        running_server(index, folder / "full.log", True, "tests.soak.full_server", **settings) as full,
         running_server(index, folder / "log", True, **settings) as server,
     ):
         if not deployed:
             yield Target(server, server.port), Target(full, full.port)
             return
         with (
-            running_nginx(folder / "nginx-full", [full.port], **UNLIMITED) as before_full,
-            running_nginx(folder / "nginx", [server.port], **UNLIMITED) as before,
+            running_nginx(folder / "nginx-full", [full.port], unchanged, **UNLIMITED) as before_full,
+            running_nginx(folder / "nginx", [server.port], unchanged, **UNLIMITED) as before,
         ):
             yield (
                 Target(server, before.port, (before.process.pid,)),

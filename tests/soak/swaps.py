@@ -87,7 +87,7 @@ def run(extent: Extent, folder: Path, say: Callable[[str], None]) -> list[Figure
     galleries = [write_gallery(folder / str(kind), 4, 5, first_kind=kind) for kind in (1, 11)]
     versions = [build_index(gallery, index, small_embedder()).version for gallery in galleries]
     tally = _Tally(Known.of(index, versions, car_photos(range(1, 21))))
-    with running_server(index.root, folder / "log", WATCH_INTERVAL_S="0.01") as server:
+    with running_server(index.root, folder / "log") as server:
         clients = Clients(_port(server), [Client(tally.known.requests)] * CLIENTS, tally.add)
         with clients.running():
             tally.wait_for_more(QUIET_REQUESTS[extent])

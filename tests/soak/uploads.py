@@ -15,7 +15,6 @@ from pathlib import Path
 import httpx
 
 from bench.procfs import resident_bytes
-from service.allocator import LOOK_S
 from tests.e2e.catalogue.standing import MAX_GROWTH, Standing
 from tests.soak.outcome import Extent, Figure, at_most, none_of
 from tests.support import mutants
@@ -156,11 +155,10 @@ def _unharmed(standing: Standing) -> str:
 
 
 def _at_rest(standing: Standing) -> int:
-    """Resident memory when the server has had time to give back what is free; 0 when it cannot be asked."""
+    """Resident memory when nothing is asked any more; 0 when the server cannot be asked."""
     try:
         for _ in range(50):  # what a thread holds it gives back when it next decodes
             standing.probe()
-        time.sleep(3 * LOOK_S)
         return resident_bytes(standing.pid)
     except (AssertionError, OSError, httpx.HTTPError):
         return 0

@@ -119,7 +119,7 @@ class Exchange:
         self._running = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
 
     async def _run(self, app: ASGIApp, scope: Message) -> None:
-        self._task = asyncio.ensure_future(app(scope, self._receive, self._send))  # type: ignore[arg-type]  # a coroutine
+        self._task = asyncio.ensure_future(app(scope, self._receive, self._send))
         await self._task
 
     async def _receive(self) -> Message:

@@ -57,7 +57,6 @@ def running_server(
     `module` is one that does what `service.cli.main` does after it has made something worse.
     """
     port = free_port()
-    settings = {"WATCH_INTERVAL_S": "0.1", **settings}
     # In a negative control a server that lacks one of its guards: see `tests.support.without`.
     module = "tests.support.without" if "WITHOUT_GUARD" in os.environ else module
     command = [sys.executable, "-m", module, "serve", "--index", str(index), "--port", str(port)]

@@ -21,7 +21,7 @@ def changed_server(
     """Runs `change`, lines of Python, and then `carsearch serve` in one process; waits until `path` answers 200."""
     port = free_port()
     command = [sys.executable, "-c", f"{change}\nfrom service.cli.main import main\nmain()"]
-    environment = clean_environment(**{"WATCH_INTERVAL_S": "0.1", **settings})
+    environment = clean_environment(**settings)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [*command, "serve", "--index", str(index), "--port", str(port)], env=environment, stdout=log, stderr=log

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 
 from bench.procfs import resident_bytes
-from service.http.errors import STATUS_OF
 from tests.e2e.catalogue.pictures import PHOTO, QUERY, exif
 from tests.support.bodies import zip_of
 from tests.support.calls import assert_problem
+from tests.support.codes import STATUS_OF
 from tests.support.photos import car_photo, encoded
 from tests.support.servers import Server
 
