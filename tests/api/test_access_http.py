@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -100,7 +101,7 @@ def test_a_key_for_everything_opens_both(guarded: AppClient, caplog: pytest.LogC
 
 
 GREEDY, MODEST, REQUESTS = "192.0.2.1", "192.0.2.2", 20
-CROWDED = {"search_threads": 1, "max_queue": 17}
+CROWDED: dict[str, Any] = {"search_threads": 1, "max_queue": 17}
 """18 places, of which one client may have 16."""
 
 

@@ -1,36 +1,35 @@
 """What a scrape tells: of one index at a time, of every stage from the start, and of an evaluation while it runs."""
 
-import math
+import os
 import time
 from functools import partial
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service import __version__
-from service.observability.metrics import STAGES, Metrics, ServedIndex, memory_limit_bytes
+from service.observability.metrics import STAGES, Metrics, ServedIndex
+from tests.support.app import AppClient, running_app
 from tests.support.calls import evaluate_named, eventually, metric, search
 from tests.support.photos import car_photo, write_gallery
-from tests.support.servers import Server, running_server
 
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 
-def scraped(server: Server) -> Samples:
+def scraped(client: AppClient) -> Samples:
     """Every sample of /metrics by its name, as a scraper reads it."""
     samples: Samples = {}
-    for family in text_string_to_metric_families(server.client.get("/metrics").text):
+    for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:
             samples.setdefault(sample.name, []).append((sample.labels, sample.value))
     return samples
 
 
-def has_swapped(server: Server, times: int) -> bool:
-    return metric(server, "carsearch_index_swaps_total") == times
+def has_swapped(client: AppClient, times: int) -> bool:
+    return metric(client, "carsearch_index_swaps_total") == times
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
@@ -38,22 +37,22 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 def test_an_index_is_told_of_as_a_whole_and_only_the_one_that_is_served(
-    tmp_path: Path, real_embedder: Embedder
+    tmp_path: Path, fake_embedder: Embedder
 ) -> None:
     index = IndexDirectory(tmp_path / "index")
-    with running_server(index.root, tmp_path / "log", wait_ready=False) as server:
-        empty = scraped(server)
+    with running_app(index.root, wait_ready=False) as client:
+        empty = scraped(client)
         assert value(empty, "carsearch_ready") == 0
         assert "carsearch_index_info" not in empty
         versions = []
         for photos, kind in ((4, 0), (5, 10)):
             versions.append(
-                build_index(write_gallery(tmp_path / str(kind), 3, photos, kind), index, real_embedder).version
+                build_index(write_gallery(tmp_path / str(kind), 3, photos, kind), index, fake_embedder).version
             )
-            eventually(partial(has_swapped, server, len(versions)), "it is served")
-            told = scraped(server)
+            eventually(partial(has_swapped, client, len(versions)), "it is served")
+            told = scraped(client)
             assert told["carsearch_index_info"] == [
-                ({"version": versions[-1], "model": "tiny", "runtime": "openvino", "precision": "fp32"}, 1)
+                ({"version": versions[-1], "model": "fake", "runtime": "fake", "precision": "fake"}, 1)
             ]
             assert value(told, "carsearch_gallery_photos") == 3 * photos
             assert value(told, "carsearch_gallery_classes") == 3
@@ -63,10 +62,10 @@ def test_an_index_is_told_of_as_a_whole_and_only_the_one_that_is_served(
         assert value(told, "carsearch_build_info", version=__version__) == 1
 
 
-def test_a_search_is_measured_in_every_stage_and_counted_once(server: Server) -> None:
-    before = scraped(server)
-    answer = search(server, car_photo(0, 0))
-    after = scraped(server)
+def test_a_search_is_measured_in_every_stage_and_counted_once(api_client: AppClient) -> None:
+    before = scraped(api_client)
+    answer = search(api_client, car_photo(0, 0))
+    after = scraped(api_client)
 
     def grown(name: str, **labels: str) -> float:
         return value(after, name, **labels) - value(before, name, **labels)
@@ -83,15 +82,15 @@ def test_a_search_is_measured_in_every_stage_and_counted_once(server: Server) ->
     assert value(after, "carsearch_queue_waiting") == value(after, "carsearch_queue_running") == 0
     assert value(after, "carsearch_queue_limit") == 64
     resident_bytes = value(after, "process_resident_memory_bytes")
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    status = Path(f"/proc/{os.getpid()}/status").read_text()
     assert abs(resident_bytes / 1024 / int(status.split("VmRSS:")[1].split()[0]) - 1) < 0.2
 
 
-def test_an_evaluation_tells_how_far_it_is_and_then_is_over(server: Server) -> None:
-    photos = value(scraped(server), "carsearch_batch_photos_sum", work="evaluate")
-    done = value(scraped(server), "carsearch_evaluations_total", status="done")
-    assert evaluate_named(server, "demo").status_code == 200
-    after = scraped(server)
+def test_an_evaluation_tells_how_far_it_is_and_then_is_over(api_client: AppClient) -> None:
+    photos = value(scraped(api_client), "carsearch_batch_photos_sum", work="evaluate")
+    done = value(scraped(api_client), "carsearch_evaluations_total", status="done")
+    assert evaluate_named(api_client, "demo").status_code == 200
+    after = scraped(api_client)
     assert value(after, "carsearch_batch_photos_sum", work="evaluate") == photos + 12
     assert value(after, "carsearch_evaluations_total", status="done") == done + 1
     for name in ("running", "photos", "photos_done"):
@@ -114,19 +113,3 @@ def test_a_scrape_between_two_indexes_mixes_nothing() -> None:
         assert [sample.labels["version"] for sample in families["carsearch_index_info"]] == [f"v{number}"]
         for name in ("gallery_photos", "gallery_classes", "index_created_seconds"):
             assert [sample.value for sample in families[f"carsearch_{name}"]] == [number]
-
-
-@pytest.mark.parametrize(
-    ("file", "told", "limit_bytes"),
-    [
-        ("memory.max", "2147483648\n", 2**31),
-        ("memory.max", "max\n", math.inf),
-        ("memory/memory.limit_in_bytes", "1000000\n", 1_000_000),
-        ("memory/memory.limit_in_bytes", "9223372036854771712\n", math.inf),
-        ("elsewhere", "1000", math.inf),
-    ],
-)
-def test_a_container_knows_its_memory_limit(tmp_path: Path, file: str, told: str, limit_bytes: float) -> None:
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(told)
-    assert memory_limit_bytes(tmp_path) == limit_bytes

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.http.schemas import Problem
-from tests.support.servers import Server
+from tests.support.app import AppClient
 
 ROUTES = {
     ("POST", "/search"),
@@ -24,8 +24,8 @@ ADDRESS = re.compile(r"""(?:src|href)\s*=\s*["']([^"']+)""")
 
 
 @pytest.fixture(scope="module")
-def document(server: Server) -> dict[str, Any]:
-    described: dict[str, Any] = server.client.get("/openapi.json").json()
+def document(api_client: AppClient) -> dict[str, Any]:
+    described: dict[str, Any] = api_client.get("/openapi.json").json()
     return described
 
 
@@ -84,15 +84,15 @@ def test_uploads_are_documented_although_no_form_parser_reads_them(document: dic
         assert content["multipart/form-data"]["schema"]["properties"][field]["format"] == "binary"
 
 
-def test_the_pages_load_nothing_from_elsewhere(server: Server) -> None:
-    page = server.client.get("/docs")
+def test_the_pages_load_nothing_from_elsewhere(api_client: AppClient) -> None:
+    page = api_client.get("/docs")
     assert page.status_code == 200
     addresses = ADDRESS.findall(page.text)
     assert len(addresses) >= 3
     assert all(address.startswith("/") and not address.startswith("//") for address in addresses)
-    assert {server.client.get(address).status_code for address in addresses} == {200}
+    assert {api_client.get(address).status_code for address in addresses} == {200}
 
 
-def test_the_root_leads_to_the_documents(server: Server) -> None:
-    response = server.client.get("/")
+def test_the_root_leads_to_the_documents(api_client: AppClient) -> None:
+    response = api_client.get("/")
     assert (response.status_code, response.headers["location"]) == (307, "/docs")

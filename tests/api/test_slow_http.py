@@ -126,8 +126,7 @@ def test_064_who_does_not_read_is_broken_off(impatient: WireServer) -> None:
 
 def test_064_who_asks_and_asks_without_reading_is_broken_off(impatient: WireServer) -> None:
     with connect(impatient) as greedy, pytest.raises(ConnectionError):
-        for _ in range(1000):
-            greedy.sendall(LIVE * 1000)
+        greedy.sendall(LIVE * 1_000_000)
 
 
 def test_064_as_many_requests_in_one_go_as_may_wait_are_answered(impatient: WireServer) -> None:

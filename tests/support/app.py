@@ -119,7 +119,8 @@ class Exchange:
         self._running = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
 
     async def _run(self, app: ASGIApp, scope: Message) -> None:
-        await app(scope, self._receive, self._send)
+        self._task = asyncio.ensure_future(app(scope, self._receive, self._send))
+        await self._task
 
     async def _receive(self) -> Message:
         if self._left and self._arriving.empty():
@@ -144,9 +145,9 @@ class Exchange:
         self._left = True
         self._arriving.put_nowait({"type": "http.disconnect"})
 
-    @property
-    def answered(self) -> bool:
-        return self._running.done()
+    def cut_off(self) -> None:
+        """The server cancels the request, as uvicorn does when it has waited long enough for its end."""
+        self._loop.call_soon_threadsafe(self._task.cancel)
 
     def answer(self) -> httpx.Response:
         """Waits for the application; gives what it has sent."""

@@ -5,8 +5,10 @@ import contextlib
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,19 +162,25 @@ def test_any_replica_cancels_an_evaluation_within_one_batch(
     replica.close()
 
 
-def test_closing_stops_what_runs(engine: Engine, tmp_path: Path) -> None:
+def test_closing_stops_what_runs(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluations = Evaluations(tmp_path, Metrics())
-    record = new_record("leave-one-out", 8 * FakeRuntime.batch)
+    closing, shutdown = threading.Event(), ThreadPoolExecutor.shutdown
     names = [f"{number}" for number in range(8 * FakeRuntime.batch)]
+
+    def tell_and_shut_down(pool: ThreadPoolExecutor, *arguments: bool, **options: bool) -> None:
+        closing.set()
+        shutdown(pool, *arguments, **options)
 
     async def scenario() -> Ended:
         with evaluations.reserved():
-            data = EvaluationInput(photos(lambda: time.sleep(0.001), names), [], contextlib.ExitStack())
-            running = await evaluations.run(record, data, engine)
+            data = EvaluationInput(photos(lambda: closing.wait(60), names), [], contextlib.ExitStack())
+            running = await evaluations.run(new_record("leave-one-out", len(names)), data, engine)
         await asyncio.to_thread(evaluations.close)
         return await running
 
-    assert asyncio.run(scenario()).record.status == "cancelled"
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "shutdown", tell_and_shut_down)
+        assert asyncio.run(scenario()).record.status == "cancelled"
 
 
 def test_an_evaluation_lets_searches_pass(engine: Engine, tmp_path: Path) -> None:
