@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from model.images.decode import Pixels
 from model.runtimes.fake import FakeRuntime
+from model.types import Pixels
 from tests.support.photos import encoded
 
 SLOW_COLOUR = (0, 0, 250)

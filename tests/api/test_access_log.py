@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from indexer.versions import IndexDirectory
-from service.http.access_log import SHORT_BODY_BYTES
 from service.observability.logging import JsonFormatter
+from service.settings import load_settings
 from tests.support.app import AppClient, running_app
 from tests.support.bodies import FORM, form
 from tests.support.calls import assert_problem, eventually
@@ -19,6 +19,7 @@ from tests.support.photos import car_photo
 
 SENT = "Korean 아반떼 \x1b[31m"
 PHOTO = car_photo(0, 0)
+MAX_BODY_BYTES = load_settings().max_body_bytes
 
 
 class Lines:
@@ -126,15 +127,14 @@ def test_for_people_a_line_is_a_sentence_of_fixed_words(
     ("headers", "closes"),
     [
         ({"Content-Length": "1000"}, False),
-        ({"Content-Length": str(SHORT_BODY_BYTES)}, False),
-        ({"Content-Length": str(SHORT_BODY_BYTES + 1)}, True),
+        ({"Content-Length": str(MAX_BODY_BYTES)}, False),
         ({"Transfer-Encoding": "chunked"}, True),
         ({"Content-Length": "1000", "Expect": "100-continue"}, True),
         ({}, False),
     ],
     ids=str,
 )
-def test_a_body_that_is_not_read_ends_the_connection_unless_it_is_short(
+def test_a_body_that_is_not_read_ends_the_connection_unless_its_end_is_known(
     api_client: AppClient, headers: dict[str, str], closes: bool
 ) -> None:
     refused = api_client.exchange("POST", "/nowhere", headers).answer()
@@ -142,8 +142,13 @@ def test_a_body_that_is_not_read_ends_the_connection_unless_it_is_short(
     assert (refused.headers.get("connection") == "close") is closes
 
 
+def test_a_body_that_is_too_large_ends_the_connection(api_client: AppClient) -> None:
+    refused = api_client.exchange("POST", "/nowhere", {"Content-Length": str(MAX_BODY_BYTES + 1)}).answer()
+    assert (refused.status_code, refused.headers["connection"]) == (413, "close")
+
+
 def test_a_body_that_was_read_does_not(api_client: AppClient) -> None:
-    body = form(PHOTO + bytes(SHORT_BODY_BYTES))
+    body = form(PHOTO + bytes(1 << 20))
     upload = api_client.exchange("POST", "/search", {**FORM, "Content-Length": str(len(body))})
     upload.send(body)
     found = upload.answer()

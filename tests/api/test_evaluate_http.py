@@ -11,7 +11,8 @@ import pytest
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
-from model.embedder import BATCH, Embedder
+from model.embedder import Embedder
+from model.runtimes.fake import FakeRuntime
 from service.jobs import LOST_S
 from tests.api.conftest import Gate
 from tests.support.app import AppClient, running_app
@@ -27,7 +28,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[st
     """A small set, one whose first batch is held up by the gate, and a directory for records."""
     slow: Path = tmp_path_factory.mktemp("slow")
     (slow / "car 1").mkdir()
-    for number in range(2 * BATCH):  # equal content would be decoded once
+    for number in range(2 * FakeRuntime.batch):  # equal content would be decoded once
         (slow / "car 1" / f"{number:03}.png").write_bytes(Gate.photo + str(number).encode())
     return {"datasets": {"demo": gallery, "slow": slow}, "state_dir": tmp_path_factory.mktemp("state")}
 
@@ -140,7 +141,7 @@ def test_while_one_evaluation_runs_searches_are_answered_and_another_evaluation_
     upload = first.exchange("POST", "/evaluate", {**FORM, "Content-Length": str(1 << 28)})
     assert (upload.answer().status_code, upload.read_bytes) == (429, 0)  # before the body
     record = first.get(location).json()
-    assert (record["status"], record["total"]) == ("running", 2 * BATCH)
+    assert (record["status"], record["total"]) == ("running", 2 * FakeRuntime.batch)
     assert metric(first, "carsearch_evaluation_running") == 1
     cancel(first, location, gate)
     assert first.get(location).json()["report"] is None

@@ -32,7 +32,7 @@ def test_http_command_line_and_library_find_the_same_with_the_same_scores(
         assert hits_of(answer) == hits_of(over_http)
         assert answer["nearest"] == answer["results"][0]
         assert answer["versions"] == over_http["versions"]
-    hits = Engine.load(real_index).search(photo.read_bytes(), 12).hits
+    hits = Engine.load(real_index).search(photo.read_bytes(), 12)
     assert [astuple(hit) for hit in hits] == hits_of(over_http)
 
 

@@ -14,5 +14,5 @@ def no_room(self: FairShare, client: str, amount: int = 1) -> bool:
 
 
 if __name__ == "__main__":
-    FairShare.has_room = no_room  # type: ignore[method-assign, assignment]
+    FairShare.has_room = no_room  # type: ignore[method-assign]
     cli.main()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -72,9 +73,9 @@ def held(server: Server, gate: Path, given: int = 2) -> "Iterator[list[Future[ht
         try:
             first: list[Future[httpx.Response]] = []
             for _ in range(given):
-                before = embedded(server)
+                wanted = embedded(server) + 1
                 first.append(clients.submit(post, server, QUERY.read_bytes()))
-                eventually(lambda before=before: embedded(server) == before + 1, "the network is given a search")
+                eventually(partial(has_embedded, server, wanted), "the network is given a search")
             yield first
         finally:
             gate.unlink(missing_ok=True)
@@ -97,6 +98,11 @@ def waiting(server: Server, photos: list[bytes], clients: ThreadPoolExecutor) ->
 def embedded(server: Server) -> int:
     """Photos that the network was given so far."""
     return sum(map(int, re.findall(r"embedding (\d+) photos", server.log)))
+
+
+def has_embedded(server: Server, photos: int) -> bool:
+    """Whether the network was given so many photos."""
+    return embedded(server) == photos
 
 
 def failures(server: Server) -> float:
