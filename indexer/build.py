@@ -27,7 +27,7 @@ from model.errors import EmptyGallery, IndexInvalid, ModelInvalid, PhotosSkipped
 from model.types import Embeddings, Rows
 
 PHOTOS_PER_SAVE = 32
-"""Photos per transaction of the checkpoint, each of which waits for the disk; a kill loses at most so many."""
+"""Photos per transaction of the checkpoint. Each waits for the disk; a kill loses at most this many and a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,11 @@ def build_index(
         current, choice = _current(index)
         choice = StorageChoice(storage) if storage else choice
         recipe = canonical_sha256([embedder.embedding_id])[:16]
-        published = published_embeddings(index, current, embedder.embedding_id)
         with closing(Checkpoint(index.root / "work" / recipe, embedder.dim)) as checkpoint:
-            embedded, skipped, fresh = _embed(found, embedder, published, checkpoint, progress)
+            # The old version is in memory during this call only.
+            embedded, skipped, fresh = _embed(
+                found, embedder, published_embeddings(index, current, embedder.embedding_id), checkpoint, progress
+            )
         _refuse_unusable(gallery, embedded, skipped, strict)
         manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice)
         shutil.rmtree(index.root / "work", ignore_errors=True)

@@ -3,5 +3,5 @@
 import sys
 
 # OpenVINO and NNCF report every import and conversion to Google Analytics, by default and without asking, through a
-# package of this name. Where it is missing they report nothing, and so it is missing in every process of ours.
+# package of this name. Without it they report nothing, so it is made missing in every process that imports `model`.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is how a module is made missing

@@ -212,7 +212,7 @@ def refuse_duplicate_ids(items: Iterable[Photo]) -> None:
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise DuplicateId(f'The id "{item.id}" stands twice; every photo needs an id of its own.')
+            raise DuplicateId(f'The id "{item.id}" occurs twice; ids must be unique.')
         seen.add(item.id)
 
 

@@ -51,12 +51,7 @@ def silent(_done: int, _total: int) -> None:
 
 
 class Embedder:
-    """A model artifact loaded into a runtime.
-
-    >>> embedder = Embedder.load("path/to/model")                    # doctest: +SKIP
-    >>> embedder.embed_files(["first.jpg", "second.jpg"]).shape      # doctest: +SKIP
-    (2, 512)
-    """
+    """A model artifact loaded into a runtime. Safe to use from several threads."""
 
     def __init__(self, directory: Path, card: Card, runtime: Runtime, preparation: Preparation | None = None) -> None:
         self.directory = directory

@@ -70,9 +70,9 @@ class FaissStore:
     def __init__(self, index: Any, storage: Storage = Storage.fp32) -> None:
         refuse_two_distributions()
         self.storage = storage
-        self._index = index
+        self.index = index
         self._stored = StoredRows.of(index, storage)
-        self._tolerance = self._stored.tolerance
+        self.tolerance = self._stored.tolerance
         self._gpu_index: Any = None
         self._gpu_lock = threading.Lock()
 
@@ -98,15 +98,15 @@ class FaissStore:
 
     @property
     def dim(self) -> int:
-        return int(self._index.d)
+        return int(self.index.d)
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return int(self.index.ntotal)
 
     def write(self, path: Path) -> None:
         # FAISS's own file writer ignores errors on closing: on a full disk it leaves a short file, silently.
         with path.open("wb") as file:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # stubs lack it
+            faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # stubs lack it
 
     def vectors(self, rows: Rows) -> Embeddings:
         return self._stored.decoded(rows)
@@ -154,18 +154,18 @@ class FaissStore:
             exact[rows == excluded[:, None]] = -np.inf
         order = np.lexsort((rows, -exact), axis=1)[:, :k]
         scores, best = np.take_along_axis(exact, order, 1), np.take_along_axis(rows, order, 1)
-        doubtful = approximate[:, -1] + 2 * self._tolerance >= scores[:, -1]
+        doubtful = approximate[:, -1] + 2 * self.tolerance >= scores[:, -1]
         return Neighbours(np.where(np.isneginf(scores), -1, best), scores), doubtful
 
     def _candidates(self, queries: Embeddings, fetch: int, selector: Any) -> tuple[npt.NDArray[np.float32], Rows]:
         if selector is not None:
             # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
-            return self._index.search(queries, fetch, params=selector)  # type: ignore[no-any-return]  # FAISS has no types
+            return self.index.search(queries, fetch, params=selector)  # type: ignore[no-any-return]  # FAISS has no types
         if self.storage.lossy or fetch > GPU_MAX_K or not gpus():  # on a GPU FAISS is used for fp32 only
-            return self._index.search(queries, fetch)  # type: ignore[no-any-return]  # FAISS has no types
+            return self.index.search(queries, fetch)  # type: ignore[no-any-return]  # FAISS has no types
         with self._gpu_lock:  # a GPU index is not safe even for two readers
             if self._gpu_index is None:
-                self._gpu_index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+                self._gpu_index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self.index)
             return self._gpu_index.search(queries, fetch)  # type: ignore[no-any-return]  # FAISS has no types
 
     def _selector(self, among: Rows) -> Any:

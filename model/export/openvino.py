@@ -71,12 +71,12 @@ def export(
             else "Only int8 is calibrated; leave out --calibration."
         )
     card = _without_graph(load_card(directory), precision)
-    sets, calibrating = _read_calibration(calibration, card.input)
-    crops = [crop for _, crop in _spread(photos or _photos_of_training(directory), card.input, PARITY_PHOTOS)]
+    sets, calibrating = read_calibration(calibration, card.input)
+    crops = [crop for _, crop in spread_photos(photos or _photos_of_training(directory), card.input, PARITY_PHOTOS)]
     card.save(directory)  # until the new graph is measured, the artifact has none of this precision
     verify_files(directory, card, (WEIGHTS_NAME, GOLDEN_NAME))
     try:
-        _write(_convert(load_network(directory, card)), directory, precision, calibrating)
+        _write(convert(load_network(directory, card)), directory, precision, calibrating)
         records = {name: FileRecord.of(directory / name) for name in graph_names(precision)}
         card = dataclasses.replace(card, files={**card.files, **records}, calibration=sets or card.calibration)
         parity = measure_parity(directory, card, precision, np.stack(crops), progress)
@@ -116,7 +116,8 @@ class _EmbeddingGraph(torch.nn.Module):
         return self.network.embed(images)
 
 
-def _convert(network: EmbeddingNetwork) -> ov.Model:
+def convert(network: EmbeddingNetwork) -> ov.Model:
+    """The network as a graph of one photo: uint8 (1, S, S, 3) -> float32 (1, D), unit length."""
     side = network.spec.crop
     program = torch.export.export(_EmbeddingGraph(network).eval(), (torch.zeros(1, 3, side, side),))
     graph = ov.convert_model(program)
@@ -175,19 +176,19 @@ def _photos_of_training(directory: Path) -> Path:
     return Path(photos)
 
 
-def _read_calibration(sources: Sequence[Path], spec: InputSpec) -> tuple[list[CalibrationSet], list[Pixels]]:
+def read_calibration(sources: Sequence[Path], spec: InputSpec) -> tuple[list[CalibrationSet], list[Pixels]]:
     """The records of the calibration sets, and their crops uint8 (S, S, 3): an equal share of each set."""
     sets: list[CalibrationSet] = []
     crops: list[Pixels] = []
     for number, source in enumerate(sources):
         share = CALIBRATION_PHOTOS * (number + 1) // len(sources) - CALIBRATION_PHOTOS * number // len(sources)
-        used = _spread(source, spec, share)
+        used = spread_photos(source, spec, share)
         sets.append(CalibrationSet(source.resolve().name, len(used), sorted({item.label for item, _ in used})))
         crops += [crop for _, crop in used]
     return sets, crops
 
 
-def _spread(source: Path, spec: InputSpec, most: int) -> list[tuple[Item, Pixels]]:
+def spread_photos(source: Path, spec: InputSpec, most: int) -> list[tuple[Item, Pixels]]:
     """Up to `most` photos at even steps through a set, with their crops uint8 (S, S, 3), without unreadable ones.
 
     Raises DataInvalid when none can be read.

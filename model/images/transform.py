@@ -14,7 +14,7 @@ from model.images.decode import decode
 from model.types import Pixels
 
 BILINEAR = resizer.ResizeOptions(resizer.ResizeAlg.convolution(resizer.FilterType.bilinear))
-_thread_local = threading.local()
+thread_local = threading.local()
 
 
 def prepare(data: bytes, spec: InputSpec) -> Pixels:
@@ -53,9 +53,9 @@ def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Antialiased bilinear resize: uint8 (H, W, 3) -> uint8 (height, width, 3), always a copy."""
     if pixels.shape[:2] == (height, width):
         return pixels.copy()
-    if not hasattr(_thread_local, "resizer"):
-        _thread_local.resizer = resizer.Resizer()  # keeps a buffer; not safe to share between threads
+    if not hasattr(thread_local, "resizer"):
+        thread_local.resizer = resizer.Resizer()  # keeps a buffer; not safe to share between threads
     source = resizer.ImageData(pixels.shape[1], pixels.shape[0], resizer.PixelType.U8x3, pixels.tobytes())
     resized = resizer.ImageData(width, height, resizer.PixelType.U8x3)
-    _thread_local.resizer.resize(source, resized, BILINEAR)
+    thread_local.resizer.resize(source, resized, BILINEAR)
     return np.frombuffer(bytearray(resized.rust_image.buffer()), np.uint8).reshape(height, width, 3)

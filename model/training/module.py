@@ -53,7 +53,7 @@ class Classifier(L.LightningModule):
         self.agreement = TeacherLoss(network.dim, rows.shape[1]) if len(rows) else None
         self.recipe = recipe
         self.validation_targets = validation_targets
-        self._validated: list[tuple[Tensor, Tensor]] = []
+        self.validated: list[tuple[Tensor, Tensor]] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
         crops, targets, taught = batch
@@ -83,12 +83,12 @@ class Classifier(L.LightningModule):
         crops, rows = batch
         # In fp32 whatever precision it trains in, because that is what is exported.
         with torch.autocast(self.device.type, enabled=False), without_tf32():
-            self._validated.append((rows, self.network(crops)))
+            self.validated.append((rows, self.network(crops)))
 
     def on_validation_epoch_end(self) -> None:
-        rows = torch.cat([rows for rows, _ in self._validated])
-        embeddings = torch.cat([embeddings for _, embeddings in self._validated])
-        self._validated.clear()
+        rows = torch.cat([rows for rows, _ in self.validated])
+        embeddings = torch.cat([embeddings for _, embeddings in self.validated])
+        self.validated.clear()
         if self.trainer.world_size > 1:  # the sampler pads the shares to equal length
             rows = cast(Tensor, self.all_gather(rows)).flatten()
             embeddings = cast(Tensor, self.all_gather(embeddings)).flatten(0, 1)

@@ -21,6 +21,7 @@ from tests.conftest import write_fake_model
 from tests.support.servers import clean_environment, run_cli
 from tests.unit.indexer.sets import assert_clean, content_of, ordered_builds, write_photos
 
+pytestmark = pytest.mark.slow
 OLD = ["a/0.jpg", "a/1.jpg", "b/0.jpg"]
 NEW = [*OLD, "b/1.jpg", "c/0.jpg"]
 MANY = [f"{label}/{shot}.jpg" for label in "abcde" for shot in range(16)]
@@ -133,9 +134,9 @@ def test_one_run_killed_again_and_again_still_ends(killed: Killed, fake_model: P
     assert_clean(index)
 
 
-def test_the_command_line_may_be_killed_at_any_time(real_model: Path, tmp_path: Path) -> None:
+def test_the_command_line_may_be_killed_at_any_time(tmp_path: Path) -> None:
     photos, index = write_photos(tmp_path / "photos", MANY[:60]), IndexDirectory(tmp_path / "index")
-    arguments = ("index", photos, "--index", index.root, "--model", real_model)
+    arguments = ("index", photos, "--index", index.root, "--model", "resnet18")
     assert run_cli(*arguments).returncode == 0
     random = Random(0)
     command = [sys.executable, "-m", "service.cli", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""The benchmark: what a score is, worked by hand, by brute force, and on the seed's own table."""
+"""The benchmark: scores worked by hand, by brute force, and on the table of the original project."""
 
 import json
 from collections.abc import Sequence
@@ -17,10 +17,9 @@ from model.embedder import Embedder
 from model.errors import DuplicateId, EvaluationCancelled, EvaluationSetInvalid
 from model.types import Embeddings
 from tests.support.photos import car_photo, write_seed_table
-from tests.support.servers import run_cli
 from tests.unit.indexer.sets import MemoryPhoto, unit, write_photos
 
-SEED_PREDICTIONS = """\
+PREDICTIONS = """\
 cat/Image3.png cat/Image4.png
 cat/Image4.png cat/Image3.png
 dog/Image1.png dog/Image2.png
@@ -32,8 +31,8 @@ REPORT_KEYS = {
 }  # fmt: skip
 
 
-def seed_score(predictions: str) -> float:
-    """The seed's scorer: the share of queries whose nearest image is of the query's class, the folder's name."""
+def original_score(predictions: str) -> float:
+    """The scorer of the original project: the share of queries whose nearest image is of the query's class (folder)."""
     verdicts = []
     for line in predictions.splitlines():
         query, nearest = line.split()
@@ -60,31 +59,20 @@ def scored(labels: Sequence[str], rows: object) -> Evaluation:
     return score(embedded(labels, unit(rows)), [], None, {})
 
 
-@pytest.mark.parametrize("kind", ["fake_embedder", "real_embedder"])
-def test_the_seeds_table_scores_three_of_four(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    embedder: Embedder = request.getfixturevalue(kind)
+@pytest.mark.parametrize("shipped", [None, "resnet18"], ids=["fake", "shipped"])
+def test_the_table_of_the_original_project_scores_three_of_four(
+    shipped: str | None, fake_embedder: Embedder, tmp_path: Path
+) -> None:
+    embedder = Embedder.load(shipped) if shipped else fake_embedder
     evaluation = evaluate(read_items(write_seed_table(tmp_path)).items, embedder)
     report = evaluation.report
     assert (report.top1, report.correct, report.total, report.mode) == (0.75, 3, 4, "leave-one-out")
-    assert evaluation.predictions_text() == SEED_PREDICTIONS
+    assert evaluation.predictions_text() == PREDICTIONS
     assert [(one.label, one.photos, one.correct, one.top1) for one in report.per_class] == [
         ("cat", 2, 2, 1.0),
         ("dog", 2, 1, 0.5),
     ]
     assert [(one.label, one.nearest_label, one.count) for one in report.most_confused] == [("dog", "cat", 1)]
-
-
-def test_the_seeds_table_through_the_command_line(real_model: Path, tmp_path: Path) -> None:
-    data = write_seed_table(tmp_path / "set")
-    report, predictions = tmp_path / "report.json", tmp_path / "predictions.txt"
-    arguments = ("--data", data, "--model", real_model, "--report", report, "--predictions", predictions, "--json")
-    answer = run_cli("evaluate", *arguments)
-    assert answer.returncode == 0
-    printed = json.loads(answer.stdout)
-    assert printed == json.loads(report.read_bytes())
-    assert (printed["top1"], printed["correct"], printed["total"]) == (0.75, 3, 4)
-    assert predictions.read_bytes() == SEED_PREDICTIONS.encode()
-    assert seed_score(predictions.read_text()) == 0.75
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 40), distinct=st.integers(1, 40), classes=st.integers(1, 6))
@@ -101,9 +89,10 @@ def test_leave_one_out_is_brute_force(seed: int, count: int, distinct: int, clas
     json.dumps(evaluation.report.to_json(), allow_nan=False)
 
 
-def test_leave_one_out_is_brute_force_on_real_photos(cars: Path, real_embedder: Embedder) -> None:
+@pytest.mark.slow
+def test_leave_one_out_is_brute_force_on_real_photos(cars: Path) -> None:
     items = read_items(cars / "val").items
-    found = [one for batch in embed_photos(items, real_embedder) for one in batch.embedded]
+    found = [one for batch in embed_photos(items, Embedder.load("resnet18")) for one in batch.embedded]
     assert len(found) == 1194
     labels = [one.photo.label for one in found]
     nearest, top1 = leave_one_out(labels, np.stack([one.embedding for one in found]))

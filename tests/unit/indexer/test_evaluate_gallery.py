@@ -76,24 +76,10 @@ def test_a_set_with_no_class_of_the_gallery_is_refused(served: Served, fake_embe
         evaluate([MemoryPhoto("0", "nobody's", car_photo(1, 90))], fake_embedder, gallery=served)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_gallery_and_model_from_the_index(real_index: IndexDirectory, gallery: Path) -> None:
     answer = run_cli("evaluate", "--data", gallery, "--index", real_index.root, "--mode", "gallery", "--json")
     assert answer.returncode == 0
     report = json.loads(answer.stdout)
     assert (report["mode"], report["top1"], report["identical_in_gallery"]) == ("gallery", 1.0, 12)
     assert report["versions"]["index"] == real_index.current()
-
-
-def test_the_gallery_mode_needs_an_index(real_model: Path, gallery: Path) -> None:
-    answer = run_cli("evaluate", "--data", gallery, "--model", real_model, "--mode", "gallery")
-    assert answer.returncode == 2
-    assert "--mode gallery needs --index" in answer.stderr
-
-
-def test_a_set_without_two_photos_is_told_in_one_sentence(real_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "0.jpg").write_bytes(car_photo())
-    answer = run_cli("evaluate", "--data", tmp_path, "--model", real_model)
-    assert (answer.returncode, answer.stdout) == (1, "")
-    assert answer.stderr.splitlines()[-1].startswith("error: The set has 1 usable photos of 1 classes (0 skipped)")
-    assert "Traceback" not in answer.stderr

@@ -50,6 +50,7 @@ def some_rows(random: np.random.Generator, count: int, kind: str) -> Rows | None
     return np.sort(random.permutation(count)[: random.integers(0, count + 1)])
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 60),
@@ -154,9 +155,9 @@ def test_scores_of_faiss_lie_within_the_tolerance_of_the_exact_ones(
 ) -> None:
     rows = unit(np.random.default_rng(seed).standard_normal((64, dim)) + shift)
     store = FaissStore.create(rows, storage)
-    raw, found = store._index.search(rows, 64)
+    raw, found = store.index.search(rows, 64)
     exact = exact_scores(rows, store.vectors(found))
-    assert np.abs(raw.astype(np.float64) - exact).max() <= store._tolerance
+    assert np.abs(raw.astype(np.float64) - exact).max() <= store.tolerance
 
 
 def test_eight_bits_cut_the_range_of_each_dimension_in_255_parts_and_read_their_middles() -> None:
@@ -298,6 +299,7 @@ def test_every_truncation_is_refused(tmp_path: Path, storage: Storage) -> None:
             FaissStore.read(path, 4, 3, storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", [Storage.fp16, Storage.sq8])
 def test_no_flipped_bit_makes_a_quantized_index_that_cannot_be_searched(tmp_path: Path, storage: Storage) -> None:
     path = write_three(tmp_path, storage)

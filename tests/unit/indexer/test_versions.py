@@ -200,16 +200,16 @@ def test_a_second_writer_is_refused_and_changes_nothing(
     assert build_index(photos, index, fake_embedder).embedded == 1
 
 
-def test_117_a_second_indexer_on_the_command_line_is_told_so(
-    photos: Path, index: IndexDirectory, real_model: Path
-) -> None:
+@pytest.mark.slow
+def test_117_a_second_indexer_on_the_command_line_is_told_so(photos: Path, index: IndexDirectory) -> None:
     with other_writer(index):
-        answer = run_cli("index", photos, "--index", index.root, "--model", real_model)
+        answer = run_cli("index", photos, "--index", index.root, "--model", "resnet18")
     assert (answer.returncode, answer.stdout) == (1, "")
     assert answer.stderr.splitlines()[-1].startswith("error: Another process is writing to")
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 def test_any_history_keeps_current_whole(tmp_path_factory: pytest.TempPathFactory, fake_embedder: Embedder) -> None:
     class History(RuleBasedStateMachine):
         @initialize()

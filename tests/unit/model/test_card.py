@@ -146,7 +146,7 @@ def test_an_input_spec_that_cannot_be_is_refused(sides: tuple[int, int]) -> None
     [
         ({"architecture": None}, "lacks or misspells a field: 'architecture'"),
         ({"input": None}, "lacks or misspells a field: 'input'"),
-        ({"input": {"resize": 72}}, "lacks or misspells a field: 'crop'"),
+        ({"input": {"resize": 72, "mean": [0, 0, 0], "std": [1, 1, 1]}}, "lacks or misspells a field: 'crop'"),
         ({"input": {**dataclasses.asdict(CARD.input), "mean": [1, 2]}}, "lacks or misspells a field"),
         ({"input": {**dataclasses.asdict(CARD.input), "decoder": "pillow-0"}}, "made with the decoder pillow-0"),
         ({"embedding_dim": "many"}, "lacks or misspells a field"),

@@ -170,12 +170,12 @@ def test_a_pipe_or_device_in_the_place_of_a_manifest_is_refused(tmp_path: Path) 
 
 def test_two_spellings_of_one_path_are_one_photo(tmp_path: Path) -> None:
     assert found(manifest(tmp_path, "path,class\n./x//1.jpg,Kia\n")) == [("x/1.jpg", "Kia")]
-    with pytest.raises(DuplicateId, match=r'"a\.jpg" stands twice'):
+    with pytest.raises(DuplicateId, match=r'"a\.jpg" occurs twice'):
         read_items(manifest(tmp_path, "path,class\na.jpg,Kia\n./a.jpg,Kia\n"))
 
 
 def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DuplicateId, match='"x" stands twice'):
+    with pytest.raises(DuplicateId, match='"x" occurs twice'):
         read_items(manifest(tmp_path, "path,class,id\na.jpg,Kia,x\nb.jpg,Kia,x\n"))
 
 

@@ -24,6 +24,8 @@ from model.network.embedding_net import EmbeddingNetwork
 from model.types import Pixels
 from tests.support.photos import car_photo, write_gallery
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).resolve().parents[3]
 FP32, INT8 = set(graph_names("fp32")), set(graph_names("int8"))
 
@@ -129,7 +131,7 @@ def test_calibration_takes_an_equal_share_of_each_set_spread_over_it(
 ) -> None:
     monkeypatch.setattr(model.export.openvino, "CALIBRATION_PHOTOS", 7)
     other = write_gallery(tmp_path / "other", classes=5, photos=2, first_kind=40)
-    sets, crops = model.export.openvino._read_calibration([gallery, other], load_card(int8_model).input)
+    sets, crops = model.export.openvino.read_calibration([gallery, other], load_card(int8_model).input)
     assert [(one.name, one.photos, len(one.labels)) for one in sets] == [(gallery.name, 3, 3), ("other", 4, 4)]
     assert len(crops) == 7
 
@@ -146,13 +148,13 @@ def test_exporting_fp32_again_leaves_int8_as_it_is(artifact: Path, int8_model: P
 def test_a_graph_that_is_another_network_is_refused_and_the_one_in_fp32_stays(
     artifact: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = model.export.openvino._convert
+    convert = model.export.openvino.convert
 
     def convert_another(network: EmbeddingNetwork) -> ov.Model:
         torch.manual_seed(99)
         return convert(EmbeddingNetwork(network.architecture, network.spec))
 
-    monkeypatch.setattr(model.export.openvino, "_convert", convert_another)
+    monkeypatch.setattr(model.export.openvino, "convert", convert_another)
     monkeypatch.setattr(model.export.int8, "quantise", no_quantisation)
     with pytest.raises(ParityFailed, match=r"the mean cosine is -?0\.\d+ on 12 photos, and 0\.95 is needed"):
         export(artifact, gallery, precision="int8", calibration=[gallery])

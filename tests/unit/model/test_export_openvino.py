@@ -14,6 +14,8 @@ from model.errors import DataInvalid, ModelInvalid, ParityFailed
 from model.export.openvino import export
 from model.network.embedding_net import EmbeddingNetwork
 
+pytestmark = pytest.mark.torch
+
 GRAPH = {"openvino/fp32.xml", "openvino/fp32.bin"}
 
 
@@ -49,13 +51,13 @@ def test_the_card_records_the_parity_that_was_measured(real_model: Path) -> None
 def test_a_graph_that_does_not_reproduce_the_network_is_refused_and_removed(
     artifact: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = model.export.openvino._convert
+    convert = model.export.openvino.convert
 
     def convert_another(network: EmbeddingNetwork) -> ov.Model:
         torch.manual_seed(99)
         return convert(EmbeddingNetwork(network.architecture, network.spec))
 
-    monkeypatch.setattr(model.export.openvino, "_convert", convert_another)
+    monkeypatch.setattr(model.export.openvino, "convert", convert_another)
     with pytest.raises(ParityFailed, match=r"lowest cosine is -?0\.\d+ on 12 photos, and 0\.9999 is needed"):
         export(artifact, gallery)
     assert list((artifact / "openvino").iterdir()) == []
@@ -118,7 +120,7 @@ def test_a_directory_that_is_no_model_is_not_exported(tmp_path: Path, gallery: P
 
 
 def test_parity_is_measured_on_photos_spread_over_the_whole_set(real_model: Path, gallery: Path) -> None:
-    crops = [crop for _, crop in model.export.openvino._spread(gallery, load_card(real_model).input, 3)]
+    crops = [crop for _, crop in model.export.openvino.spread_photos(gallery, load_card(real_model).input, 3)]
     every_fourth = [path for folder in sorted(gallery.iterdir()) for path in sorted(folder.iterdir())][::4]
     expected = {Embedder.load(real_model, "openvino").prepare(path.read_bytes()).tobytes() for path in every_fourth}
     assert {crop.tobytes() for crop in crops} == expected

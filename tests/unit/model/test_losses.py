@@ -12,6 +12,8 @@ from model.training.losses import NormalisedHead, TeacherLoss
 from model.training.module import Classifier
 from model.training.recipes import QUICK, RECIPES, Recipe
 
+pytestmark = pytest.mark.torch
+
 
 def test_logits_of_the_normalised_head_are_scaled_cosines() -> None:
     head = NormalisedHead(2, 2, scale=16)

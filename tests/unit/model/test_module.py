@@ -75,7 +75,7 @@ def test_validation_is_in_fp32_whatever_precision_training_has(items: list[Item]
         with torch.autocast("cpu", torch.bfloat16):
             assert not torch.equal(classifier.network(crops), expected)
             classifier.validation_step((crops, rows), 0)
-    assert torch.equal(classifier._validated[0][1], expected)
+    assert torch.equal(classifier.validated[0][1], expected)
 
 
 def test_two_processes_validate_to_the_number_of_one_and_of_the_benchmark(

@@ -19,6 +19,8 @@ from model.errors import ModelInvalid
 from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, save_weights
 from tests.support.photos import car_pixels
 
+pytestmark = pytest.mark.torch
+
 SPEC = InputSpec(resize=72, crop=64)
 CROPS = np.stack([car_pixels(kind, 0, (64, 64)) for kind in range(3)])
 

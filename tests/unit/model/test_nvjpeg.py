@@ -19,6 +19,8 @@ from model.images.nvjpeg import Encoded, NvjpegPreparation, nvjpeg
 from model.images.transform import prepare
 from tests.support.photos import car_photo, car_pixels, encoded, jpeg
 
+pytestmark = pytest.mark.torch
+
 CPU = torch.device("cpu")
 SPEC = InputSpec(resize=72, crop=64)
 PLAIN = car_photo(0, 0, (200, 150))

@@ -43,6 +43,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(
         load_runtime(runtime, fake_model, load_card(fake_model))
 
 
+@pytest.mark.torch
 def test_an_install_for_gpus_embeds_on_the_cpu_where_it_finds_none(
     real_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,13 +49,15 @@ def test_resizing_gives_the_same_bits_on_every_processor(extensions: str, monkey
     photo = np.random.default_rng(0).integers(0, 256, (301, 417, 3), np.uint8)
     limited = resizer.Resizer()
     limited.cpu_extensions = resizer.CpuExtensions[extensions]
-    monkeypatch.setattr(transform, "_thread_local", types.SimpleNamespace(resizer=limited))
+    monkeypatch.setattr(transform, "thread_local", types.SimpleNamespace(resizer=limited))
     bits = hashlib.sha256(fit(photo, InputSpec(96, 96, "stretch")).tobytes()).hexdigest()
     assert bits.startswith("d4e535d1855cae86")  # when these change, every embedding does: card.DECODER needs a new name
 
 
 @pytest.mark.parametrize(
-    "spec", [InputSpec(192, 192, "stretch"), InputSpec(96, 96, "stretch"), InputSpec(256, 224)], ids=str
+    "spec",
+    [InputSpec(192, 192, "stretch"), InputSpec(96, 96, "stretch"), InputSpec(256, 224)],
+    ids=str,
 )
 def test_the_crop_of_a_photo_that_is_decoded_reduced_is_that_of_the_whole_photo(spec: InputSpec) -> None:
     photo = Image.fromarray(car_pixels(0, 0)).resize((4032, 3024), Image.Resampling.BICUBIC)
