@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,10 +75,14 @@ def held(server: Server, gate: Path, given: int = 2) -> "Iterator[list[Future[ht
             for _ in range(given):
                 before = embedded(server)
                 first.append(clients.submit(post, server, QUERY.read_bytes()))
-                eventually(lambda before=before: embedded(server) == before + 1, "the network is given a search")
+                eventually(partial(_is_given, server, before + 1), "the network is given a search")
             yield first
         finally:
             gate.unlink(missing_ok=True)
+
+
+def _is_given(server: Server, photos: int) -> bool:
+    return embedded(server) == photos
 
 
 def post(server: Server, photo: bytes) -> httpx.Response:
