@@ -72,11 +72,11 @@ def test_reading_data_and_decoding_photos_needs_none_of_the_heavy_packages() -> 
     assert heavy_packages_of("model.dataset, model.images.decode, model.embedder, model.retrieval, model.card") == set()
 
 
-@pytest.mark.torch
 def test_the_command_line_waits_for_none_of_the_heavy_packages() -> None:
     assert heavy_packages_of("service.cli.main, carsearch.__main__") == set()
 
 
+@pytest.mark.torch
 def test_training_imports_neither_the_index_nor_the_graph_runtime() -> None:
     assert heavy_packages_of("model.training.trainer") == {"torch", "lightning"}
 
