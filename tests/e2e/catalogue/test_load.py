@@ -73,16 +73,12 @@ def held(server: Server, gate: Path, given: int = 2) -> "Iterator[list[Future[ht
         try:
             first: list[Future[httpx.Response]] = []
             for _ in range(given):
-                before = embedded(server)
+                wanted = embedded(server) + 1
                 first.append(clients.submit(post, server, QUERY.read_bytes()))
-                eventually(partial(_is_given, server, before + 1), "the network is given a search")
+                eventually(partial(has_embedded, server, wanted), "the network is given a search")
             yield first
         finally:
             gate.unlink(missing_ok=True)
-
-
-def _is_given(server: Server, photos: int) -> bool:
-    return embedded(server) == photos
 
 
 def post(server: Server, photo: bytes) -> httpx.Response:
@@ -102,6 +98,11 @@ def waiting(server: Server, photos: list[bytes], clients: ThreadPoolExecutor) ->
 def embedded(server: Server) -> int:
     """Photos that the network was given so far."""
     return sum(map(int, re.findall(r"embedding (\d+) photos", server.log)))
+
+
+def has_embedded(server: Server, photos: int) -> bool:
+    """Whether the network was given so many photos."""
+    return embedded(server) == photos
 
 
 def failures(server: Server) -> float:
