@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("pyvista", reason="the extra render is not installed")
-
 from bench.rendered_cars.assembly import build
 from bench.rendered_cars.catalogue import cars
 from bench.rendered_cars.materials import Part
 
+pytestmark = pytest.mark.slow
 CARS = cars("test")
 
 
@@ -20,7 +19,6 @@ def extent(
     return points.min(axis=0), points.max(axis=0)
 
 
-@pytest.mark.slow
 def test_every_name_of_the_test_split_builds() -> None:
     one_of_each_name = {car.name: car for car in reversed(CARS)}.values()
     for number, car in enumerate(one_of_each_name):

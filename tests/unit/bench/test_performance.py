@@ -61,7 +61,6 @@ def test_the_limit_is_below_every_single_part(fake_index: IndexDirectory, galler
 @pytest.mark.slow
 @pytest.mark.torch
 def test_the_naive_peer_finds_what_the_service_finds(real_model: Path, gallery: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torchvision", reason="the naive peer needs torch and torchvision")
     real_index = IndexDirectory(tmp_path / "index")
     build_index(gallery, real_index, Embedder.load(real_model, "openvino"))  # in fp32, as the peer is
     engine = Engine.load(real_index)
@@ -103,8 +102,6 @@ def test_a_quick_run_writes_nothing_into_the_documents() -> None:
 @pytest.mark.slow
 @pytest.mark.torch
 def test_a_quick_run_answers_every_bar_and_writes_all_of_it(tmp_path: Path) -> None:
-    pytest.importorskip("torchvision", reason="the naive peer needs torch and torchvision")
-    pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
     result = CliRunner().invoke(app, ["performance", "--quick", "--out", str(tmp_path)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     told = json.loads((tmp_path / "performance.json").read_text(), parse_constant=pytest.fail)

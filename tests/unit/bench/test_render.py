@@ -10,8 +10,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-pytest.importorskip("pyvista", reason="the extra render is not installed")
-
 import bench.rendered_cars.render as rendering
 import bench.rendered_cars.sheet as sheets
 from bench.__main__ import app, main

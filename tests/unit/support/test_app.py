@@ -1,4 +1,4 @@
-"""The application in this process: it has its lifespan, answers several requests at a time, and sees who has gone."""
+"""The application in this process: it has its lifespan, and answers several requests at a time."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import pytest
 
 from indexer.versions import IndexDirectory
 from tests.support.app import AppClient, running_app
-from tests.support.bodies import FORM, form
 from tests.support.photos import car_photo
 
 
@@ -20,11 +19,6 @@ def test_a_search_is_answered_from_the_index_of_the_fake_runtime(api_client: App
 def test_requests_are_worked_on_at_the_same_time(api_client: AppClient) -> None:
     replies = [api_client.begin("POST", "/search", files={"file": car_photo(kind, 0)}) for kind in range(3)]
     assert {reply.result().status_code for reply in replies} == {200}
-
-
-def test_a_client_that_has_gone_is_seen(api_client: AppClient) -> None:
-    sent = api_client.gone("POST", "/search", form(car_photo()), FORM)
-    assert sent[0]["status"] == 400
 
 
 def test_an_app_without_an_index_starts_and_is_not_ready(tmp_path: Path) -> None:
