@@ -30,7 +30,13 @@ class AccessLog:
     """Wraps the application; see the module."""
 
     def __init__(
-        self, app: ASGIApp, routes: RouteTable, metrics: Metrics, tracing: Tracing, drain: Drain, max_body_bytes: int
+        self,
+        app: ASGIApp,
+        routes: RouteTable,
+        metrics: Metrics,
+        tracing: Tracing | None,
+        drain: Drain,
+        max_body_bytes: int,
     ) -> None:
         self._app, self._routes, self._metrics, self._tracing, self._drain = app, routes, metrics, tracing, drain
         self._max_body_bytes = max_body_bytes
@@ -54,7 +60,7 @@ class AccessLog:
                 message = {**message, "headers": [*message.get("headers", ()), *self._common(context, headers)]}
             await send(message)
 
-        if context.route.rules.polled:
+        if context.route.rules.polled or self._tracing is None:
             await self._answer(scope, receive, send_and_log, context)
             return
         with self._tracing.request(context, headers.get(b"traceparent", b"").decode("latin-1")):

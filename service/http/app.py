@@ -64,7 +64,8 @@ def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | 
         yield
         _end_threads(state)
         state.reloader.stop()
-        await asyncio.to_thread(tracing.close)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     # The documents' scripts come from the package and not from a content network.
     app = FastAPIOffline(

@@ -1,7 +1,6 @@
 """What goes over HTTP, as types: requests, responses and the one error shape."""
 
 from typing import Literal
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,9 +87,3 @@ class Health(Schema):
     """An answer that says nothing but its status."""
 
     status: Literal["ok"] = "ok"
-
-
-def image_path(identity: str) -> str:
-    """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
-    dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
-    return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"

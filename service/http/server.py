@@ -5,6 +5,7 @@ import faulthandler
 import logging
 import signal
 import socket
+import threading
 import time
 from types import FrameType
 
@@ -81,25 +82,22 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain, drain_s: float) -> None:
         super().__init__(config)
         self._drain, self._drain_s = drain, drain_s
-        self._stop_at: float | None = None
-        self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         first = not self._drain.begun
         self._drain.begun = True
         if first and sig == signal.SIGTERM and self._drain_s > 0:
             self._captured_signals.append(sig)  # uvicorn ends the process by it when all is done
-            self._stop_at = time.monotonic() + self._drain_s
+            threading.Thread(
+                target=self._stop_later, daemon=True
+            ).start()  # a handler must not log: it may interrupt that
         else:
             super().handle_exit(sig, frame)
 
-    async def on_tick(self, counter: int) -> bool:
-        if self._stop_at is not None:
-            if not self._told:  # here and not in the handler, which may have interrupted the log itself
-                log.info("draining: not ready any more, and stopping in %g s", self._drain_s)
-            self._told = True
-            self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
-        return await super().on_tick(counter)
+    def _stop_later(self) -> None:
+        log.info("draining: not ready any more, and stopping in %g s", self._drain_s)
+        time.sleep(self._drain_s)
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.sleep(ARRIVED_S)

@@ -7,7 +7,7 @@ with `carsearch[otel]`; without an endpoint they are not imported.
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from model.errors import SettingsInvalid
@@ -16,7 +16,7 @@ from service.http.context import RequestContext
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Span
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
@@ -25,17 +25,17 @@ NS_A_MS = 1_000_000
 
 
 class Tracing:
-    """Traces requests, or does nothing when no exporter is configured."""
+    """Traces requests."""
 
-    def __init__(self, provider: "TracerProvider | None" = None) -> None:
+    def __init__(self, provider: "TracerProvider") -> None:
         self._provider = provider
-        self._tracer = provider.get_tracer("carsearch", __version__) if provider else None
+        self._tracer = provider.get_tracer("carsearch", __version__)
 
     @classmethod
-    def from_environment(cls) -> "Tracing":
-        """Raises SettingsInvalid when an exporter is named that cannot be had."""
+    def from_environment(cls) -> "Tracing | None":
+        """None when no exporter is configured; raises SettingsInvalid when one is named that cannot be had."""
         if not any(os.environ.get(name) for name in ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED") == "true":
-            return cls()
+            return None
         for name in PROTOCOLS:
             if os.environ.get(name, HTTP_PROTOCOL) != HTTP_PROTOCOL:
                 raise SettingsInvalid(f"{name} is wrong: traces are sent as {HTTP_PROTOCOL}.")
@@ -53,25 +53,22 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    def request(self, context: RequestContext, traceparent: str) -> AbstractContextManager[None]:
-        """A span around a request; its context gets a `trace_id`, and at the end says what there is to tell."""
-        return nullcontext() if self._tracer is None else self._traced(context, traceparent, self._tracer)
-
     @contextmanager
-    def _traced(self, context: RequestContext, traceparent: str, tracer: "Tracer") -> Iterator[None]:
+    def request(self, context: RequestContext, traceparent: str) -> Iterator[None]:
+        """A span around a request; its context gets a `trace_id`, and at the end says what there is to tell."""
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         caller = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
-        span = tracer.start_span(f"{context.method} {context.route.template}", caller, SpanKind.SERVER)
+        span = self._tracer.start_span(f"{context.method} {context.route.template}", caller, SpanKind.SERVER)
         context.trace_id = f"{span.get_span_context().trace_id:032x}"
         try:
             yield
         finally:
-            self._tell(tracer, span, context)
+            self._tell(span, context)
             span.end()
 
-    def _tell(self, tracer: "Tracer", span: "Span", context: RequestContext) -> None:
+    def _tell(self, span: "Span", context: RequestContext) -> None:
         from opentelemetry.trace import StatusCode, set_span_in_context
 
         span.set_attributes(
@@ -87,11 +84,10 @@ class Tracing:
             span.set_status(StatusCode.ERROR)
         at_ns = context.received_ns
         for stage, milliseconds in context.stages_ms.items():  # they follow each other without a gap
-            child = tracer.start_span(stage, set_span_in_context(span), start_time=at_ns)
+            child = self._tracer.start_span(stage, set_span_in_context(span), start_time=at_ns)
             at_ns += int(milliseconds * NS_A_MS)
             child.end(at_ns)
 
     def close(self) -> None:
         """Sends what is left; a collector that does not answer costs its timeout and nothing else."""
-        if self._provider is not None:
-            self._provider.shutdown()
+        self._provider.shutdown()

@@ -2,6 +2,7 @@
 
 import time
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse
 from service.engine import MAX_K
 from service.http.context import context_of, rules
 from service.http.errors import problems
-from service.http.schemas import SearchResponse, image_path
+from service.http.schemas import SearchResponse
 from service.http.state import ServerState
 from service.http.upload import receive_photo
 
@@ -69,9 +70,15 @@ async def search(
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
     # Made by hand: models of pydantic would take a tenth of the event loop's time.
     hits = [
-        {"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score, "image": image_path(hit.id)}
+        {"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score, "image": _image_path(hit.id)}
         for hit in result.hits
     ]
     timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}
     answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": vars(engine.versions)}
     return JSONResponse({**answer, "timings_ms": timings_ms})
+
+
+def _image_path(identity: str) -> str:
+    """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
+    dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
+    return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"
