@@ -1,12 +1,12 @@
 # make demo                                 the model and the gallery that ship: index, evaluate, serve
-# make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve
+# make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve; installs 6.5 GB
 # make test                                 install everything and run the tests
 # make check                                linters and types
 # make fuzz SECONDS=600                     look for input that does harm: decoder, archive reader, the API; so long for each
 # make audit                                ask for known vulnerabilities of the packages of constraints.txt; needs the internet
 # make endure                               kills, swaps, overload, damaged uploads, the soak: over an hour: docs/reliability.md
 # make soak                                 mixed and hostile traffic for a quarter of an hour: docs/reliability.md
-# make bench                                measure the service, a quarter of an hour on an idle machine: docs/performance.md
+# make bench                                measure the service, 20 minutes on an idle machine: docs/performance.md
 # make test-image                           build the CPU image without a container engine and try it (root, on Debian)
 PYTHON ?= python3
 VENV ?= .venv
@@ -43,7 +43,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	$(BIN)/carsearch-bench performance
+	$(BIN)/python -m bench performance
 
 endure: $(VENV)/.dev
 	$(BIN)/python -m tests.soak
@@ -67,17 +67,19 @@ clean:
 
 # One environment, made fuller for those who train, and for developers; a change of what is needed installs again.
 $(VENV)/.demo: pyproject.toml constraints.txt
-	@echo 'Installing into $(VENV), once; it takes a minute or two.'
+	@echo 'Installing what indexing and serving need into $(VENV): about 0.1 GB to download, 0.5 GB on disk.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu]"
 	@touch $@
 
 $(VENV)/.train: pyproject.toml constraints.txt
+	@echo 'Installing PyTorch with CUDA and what training needs into $(VENV): about 3.3 GB to download, 6.5 GB on disk.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu,train]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: pyproject.toml constraints.txt
+	@echo 'Installing everything for development into $(VENV): PyTorch with CUDA too, about 7.5 GB on disk.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu,train,render,otel,bench,dev]"
 	@touch $@ $(VENV)/.demo $(VENV)/.train
