@@ -14,8 +14,6 @@ from bench.rendered_cars.render import Order, render
 from tests.e2e.test_readme import ROOT, RUN_S, commands, run, write_sets
 from tests.support.photos import write_gallery
 
-pytestmark = pytest.mark.timeout(RUN_S + 20)
-
 SCALE = 0.001
 """So few that there are no more photos than each class needs."""
 
@@ -60,17 +58,40 @@ def test_the_commands_of_the_benchmark_render_the_photos_of_each_split_that_are_
                 assert photo.size == (512, 384)
 
 
+def small_sets(folder: Path) -> None:
+    """The photos that the commands name, few of each, beside and in the folder `project`."""
+    write_sets(folder / "shared" / "cars")
+    write_gallery(folder / "shared" / "cars" / "unlabelled", classes=3, first_kind=40)
+    for number, name in enumerate(("train", "test", "tenth")):
+        write_gallery(folder / "project" / "rendered" / name, classes=3, photos=4, first_kind=50 + 10 * number)
+
+
+def split() -> tuple[list[str], list[str]]:
+    """The commands but for rendering: those that train and use what was trained, and those of models that ship."""
+    lines = [line for line in commands(ROOT / "docs" / "benchmark.md") if " render " not in line]
+    return [line for line in lines if "models/" in line], [line for line in lines if "models/" not in line]
+
+
 @pytest.mark.slow
 @pytest.mark.torch
-def test_the_other_commands_of_the_benchmark_work_on_fewer_photos_and_epochs(tmp_path: Path) -> None:
-    write_sets(tmp_path / "shared" / "cars")
-    write_gallery(tmp_path / "shared" / "cars" / "unlabelled", classes=3, first_kind=40)
-    for number, name in enumerate(("train", "test", "tenth")):
-        write_gallery(tmp_path / "project" / "rendered" / name, classes=3, photos=4, first_kind=50 + 10 * number)
-    lines = [line for line in commands(ROOT / "docs" / "benchmark.md") if " render " not in line]
+@pytest.mark.timeout(RUN_S)
+def test_the_training_commands_of_the_benchmark_work_on_fewer_photos_and_epochs(tmp_path: Path) -> None:
+    small_sets(tmp_path)
     small = [
         re.sub(r" --(epochs|crop|validate-every) \d+", "", line) + (" --epochs 1" if " train " in line else "")
-        for line in lines
+        for line in split()[0]
     ]
     assert sum(" train " in line for line in small) == 3
     run(small, tmp_path / "project")
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.timeout(RUN_S)
+def test_the_commands_that_score_what_ships_work_on_fewer_photos(tmp_path: Path) -> None:
+    small_sets(tmp_path)
+    lines = split()[1]
+    assert [line.split()[:4] for line in lines[:1]] == [["python", "-m", "bench", "trivial"]]
+    assert sum(" evaluate " in line for line in lines) == 4
+    assert sum(" precision " in line for line in lines) == 2
+    run(lines, tmp_path / "project")
