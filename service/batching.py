@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -64,7 +64,7 @@ class Batcher:
         self._embedding: deque[_Batch] = deque()
         self._closed = False
         for name, stage in (("embed", self._embed), ("search", self._search)):
-            threading.Thread(target=stage, name=name, daemon=True).start()
+            threading.Thread(target=self._repeat, args=(stage,), name=name, daemon=True).start()
 
     async def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
         """As `engine.search`, with the time of each stage; a search that is cancelled leaves the queue."""
@@ -89,21 +89,25 @@ class Batcher:
             self._closed = True
             self._changed.notify_all()
 
-    def _embed(self) -> None:
-        """Hands batches to the runtime until the batcher is closed."""
+    def _repeat(self, stage: Callable[[], None]) -> None:
+        """Runs a stage until the batcher is closed; between two runs nothing holds an engine, which may be swapped."""
         lower_priority()
         while not self._closed:
-            if not (batch := self._next_batch()):
-                continue
-            begun = time.perf_counter()
-            try:
-                pending = batch[0].engine.submit([one.query for one in batch])
-            except BaseException as problem:
-                _answer_one_by_one(batch, problem)
-                continue
-            with self._changed:
-                self._embedding.append(_Batch(batch, begun, pending))
-                self._changed.notify_all()
+            stage()
+
+    def _embed(self) -> None:
+        """Hands the next batch to the runtime."""
+        if not (batch := self._next_batch()):
+            return
+        begun = time.perf_counter()
+        try:
+            pending = batch[0].engine.submit([one.query for one in batch])
+        except BaseException as problem:
+            _answer_one_by_one(batch, problem)
+            return
+        with self._changed:
+            self._embedding.append(_Batch(batch, begun, pending))
+            self._changed.notify_all()
 
     def _next_batch(self) -> list[_Waiting]:
         """Waits for photos of one engine that the runtime has room for."""
@@ -119,19 +123,17 @@ class Batcher:
         return batch
 
     def _search(self) -> None:
-        """Answers what the runtime has embedded until the batcher is closed."""
-        lower_priority()
-        while not self._closed:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._embedding)
-            embedded = list[tuple[_Batch, Embeddings]]()
-            while (batch := self._next_embedded([one for one, _ in embedded])) is not None:
-                try:
-                    embedded.append((batch, batch.pending.wait()))
-                except BaseException as problem:
-                    _answer_one_by_one(batch.waiting, problem)
-            if embedded:
-                self._answer(embedded)
+        """Answers what the runtime has embedded."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._embedding)
+        embedded = list[tuple[_Batch, Embeddings]]()
+        while (batch := self._next_embedded([one for one, _ in embedded])) is not None:
+            try:
+                embedded.append((batch, batch.pending.wait()))
+            except BaseException as problem:
+                _answer_one_by_one(batch.waiting, problem)
+        if embedded:
+            self._answer(embedded)
 
     def _next_embedded(self, before: list[_Batch]) -> _Batch | None:
         """The oldest batch; with others `before` it only where it is of their engine and need not be waited for."""

@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ from tests.e2e.catalogue.pictures import QUERY
 from tests.e2e.catalogue.standing import Standing
 from tests.support.calls import assert_problem, eventually, metric
 from tests.support.hostile import write_hostile_reader
-from tests.support.servers import Server, running_server
+from tests.support.servers import PATIENCE_S, Server, running_server
 from tests.unit.indexer.sets import unit, write_photos
 
 CLIENTS = 4
@@ -126,6 +127,26 @@ def test_095_every_cut_and_ten_thousand_flipped_bits_are_found_before_a_byte_is_
             os.pwrite(file.fileno(), whole[place : place + 1], place)
     assert index.verify(version).id == version
     assert reads == []
+
+
+def test_096_a_version_that_crashed_a_server_is_refused_by_the_next_one(
+    tmp_path: Path, catalogue_index: IndexDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = IndexDirectory(Path(shutil.copytree(catalogue_index.root, tmp_path / "index")))
+    good, bad = index.current(), "2099-000-crash"
+    shutil.copytree(index.path_of(good), index.path_of(bad))
+    edit(index.path_of(bad), id=bad)
+    monkeypatch.setenv("PYTHONPATH", write_hostile_reader(tmp_path / "hostile"))
+    settings = {"STATE_DIR": str(tmp_path / "state"), "RUNTIME": "openvino"}
+    with running_server(index.root, tmp_path / "first", True, **settings) as first:
+        (index.root / CURRENT_NAME).write_text(f"{bad}\n")
+        assert first.process.wait(PATIENCE_S) == -signal.SIGSEGV
+    with running_server(index.root, tmp_path / "second", wait_ready=False, **settings) as second:
+        eventually(lambda: metric(second, REFUSALS) == 1, "the version is refused")
+        assert_problem(second.client.get("/readyz"), "not_ready", str(tmp_path))
+        assert f"A server crashed while it loaded index version {bad}; " in second.log
+        index.switch(good)
+        eventually(partial(serves, second, good), "the good version is served")
 
 
 # Models

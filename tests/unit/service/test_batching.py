@@ -4,7 +4,9 @@ Case 087 of the catalogue: answers are never crossed.
 """
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -293,6 +295,21 @@ def test_a_batch_is_of_one_engine() -> None:
         assert (old.batches, new.batches) == ([[0], [0], [1], [4]], [[2, 3]])
 
     run(scenario)
+
+
+def test_an_engine_that_is_swapped_out_is_free_after_its_last_batch() -> None:
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        async with one.busy(engine):
+            searches = [one.begin(engine, photo) for photo in (1, POISON, 2)]
+        await asyncio.gather(*searches, return_exceptions=True)
+        old.append(weakref.ref(engine))
+
+    old = list[weakref.ref[Doubles]]()
+    with bench() as one:
+        asyncio.run(scenario(one))
+        gc.collect()
+        eventually(lambda: old[0]() is None, "nothing holds the engine")
 
 
 def test_closing_ends_the_two_threads() -> None:
