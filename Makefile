@@ -1,8 +1,8 @@
 # make demo                                 the model and the gallery that ship: index, evaluate, serve
 # make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve; installs 6.5 GB
-# make test                                 the tests that need no torch and no minutes
-# make test-all                             these, and then all the others
-# make check                                linters and types
+# make test                                 the tests that need neither torch nor minutes; installs 0.5 GB
+# make test-all                             these, and then all the others; installs 7.5 GB
+# make check                                linters and types; installs 7.5 GB
 # make fuzz SECONDS=600                     look for input that does harm: decoder, archive reader, the API; so long for each
 # make audit                                ask for known vulnerabilities of the packages of constraints.txt; needs the internet
 # make endure                               kills, swaps, overload, damaged uploads, the soak: over an hour: docs/reliability.md
@@ -81,7 +81,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
-	@echo 'Installing what serves and the test tools into $(VENV), once: 0.5 GB.'
+	@echo 'Installing what indexing, serving and tests need into $(VENV): about 0.1 GB to download, 0.5 GB on disk.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[cpu,test]"
 	@touch $@ $(VENV)/.demo

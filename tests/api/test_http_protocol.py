@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -27,15 +28,28 @@ MANY = 40
 
 @pytest.fixture(scope="module")
 def wire(fake_index: IndexDirectory) -> Iterator[WireServer]:
+    """A server with the usual limits."""
+    with wire_server(fake_index.root, Limits()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hasty(fake_index: IndexDirectory) -> Iterator[WireServer]:
     """A server with little time for heads."""
     with wire_server(fake_index.root, Limits(head_deadline_s=0.5)) as server:
         yield server
 
 
 @pytest.fixture
-def full(wire: WireServer, monkeypatch: pytest.MonkeyPatch) -> WireServer:
-    """The same server, without room for any search."""
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server of this process has room for a search."""
     monkeypatch.setattr(FairShare, "has_room", lambda *_: False)
+
+
+@pytest.fixture
+def full(wire: WireServer, no_room: None) -> WireServer:
+    """`wire` without room for any search."""
+    del no_room
     return wire
 
 
@@ -86,8 +100,9 @@ def test_a_kept_connection_goes_on_after_a_refusal_however_the_body_comes(
         assert answer(connection)[0] == 200
 
 
-def test_a_connection_whose_body_came_behind_its_refusal_is_not_kept_for_ever(full: WireServer) -> None:
-    with connect(full) as connection:
+@pytest.mark.usefixtures("no_room")
+def test_a_connection_whose_body_came_behind_its_refusal_is_not_kept_for_ever(hasty: WireServer) -> None:
+    with connect(hasty) as connection:
         connection.sendall(SEARCH)
         assert is_overloaded(connection)
         connection.sendall(BODY)
@@ -95,23 +110,23 @@ def test_a_connection_whose_body_came_behind_its_refusal_is_not_kept_for_ever(fu
 
 
 @pytest.mark.parametrize("announced", ["Transfer-Encoding: chunked", "Content-Length: 5000000", "Connection: close"])
-def test_a_body_without_an_end_in_sight_ends_the_connection(full: WireServer, announced: str) -> None:
-    before = metric(full, REFUSED)
-    with connect(full) as connection:
+@pytest.mark.usefixtures("no_room")
+def test_a_body_without_an_end_in_sight_ends_the_connection(hasty: WireServer, announced: str) -> None:
+    before = metric(hasty, REFUSED)
+    with connect(hasty) as connection:
         connection.sendall(head(announced))
         assert is_overloaded(connection)
         assert ended(connection)
-    assert metric(full, REFUSED) == before + 1
+    assert metric(hasty, REFUSED) == before + 1
 
 
 def test_many_refusals_at_once_are_as_many_answers(full: WireServer) -> None:
     before = metric(full, REFUSED)
-    connections = [connect(full) for _ in range(MANY)]
-    for connection in connections:
-        connection.sendall(SEARCH + BODY)
-    for connection in connections:
-        assert is_overloaded(connection)
-        connection.close()
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(full)) for _ in range(MANY)]
+        for connection in connections:
+            connection.sendall(SEARCH + BODY)
+        assert all(is_overloaded(connection) for connection in connections)
     assert metric(full, REFUSED) == before + MANY
     assert httpx.get(f"{full.url}/readyz").status_code == 200
 
@@ -131,12 +146,11 @@ def test_requests_behind_each_other_are_answered_in_their_order(full: WireServer
 
 
 def test_searches_that_arrive_together_are_all_answered(wire: WireServer) -> None:
-    connections = [connect(wire) for _ in range(MANY)]
-    for connection in connections:
-        connection.sendall(SEARCH + BODY)
-    for connection in connections:
-        assert finds_its_car(connection)
-        connection.close()
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(wire)) for _ in range(MANY)]
+        for connection in connections:
+            connection.sendall(SEARCH + BODY)
+        assert all(finds_its_car(connection) for connection in connections)
 
 
 def test_a_body_that_nobody_reads_is_not_taken_for_the_next_request(wire: WireServer) -> None:
