@@ -29,6 +29,14 @@ def tune_interpreter() -> None:
         return  # another C library than glibc
 
 
+def return_free_memory() -> None:
+    """Gives the holes between smaller blocks back to the system; it takes 10 to 50 ms without the interpreter."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return  # another C library than glibc
+
+
 def freeze_objects() -> None:
     """Spares the garbage collector what the start has made: requests leave few cycles."""
     gc.collect()

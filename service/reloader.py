@@ -17,10 +17,13 @@ from service.engine import Engine
 from service.errors import NotReady
 from service.observability.memory import available_bytes
 from service.observability.metrics import Metrics, ServedIndex
-from service.process import lower_priority
+from service.process import lower_priority, return_free_memory
 from service.settings import Settings
 
 WATCH_INTERVAL_S = 0.2
+TRIM_INTERVAL_S = 30
+"""How often free memory is given back: seldom enough for nobody to notice."""
+
 RETRY_S = 60
 STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
@@ -70,7 +73,11 @@ class Reloader:
 
     def _watch(self) -> None:
         lower_priority()  # and with it that of the network's threads, which this one starts
+        trimmed = time.monotonic()
         while not self._stop.is_set():
+            if time.monotonic() - trimmed > TRIM_INTERVAL_S:
+                return_free_memory()
+                trimmed = time.monotonic()
             try:
                 self.look()
             except Exception:  # the thread must outlive whatever a bad disk does to it

@@ -22,6 +22,7 @@ from model.card import GOLDEN_NAME, WEIGHTS_NAME, Card, InputSpec
 from model.embedder import Embedder, find_model
 from model.storage import FileRecord
 from service.cli import main as cli
+from service.cli import output
 from tests.support.app import AppClient, running_app
 from tests.support.made_once import made_once
 from tests.support.photos import car_photo, write_gallery
@@ -30,7 +31,6 @@ from tests.support.servers import Server, running_server
 # Whoever started this may have told its children to ignore these, and so the servers and builds of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-os.environ.pop("COLUMNS", None)  # Rich would keep it for good, whatever a test says later
 
 ROOT = Path(__file__).resolve().parent.parent
 CARS = ROOT.parent / "shared" / "cars"
@@ -214,7 +214,8 @@ def carsearch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     """`carsearch ...` in this process, which has everything imported already."""
 
     def run(*arguments: str | Path) -> Printed:
-        monkeypatch.setenv("COLUMNS", "200")
+        for console in (output.out, output.err):
+            monkeypatch.setattr(console, "width", 200)  # pytest-xdist sets COLUMNS, which Rich reads once
         monkeypatch.setattr(sys, "argv", ["carsearch", *map(str, arguments)])
         capsys.readouterr()
         status: object = 0

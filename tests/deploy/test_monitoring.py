@@ -227,7 +227,7 @@ def test_prometheus_can_answer(question: Asked, watched: Watched) -> None:
         ('carsearch_batch_photos_sum{job="search", work="evaluate"}', 12),
         ('carsearch_evaluations_total{job="search", status="done"}', 1),
         ('carsearch_index_swaps_total{job="search"}', 1),
-        ('carsearch_index_info{job="search", runtime="openvino", precision="fp32"}', 1),
+        ('carsearch_index_info{job="search", runtime="openvino", precision="int8"}', 1),
     ],
 )  # fmt: skip
 def test_what_prometheus_has_is_what_was_done(expr: str, value: float, watched: Watched) -> None:
