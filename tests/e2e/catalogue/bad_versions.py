@@ -102,7 +102,8 @@ class Steady:
 def serves(server: Server, version: str) -> bool:
     """Whether a server serves a version, and refuses none since."""
     told: dict[str, Any] = server.client.get("/info").json()
-    return bool(told["versions"]["index"] == version and told["refused_version"] is None)
+    versions = told["versions"] or {}
+    return bool(versions.get("index") == version and told["refused_version"] is None)
 
 
 def edit(directory: Path, **changes: object) -> None:
