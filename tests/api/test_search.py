@@ -11,6 +11,7 @@ from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service.engine import Engine
+from service.http.schemas import SearchResponse
 from tests.support.app import AppClient, running_app
 from tests.support.calls import search
 from tests.support.photos import KOREAN, car_photo, write_gallery
@@ -83,6 +84,11 @@ def test_the_answer_names_its_versions_and_where_the_time_went(
     assert answer["versions"] == api_client.get("/info").json()["versions"]
     assert answer["timings_ms"].keys() == {"queue", "decode", "forward", "search", "total"}
     assert min(answer["timings_ms"].values()) >= 0
+
+
+def test_an_answer_is_what_the_document_says(api_client: AppClient) -> None:
+    answer = search(api_client, car_photo(1, 0), k=3)
+    assert SearchResponse.model_validate(answer).model_dump(by_alias=True) == answer
 
 
 def test_every_result_has_an_image_that_is_a_jpeg_and_need_not_be_sent_twice(api_client: AppClient) -> None:
