@@ -59,7 +59,9 @@ class Batcher:
     def __init__(self, threads: ThreadPoolExecutor, metrics: Metrics) -> None:
         self._threads, self._metrics = threads, metrics
         self._searches = 0  # touched on the event loop only
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        # One for each stage, so that a change wakes only the stage that waits for it.
+        self._may_embed, self._may_search = threading.Condition(lock), threading.Condition(lock)
         self._decoded: deque[_Waiting] = deque()
         self._embedding: deque[_Batch] = deque()
         self._closed = False
@@ -68,26 +70,41 @@ class Batcher:
 
     async def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
         """As `engine.search`, with the time of each stage; a search that is cancelled leaves the queue."""
-        loop = asyncio.get_running_loop()
         self._searches += 1
         try:
-            if self._searches == 1:
-                result = await loop.run_in_executor(self._threads, _alone, engine, data, k, labels)
-                self._metrics.batch_photos.labels("search").observe(1)
-                return result
-            query, decode_ms = await loop.run_in_executor(self._threads, _decoded, engine, data, k, labels)
             reply: Future[SearchResult] = Future()
-            with self._changed:
-                self._decoded.append(_Waiting(engine, query, decode_ms, reply))
-                self._changed.notify_all()
+            self._threads.submit(self._decode, engine, data, k, labels, reply, self._searches == 1)
             return await asyncio.wrap_future(reply)
         finally:
             self._searches -= 1
 
+    def _decode(
+        self, engine: Engine, data: bytes, k: int, labels: Sequence[str], reply: "Future[SearchResult]", alone: bool
+    ) -> None:
+        """Decodes in a work thread and queues the photo; a search that is alone is done here."""
+        if reply.cancelled():
+            return
+        try:
+            started = time.perf_counter()
+            query = engine.query(data, k, labels)
+            waiting = _Waiting(engine, query, (time.perf_counter() - started) * 1000, reply)
+            if not alone:
+                with self._may_embed:
+                    self._decoded.append(waiting)
+                    self._may_embed.notify()
+            elif reply.set_running_or_notify_cancel():
+                result = _answer_alone(waiting)
+                self._metrics.batch_photos.labels("search").observe(1)
+                reply.set_result(result)
+        except BaseException as problem:
+            if not reply.cancelled():
+                reply.set_exception(problem)
+
     def close(self) -> None:
-        with self._changed:
+        with self._may_embed:
             self._closed = True
-            self._changed.notify_all()
+            self._may_embed.notify_all()
+            self._may_search.notify_all()
 
     def _repeat(self, stage: Callable[[], None]) -> None:
         """Runs a stage until the batcher is closed; between two runs nothing holds an engine, which may be swapped."""
@@ -105,15 +122,15 @@ class Batcher:
         except BaseException as problem:
             _answer_one_by_one(batch, problem)
             return
-        with self._changed:
+        with self._may_search:
             self._embedding.append(_Batch(batch, begun, pending))
-            self._changed.notify_all()
+            self._may_search.notify()
 
     def _next_batch(self) -> list[_Waiting]:
         """Waits for photos of one engine that the runtime has room for."""
         batch: list[_Waiting] = []
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or (self._decoded and len(self._embedding) < BATCHES_AHEAD))
+        with self._may_embed:
+            self._may_embed.wait_for(lambda: self._closed or (self._decoded and len(self._embedding) < BATCHES_AHEAD))
             while self._decoded and len(batch) < self._decoded[0].engine.embedder.batch:
                 if batch and self._decoded[0].engine is not batch[0].engine:
                     break
@@ -124,8 +141,8 @@ class Batcher:
 
     def _search(self) -> None:
         """Answers what the runtime has embedded."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._embedding)
+        with self._may_search:
+            self._may_search.wait_for(lambda: self._closed or self._embedding)
         embedded = list[tuple[_Batch, Embeddings]]()
         while (batch := self._next_embedded([one for one, _ in embedded])) is not None:
             try:
@@ -137,7 +154,7 @@ class Batcher:
 
     def _next_embedded(self, before: list[_Batch]) -> _Batch | None:
         """The oldest batch; with others `before` it only where it is of their engine and need not be waited for."""
-        with self._changed:
+        with self._may_embed:
             if not self._embedding:
                 return None
             batch = self._embedding[0]
@@ -145,7 +162,7 @@ class Batcher:
                 photos = sum(len(one.waiting) for one in before) + len(batch.waiting)
                 if batch.engine is not before[0].engine or photos > MAX_SEARCHED or not batch.pending.done():
                     return None
-            self._changed.notify_all()
+            self._may_embed.notify()
             return self._embedding.popleft()
 
     def _answer(self, embedded: list[tuple[_Batch, Embeddings]]) -> None:
@@ -166,18 +183,10 @@ class Batcher:
             one.reply.set_result(SearchResult(hits, stages_ms))
 
 
-def _alone(engine: Engine, data: bytes, k: int, labels: Sequence[str]) -> SearchResult:
-    """A whole search in the calling thread."""
-    query, decode_ms = _decoded(engine, data, k, labels)
-    result = engine.answer(query)
-    return SearchResult(result.hits, {"decode": decode_ms, **result.stages_ms})
-
-
-def _decoded(engine: Engine, data: bytes, k: int, labels: Sequence[str]) -> tuple[Query, float]:
-    """A query, and the milliseconds that decoding took."""
-    started = time.perf_counter()
-    query = engine.query(data, k, labels)
-    return query, (time.perf_counter() - started) * 1000
+def _answer_alone(waiting: _Waiting) -> SearchResult:
+    """The answer to one query, on all cores."""
+    result = waiting.engine.answer(waiting.query)
+    return SearchResult(result.hits, {"decode": waiting.decode_ms, **result.stages_ms})
 
 
 def _answer_one_by_one(waiting: Sequence[_Waiting], problem: BaseException) -> None:
@@ -187,7 +196,6 @@ def _answer_one_by_one(waiting: Sequence[_Waiting], problem: BaseException) -> N
         return
     for one in waiting:
         try:
-            result = one.engine.answer(one.query)
-            one.reply.set_result(SearchResult(result.hits, {"decode": one.decode_ms, **result.stages_ms}))
+            one.reply.set_result(_answer_alone(one))
         except BaseException as its_own:
             one.reply.set_exception(its_own)

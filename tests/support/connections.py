@@ -1,6 +1,8 @@
 """Raw connections to a server, for what no well-behaved client sends."""
 
+import http
 import http.client
+import io
 import socket
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -30,10 +32,20 @@ def head(*lines: str, path: str = "/search") -> bytes:
 
 
 def answer(connection: socket.socket) -> tuple[int, str]:
-    """Status and body of what comes back on a raw connection."""
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return response.status, response.read().decode()
+    """Status and body of the next answer on a raw connection; what comes behind it is left for the next call."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        if not (byte := connection.recv(1)):
+            raise http.client.RemoteDisconnected(f"the connection ended after {received!r}")
+        received += byte
+    status_line, _, headers = received.partition(b"\r\n")
+    status = int(status_line.split()[1])
+    if status == http.HTTPStatus.CONTINUE:
+        return answer(connection)
+    body, length = b"", int(http.client.parse_headers(io.BytesIO(headers))["Content-Length"])
+    while len(body) < length and (part := connection.recv(length - len(body))):
+        body += part
+    return status, body.decode()
 
 
 def ended(connection: socket.socket) -> bool:
