@@ -103,5 +103,5 @@ def test_the_set_up_is_the_commands_that_ci_runs() -> None:
     set_up = [line for line in commands(ROOT / "README.md") if SET_UP.match(line)]
     assert set_up == ["make demo", "make train-demo GALLERY=training-photos", "make test"]
     ci = (ROOT / ".ci" / "run").read_text()
-    for command in ("make demo VENV=", "make train-demo GALLERY=", "make test\n"):
+    for command in ("make demo VENV=", "make train-demo GALLERY=", "make test "):
         assert f"\n{command}" in ci
