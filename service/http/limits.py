@@ -12,12 +12,10 @@ class Limits:
     """What one request or connection may take. Sizes are in bytes, times in seconds."""
 
     head_bytes: int = 32 << 10
-    """Request line and headers. The parser itself has no limit."""
+    """Request line and headers."""
     head_deadline_s: float = 10
     write_deadline_s: float = 30
     """How long a client may leave an answer unread."""
-    pipelined_requests: int = 64
-    """Requests of one connection that may wait for the answers before theirs."""
     upload_deadline_s: float = 15
     upload_grace_s: float = 5
     """After this time an upload must have kept up with the lowest rate; connections start slowly."""

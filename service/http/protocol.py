@@ -1,13 +1,14 @@
-"""HTTP/1.1 as uvicorn speaks it, with limits for what a slow or greedy client may take of a connection.
+"""HTTP/1.1 as uvicorn speaks it with h11, with deadlines for slow clients.
 
-uvicorn waits for the head of a request, and for a client to read its answer, as long as they take.
+h11 bounds the size of a head (`h11_max_incomplete_event_size`) and reads one request after the other. uvicorn would wait
+as long as it takes for a head to come and for a client to read its answer.
 """
 
 import asyncio
 from typing import Any, ClassVar, cast
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.http.limits import Limits
 
@@ -17,163 +18,74 @@ def limited_protocol(limits: Limits) -> type["LimitedHttpProtocol"]:
     return type("LimitedHttpProtocol", (LimitedHttpProtocol,), {"limits": limits})
 
 
-class TooManyPipelined(Exception):
-    """Ends the parsing of a connection."""
-
-
-class LimitedHttpProtocol(HttpToolsProtocol):
-    """Adds deadlines, a limit of the head's size and one of pipelined requests, and ignores offers to upgrade."""
+class LimitedHttpProtocol(H11Protocol):
+    """Adds deadlines for heads and answers, and passes over offers to upgrade (RFC 9110, section 7.8)."""
 
     limits: ClassVar[Limits] = Limits()
     _head_timer: asyncio.TimerHandle | None = None
-    _write_timer: asyncio.TimerHandle | None = None
-    _in_head = True
-    _head_bytes = 0
-    _progressed = False
-    """Whether a head or a body was completed by the chunk that is being parsed."""
-    _resuming = False
-    """Whether the parser is reading the head that `_ignore_upgrade` made."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(cast(asyncio.Transport, _OneWrite(transport, self.loop)))
-        self._await_head()
+        self._writer = _Writer(transport, self.loop, self.limits.write_deadline_s)
+        super().connection_made(cast(asyncio.Transport, self._writer))
+        self._head_timer = self.loop.call_later(self.limits.head_deadline_s, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head_timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn does not after a reset
+        self._stop_head_timer()
+        self._writer.expect_nothing()
 
-    # The head of a request.
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        self._progressed = False
-        try:
-            rest = data
-            while rest:
-                rest = self._parse(rest)
-        except httptools.HttpParserError:
-            if not self.transport.is_closing():
-                self.send_400_response("Invalid HTTP request received.")
-        if self._in_head and not self._progressed:
-            self._head_bytes += len(data)
-            self._await_head()
-            if self._head_bytes > self.limits.head_bytes and not self.transport.is_closing():
-                self.send_400_response("The request's headers are too large.")
+        super().data_received(data)
+        self._watch_head()
 
-    def _parse(self, data: bytes) -> bytes:
-        """Gives back what comes behind a head that offers to upgrade."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade()
-            return data[upgrade.args[0] :]
-        return b""
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_head()
 
-    def on_headers_complete(self) -> None:
-        if self._resuming:
-            return
-        if len(self.pipeline) >= self.limits.pipelined_requests:
-            self.transport.abort()
-            raise TooManyPipelined  # parsing what else has come would hold up all other clients
-        self._in_head, self._head_bytes, self._progressed = False, 0, True
-        self._stop_head_timer()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
-            return  # the parser leaves the body to another protocol
-        super().on_message_complete()
-        self._in_head, self._progressed = True, True
-        self._stop_head_timer()
-        if self.cycle.response_complete:  # the client was answered before all of its body had come
-            self._await_head()
-
-    def _await_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.limits.head_deadline_s, self._head_is_late)
+    def _watch_head(self) -> None:
+        """Starts the deadline when a head has begun, or a body goes on behind its answer; a whole head stops it."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_head_timer()
+        elif self._head_timer is None and (self.conn.trailing_data[0] or self.conn.their_state is not h11.IDLE):
+            self._head_timer = self.loop.call_later(self.limits.head_deadline_s, self.transport.close)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        before: RequestResponseCycle | None = self.cycle  # None before the first request
-        if before is not None and not before.response_complete:
-            self._await_head()  # the request before is still being answered
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
         else:
-            self._close()
-
-    # "Upgrade: h2c", which Java's HttpClient sends by default, may be ignored (RFC 9110, section 7.8). The parser does
-    # not: it ends at the head. A new parser goes on with the body, behind a head that says how the body is framed.
-    def _ignore_upgrade(self) -> None:
-        framing = {b"content-length", b"transfer-encoding"}
-        lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] in framing]
-        self.parser = httptools.HttpRequestParser(self)
-        self._resuming = True
-        try:
-            self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines]))
-            self.parser.feed_data(b"\r\n")
-        finally:
-            self._resuming = False
-
-    def on_message_begin(self) -> None:
-        if not self._resuming:
-            super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self._resuming:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._resuming:
-            super().on_header(name, value)
-
-    # An answer.
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing():
-            self._await_write()
-        elif not self._in_head:  # the rest of a body that nobody reads any more
-            self._await_head()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
+            self.transport.close()  # an answer has begun
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""
         super().pause_writing()
-        self._await_write()
+        self._writer.expect_progress()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._write_timer is not None and not self.transport.is_closing():
-            self._write_timer.cancel()
-            self._write_timer = None
-
-    def _close(self) -> None:
-        self.transport.close()
-        self._await_write()
-
-    def _await_write(self) -> None:
-        """Breaks the connection off if what is left to write is not written in time."""
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.limits.write_deadline_s, self.transport.abort)
+        if not self.transport.is_closing():
+            self._writer.expect_nothing()
 
 
-class _OneWrite:
-    """A transport that sends what is written in one turn of the event loop in one piece.
+class _Writer:
+    """A transport that sends what is written in one turn of the event loop in one piece, and in time.
 
     uvicorn writes the head of an answer, and then its body. A process that is killed between the two has sent a head: a
     proxy passes it on, and can no longer ask another server when the body does not come.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
+        self._transport, self._loop, self._deadline_s = transport, loop, deadline_s
         self._pending: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -186,6 +98,17 @@ class _OneWrite:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        self.expect_progress()
+
+    def expect_progress(self) -> None:
+        """Breaks the connection off if what is left to write is not written in time."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._deadline_s, self._transport.abort)
+
+    def expect_nothing(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _flush(self) -> None:
         if self._pending:

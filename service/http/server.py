@@ -46,6 +46,7 @@ def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Ser
     config = uvicorn.Config(
         create_app(settings, drain, limits),
         http=limited_protocol(limits),
+        h11_max_incomplete_event_size=limits.head_bytes,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or [],  # and never what the environment says to uvicorn
         loop="uvloop",

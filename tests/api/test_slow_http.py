@@ -124,21 +124,6 @@ def test_064_who_does_not_read_is_broken_off(impatient: WireServer) -> None:
             raise AssertionError("the server went on answering somebody who does not read")
 
 
-def test_064_who_asks_and_asks_without_reading_is_broken_off(impatient: WireServer) -> None:
-    with connect(impatient) as greedy, pytest.raises(ConnectionError):
-        greedy.sendall(LIVE * 1_000_000)
-
-
-def test_064_as_many_requests_in_one_go_as_may_wait_are_answered(impatient: WireServer) -> None:
-    with connect(impatient) as connection:
-        connection.sendall(LIVE * LIMITS.pipelined_requests)
-        answered = b""
-        while answered.count(b"HTTP/1.1 200 OK\r\n") < LIMITS.pipelined_requests:
-            more = connection.recv(65536)
-            assert more, answered
-            answered += more
-
-
 def test_an_upload_that_nobody_reads_and_that_stalls_ends_its_connection(impatient: WireServer) -> None:
     with connect(impatient) as connection:
         connection.sendall(LIVE.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n") + b"some")

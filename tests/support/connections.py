@@ -42,7 +42,8 @@ def answer(connection: socket.socket) -> tuple[int, str]:
     status = int(status_line.split()[1])
     if status == http.HTTPStatus.CONTINUE:
         return answer(connection)
-    body, length = b"", int(http.client.parse_headers(io.BytesIO(headers))["Content-Length"])
+    announced = http.client.parse_headers(io.BytesIO(headers))["Content-Length"]
+    body, length = b"", 65536 if announced is None else int(announced)  # without a length: until the connection ends
     while len(body) < length and (part := connection.recv(length - len(body))):
         body += part
     return status, body.decode()
