@@ -24,10 +24,8 @@ QUERIES = 4
 MAX_BYTES = 12_000_000
 
 
-class DemoGalleryRefused(DataInvalid):
+class DemoGalleryRefused(DataInvalid, code="demo_gallery_refused"):
     """A folder that the demo's gallery cannot be made from, or cannot be written to."""
-
-    code = "demo_gallery_refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,8 @@ COARSE_S = 0.004
 from the server. Latencies are longer by up to this."""
 
 
-class LoadFailed(CarsearchError):
+class LoadFailed(CarsearchError, code="load_failed"):
     """The load generator could not do its work."""
-
-    code = "load_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,8 @@ class Order:
     rate_per_s: float | None = None
     warm_up_s: float = 1.0
     server_pid: int | None = None
+    own_addresses: bool = False
+    """Whether each connection comes from an address of its own, as from as many clients."""
 
 
 @dataclass(slots=True)
@@ -155,9 +155,7 @@ def _upload(path: str, photo: bytes) -> bytes:
 
 def carry_out(order: Order) -> Load:
     """Runs an order in this process; raises OSError when the server is not there."""
-    generator = Generator(
-        order.port, requests_of(order.path, order.photos), order.clients, order.rate_per_s, order.server_pid
-    )
+    generator = Generator(order, requests_of(order.path, order.photos))
     try:
         return generator.run(order.warm_up_s, order.seconds)
     finally:
@@ -176,11 +174,12 @@ class Connection:
     """
 
     __slots__ = (
-        "_port", "_received", "answered", "ends", "free_since", "idle_s", "request", "socket", "started", "unsent",
+        "_port", "_received", "_source", "answered", "ends", "free_since", "idle_s", "request", "socket", "started",
+        "unsent",
     )  # fmt: skip
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self._port, self._source = port, source
         self._received = bytearray()
         self.started = self.idle_s = 0.0
         self.answered = self.ends = False
@@ -189,7 +188,7 @@ class Connection:
         self.socket = self._connect()
 
     def _connect(self) -> socket.socket:
-        made = socket.create_connection(("127.0.0.1", self._port), CONNECT_S)
+        made = socket.create_connection(("127.0.0.1", self._port), CONNECT_S, (self._source, 0))
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.setblocking(False)
         return made
@@ -252,12 +251,10 @@ def whole_answer(received: bytes | bytearray) -> int | None:
 class Generator:
     """Clients of a loopback port, in a closed loop, or in an open one when there is a rate (requests a second)."""
 
-    def __init__(
-        self, port: int, requests: Sequence[bytes], clients: int, rate_per_s: float | None, server_pid: int | None
-    ) -> None:
+    def __init__(self, order: Order, requests: Sequence[bytes]) -> None:
         self._requests = requests
-        self._rate_per_s = rate_per_s
-        self._server_pid = server_pid
+        self._rate_per_s = rate_per_s = order.rate_per_s
+        self._server_pid = order.server_pid
         # select() waits to the microsecond, epoll() to the millisecond: too coarse to start requests by. But select()
         # looks at every connection each time, and knows only the first thousand.
         fine = rate_per_s is not None and rate_per_s < FINE_PER_S
@@ -269,9 +266,11 @@ class Generator:
         self._from = self._until = 0.0
         self._load = Load(0.0)
         self._free: list[Connection] = []
+        self._next = 0 if order.own_addresses else -1  # in turn, or the one that was used last, whose caches are warm
         self._all: list[Connection] = []
-        for _ in range(clients):
-            connection = Connection(port)
+        for number in range(1, order.clients + 1):
+            source = f"127.1.{number >> 8}.{number & 255}" if order.own_addresses else "127.0.0.1"
+            connection = Connection(order.port, source)
             self._all.append(connection)
             self._free.append(connection)
             self._selector.register(connection.socket, selectors.EVENT_READ, connection)
@@ -330,7 +329,7 @@ class Generator:
             self._start(self._due.popleft())
 
     def _start(self, intended: float) -> None:
-        connection = self._free.pop()
+        connection = self._free.pop(self._next)
         connection.started = intended
         connection.answered = False
         connection.idle_s = time.perf_counter() - connection.free_since

@@ -18,10 +18,8 @@ READY_S = 120.0
 STOP_S = 60.0
 
 
-class ServerFailed(CarsearchError):
+class ServerFailed(CarsearchError, code="server_failed"):
     """A server under measurement did not get ready, or refused a request."""
-
-    code = "server_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ def running_server(
     """
     chosen = sorted(os.sched_getaffinity(0))[:cores]
     pinned = ["taskset", "--cpu-list", ",".join(map(str, chosen))]
-    command = [*pinned, sys.executable, "-m", "service.cli", "serve", "--index", str(index)]
+    command = [*pinned, sys.executable, "-m", "carsearch", "serve", "--index", str(index)]
     variables = {f"CARSEARCH_{name}": value for name, value in settings.items()}
     with running_process(command, "/readyz", log, variables) as running:
         yield running

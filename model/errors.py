@@ -1,47 +1,5 @@
 """The project's exceptions: every failure a user can cause has one class, one stable code and one sentence.
 
-CarsearchError
-  MissingDependency             missing_dependency
-  SettingsInvalid               settings_invalid
-  ImageRejected                 (never raised itself)
-    EmptyFile                   empty_file
-    UnsupportedImageFormat      unsupported_image_format
-    ImageUndecodable            image_undecodable
-    ImageTooManyPixels          image_too_many_pixels
-    ImageDegenerate             image_degenerate
-  FileUnreadable                file_unreadable
-  DataInvalid                   data_invalid
-    ManifestInvalid             manifest_invalid
-    DuplicateId                 duplicate_id
-    EmptyGallery                gallery_empty
-    PhotosSkipped               photos_skipped
-  ModelInvalid                  model_invalid
-    ModelNotFound               model_not_found
-    ModelMismatch               model_mismatch
-    PrecisionMissing            precision_missing
-    ParityFailed                parity_failed
-    EmbeddingInvalid            embedding_invalid
-  BackendUnavailable            backend_unavailable
-  IndexInvalid                  index_invalid
-    IndexNotFound               index_not_found
-    VersionNotFound             version_not_found
-    IndexLocked                 index_locked
-    DimMismatch                 dim_mismatch
-    IndexTooLarge               index_too_large
-  QueryInvalid                  (never raised itself)
-    InvalidK                    invalid_k
-    UnknownClass                unknown_class
-    UnknownItem                 unknown_item
-    UnknownDataset              unknown_dataset
-  EvaluationSetInvalid          evaluation_set_invalid
-    EvaluationTooLarge          evaluation_too_large
-  EvaluationCancelled           evaluation_cancelled
-  StorageTooLossy               storage_too_lossy
-  UnknownRecipe                 unknown_recipe
-  RunMismatch                   run_mismatch
-  ServerUnreachable             server_unreachable
-  ServerRefused                 (the code that the server gave)
-
 The service answers with `status` and code (`service.http.errors`); the command line prints the sentence.
 """
 
@@ -58,11 +16,14 @@ class CarsearchError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int | None] = None
 
+    def __init_subclass__(cls, code: str | None = None, status: int | None = None) -> None:
+        """A class without a code or a status of its own has its parent's."""
+        super().__init_subclass__()
+        cls.code, cls.status = code or cls.code, status or cls.status
 
-class MissingDependency(CarsearchError):
+
+class MissingDependency(CarsearchError, code="missing_dependency"):
     """An optional package is not installed; the message names the extra that brings it."""
-
-    code = "missing_dependency"
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; install it with: pip install "carsearch[{extra}]"')
@@ -90,206 +51,139 @@ def missing_dependency(problem: ModuleNotFoundError) -> MissingDependency | None
     return MissingDependency(package, EXTRAS[package]) if package in EXTRAS else None
 
 
-class SettingsInvalid(CarsearchError):
+class SettingsInvalid(CarsearchError, code="settings_invalid"):
     """A setting has a value the program cannot use; the message names key and rule."""
 
-    code = "settings_invalid"
 
-
-class ImageRejected(CarsearchError):
+class ImageRejected(CarsearchError, status=422):
     """A photo that cannot be used; the classes below say why."""
 
-    status = 422
+
+class EmptyFile(ImageRejected, code="empty_file"): ...
 
 
-class EmptyFile(ImageRejected):
-    code = "empty_file"
+class UnsupportedImageFormat(ImageRejected, code="unsupported_image_format", status=415): ...
 
 
-class UnsupportedImageFormat(ImageRejected):
-    code = "unsupported_image_format"
-    status = 415
+class ImageUndecodable(ImageRejected, code="image_undecodable"): ...
 
 
-class ImageUndecodable(ImageRejected):
-    code = "image_undecodable"
+class ImageTooManyPixels(ImageRejected, code="image_too_many_pixels"): ...
 
 
-class ImageTooManyPixels(ImageRejected):
-    code = "image_too_many_pixels"
+class ImageDegenerate(ImageRejected, code="image_degenerate"): ...
 
 
-class ImageDegenerate(ImageRejected):
-    code = "image_degenerate"
-
-
-class FileUnreadable(CarsearchError):
+class FileUnreadable(CarsearchError, code="file_unreadable"):
     """A file that cannot be read: missing, no permission, input/output error."""
 
-    code = "file_unreadable"
 
-
-class DataInvalid(CarsearchError):
+class DataInvalid(CarsearchError, code="data_invalid", status=422):
     """A gallery, training set or manifest that cannot be used as it stands."""
 
-    code = "data_invalid"
-    status = 422
+
+class ManifestInvalid(DataInvalid, code="manifest_invalid"): ...
 
 
-class ManifestInvalid(DataInvalid):
-    code = "manifest_invalid"
+class DuplicateId(DataInvalid, code="duplicate_id"): ...
 
 
-class DuplicateId(DataInvalid):
-    code = "duplicate_id"
+class EmptyGallery(DataInvalid, code="gallery_empty"): ...
 
 
-class EmptyGallery(DataInvalid):
-    code = "gallery_empty"
-
-
-class PhotosSkipped(DataInvalid):
+class PhotosSkipped(DataInvalid, code="photos_skipped"):
     """Photos had to be skipped and the caller asked for strictness; nothing was published."""
 
-    code = "photos_skipped"
 
-
-class ModelInvalid(CarsearchError):
+class ModelInvalid(CarsearchError, code="model_invalid"):
     """A model artifact that is incomplete, damaged or of another kind."""
 
-    code = "model_invalid"
+
+class ModelNotFound(ModelInvalid, code="model_not_found"): ...
 
 
-class ModelNotFound(ModelInvalid):
-    code = "model_not_found"
-
-
-class ModelMismatch(ModelInvalid):
+class ModelMismatch(ModelInvalid, code="model_mismatch"):
     """The index was built with another model, preprocessing or precision than the one at hand."""
 
-    code = "model_mismatch"
 
-
-class PrecisionMissing(ModelInvalid):
+class PrecisionMissing(ModelInvalid, code="precision_missing"):
     """A runtime that cannot run a model in the requested precision."""
 
-    code = "precision_missing"
 
-
-class ParityFailed(ModelInvalid):
+class ParityFailed(ModelInvalid, code="parity_failed"):
     """An exported graph does not reproduce the network it was exported from."""
 
-    code = "parity_failed"
 
-
-class EmbeddingInvalid(ModelInvalid):
+class EmbeddingInvalid(ModelInvalid, code="embedding_invalid", status=500):
     """The network returned something other than a finite unit vector, which is always a fault of the model."""
 
-    code = "embedding_invalid"
-    status = 500
 
-
-class BackendUnavailable(CarsearchError):
+class BackendUnavailable(CarsearchError, code="backend_unavailable", status=503):
     """The runtime has failed, for example on a GPU that is out of memory; a later attempt may work."""
 
-    code = "backend_unavailable"
-    status = 503
 
-
-class IndexInvalid(CarsearchError):
+class IndexInvalid(CarsearchError, code="index_invalid"):
     """An index version that is incomplete, damaged or foreign."""
 
-    code = "index_invalid"
+
+class IndexNotFound(IndexInvalid, code="index_not_found"): ...
 
 
-class IndexNotFound(IndexInvalid):
-    code = "index_not_found"
+class VersionNotFound(IndexInvalid, code="version_not_found"): ...
 
 
-class VersionNotFound(IndexInvalid):
-    code = "version_not_found"
-
-
-class IndexLocked(IndexInvalid):
+class IndexLocked(IndexInvalid, code="index_locked"):
     """Another process is writing to the index directory."""
 
-    code = "index_locked"
+
+class DimMismatch(IndexInvalid, code="dim_mismatch"): ...
 
 
-class DimMismatch(IndexInvalid):
-    code = "dim_mismatch"
-
-
-class IndexTooLarge(IndexInvalid):
+class IndexTooLarge(IndexInvalid, code="index_too_large"):
     """There is not enough memory for an index version beside the one that is served."""
-
-    code = "index_too_large"
 
 
 class QueryInvalid(CarsearchError):
     """A request that names something impossible; the classes below say what."""
 
 
-class InvalidK(QueryInvalid):
-    code = "invalid_k"
-    status = 422
+class InvalidK(QueryInvalid, code="invalid_k", status=422): ...
 
 
-class UnknownClass(QueryInvalid):
-    code = "unknown_class"
-    status = 422
+class UnknownClass(QueryInvalid, code="unknown_class", status=422): ...
 
 
-class UnknownItem(QueryInvalid):
-    code = "unknown_item"
-    status = 404
+class UnknownItem(QueryInvalid, code="unknown_item", status=404): ...
 
 
-class UnknownDataset(QueryInvalid):
-    code = "unknown_dataset"
-    status = 404
+class UnknownDataset(QueryInvalid, code="unknown_dataset", status=404): ...
 
 
-class EvaluationSetInvalid(CarsearchError):
+class EvaluationSetInvalid(CarsearchError, code="evaluation_set_invalid", status=422):
     """A labelled set on which the benchmark is not defined."""
 
-    code = "evaluation_set_invalid"
-    status = 422
+
+class EvaluationTooLarge(EvaluationSetInvalid, code="evaluation_too_large", status=413): ...
 
 
-class EvaluationTooLarge(EvaluationSetInvalid):
-    code = "evaluation_too_large"
-    status = 413
-
-
-class EvaluationCancelled(CarsearchError):
+class EvaluationCancelled(CarsearchError, code="evaluation_cancelled"):
     """The caller asked an evaluation to stop."""
 
-    code = "evaluation_cancelled"
 
-
-class StorageTooLossy(CarsearchError):
+class StorageTooLossy(CarsearchError, code="storage_too_lossy"):
     """A storage whose recall@1 against fp32 is too low; nothing was published."""
 
-    code = "storage_too_lossy"
 
-
-class UnknownRecipe(CarsearchError):
+class UnknownRecipe(CarsearchError, code="unknown_recipe"):
     """No training recipe has the given name."""
 
-    code = "unknown_recipe"
 
-
-class RunMismatch(CarsearchError):
+class RunMismatch(CarsearchError, code="run_mismatch"):
     """A training directory holds the checkpoints of another run."""
 
-    code = "run_mismatch"
 
-
-class ServerUnreachable(CarsearchError):
+class ServerUnreachable(CarsearchError, code="server_unreachable"):
     """The server that the command line was told to ask did not answer."""
-
-    code = "server_unreachable"
 
 
 class ServerRefused(CarsearchError):

@@ -4,7 +4,6 @@ import faulthandler
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,7 +13,6 @@ from indexer.manifest import INDEX_NAME, ITEMS_NAME
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
 from service.engine import Engine
-from service.errors import NotReady
 from service.observability.memory import available_bytes
 from service.observability.metrics import Metrics, ServedIndex
 from service.process import lower_priority, return_free_memory
@@ -31,7 +29,6 @@ STOP_S = 5
 BESIDE_BYTES = 100 << 20
 """What loading takes beside the index itself: blocks of rows that are checked."""
 
-STALE_MARK_S = 3600
 NO_INDEX = "There is no index to serve yet."
 log = logging.getLogger("carsearch")
 
@@ -45,8 +42,10 @@ class Reloader:
         self._interval_s = interval_s
         self.index = IndexDirectory(settings.index_dir)
         self.refused_version: str | None = None
-        self._engine: Engine | None = None
-        self._why_not = "The server is loading its index."
+        self.loaded: Engine | None = None
+        """What answers; a request takes it once and keeps it."""
+        self.why_not = "The server is loading its index."
+        """Why there is nothing to answer with."""
         self._seen: tuple[str, int] | None = None
         self._retry_at = 0.0
         self._stop = threading.Event()
@@ -58,18 +57,6 @@ class Reloader:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(STOP_S)
-
-    @property
-    def engine(self) -> Engine:
-        """The engine to answer one request with; raises NotReady when there is none."""
-        engine = self._engine
-        if engine is None:
-            raise NotReady(self._why_not)
-        return engine
-
-    @property
-    def loaded(self) -> Engine | None:
-        return self._engine
 
     def _watch(self) -> None:
         lower_priority()  # and with it that of the network's threads, which this one starts
@@ -91,9 +78,9 @@ class Reloader:
             # The time tells a version published again under its name from one that was refused a moment ago.
             seen = (version, (self.index.root / CURRENT_NAME).stat().st_mtime_ns)
         except (IndexNotFound, OSError) as problem:
-            if self._why_not != NO_INDEX:
+            if self.why_not != NO_INDEX:
                 log.warning("%s", problem)
-            self._why_not = NO_INDEX
+            self.why_not = NO_INDEX
             return
         except CarsearchError as problem:
             self._refuse("CURRENT", problem)
@@ -102,7 +89,7 @@ class Reloader:
         if seen == self._seen and not (refused and time.monotonic() >= self._retry_at):
             return
         self._seen = seen
-        previous = self._engine
+        previous = self.loaded
         if previous is not None and previous.manifest.id == version:
             self._clear()
             return
@@ -139,7 +126,7 @@ class Reloader:
             )
 
     def _swap(self, engine: Engine, created_s: float) -> None:
-        self._engine = engine  # one assignment: a request sees the old pair or the new one
+        self.loaded = engine  # one assignment: a request sees the old pair or the new one
         self._clear()
         runtime = engine.embedder.runtime
         self.metrics.serve(
@@ -164,7 +151,7 @@ class Reloader:
             return  # an unreadable CURRENT is looked at again and again, but told once
         self.refused_version = version
         self._retry_at = time.monotonic() + RETRY_S  # the disk may have had a bad moment
-        self._why_not = "The index cannot be served; the server's log says why."
+        self.why_not = "The index cannot be served; the server's log says why."
         known = isinstance(problem, CarsearchError | OSError)
         code = getattr(problem, "code", type(problem).__name__)
         way_out = f"To mend {self.index.root}, run carsearch index again, or with --rollback."
@@ -187,29 +174,23 @@ def _marked_as_loading(state_dir: Path | None, version: str) -> Iterator[None]:
 
     FAISS, SQLite and OpenVINO read files in native code. When they crash the process, Python's fault handler writes
     where it was into the mark. No server that starts later loads the version: a volume that outlives an upgrade of
-    FAISS cannot crash every replica for ever. A process that is killed writes nothing, and the next one tries again.
+    FAISS cannot crash every replica for ever. A process that is killed leaves an empty mark, and the next one tries
+    again.
     """
     if state_dir is None:
         yield
         return
-    folder = state_dir / "loading"
-    folder.mkdir(exist_ok=True)
-    for mark in folder.glob(f"{version}.*"):
-        if mark.stat().st_size:
-            raise IndexInvalid(
-                f"A server crashed while it loaded index version {version}; build the index again, or delete {mark} to "
-                "have it tried once more."
-            )
-        if time.time() - mark.stat().st_mtime > STALE_MARK_S:
-            mark.unlink(missing_ok=True)  # its process was killed
-    mark, told = folder / f"{version}.{uuid.uuid4().hex}", faulthandler.is_enabled()
-    with mark.open("w") as file:
+    mark = state_dir / "loading" / version
+    mark.parent.mkdir(exist_ok=True)
+    if mark.exists() and mark.stat().st_size:
+        raise IndexInvalid(
+            f"A server crashed while it loaded index version {version}; build the index again, or delete {mark} to "
+            "have it tried once more."
+        )
+    with mark.open("a") as file:  # replicas that load at the same time share it
         faulthandler.enable(file)
         try:
             yield
         finally:
-            if told:
-                faulthandler.enable()
-            else:
-                faulthandler.disable()
+            faulthandler.enable()
             mark.unlink(missing_ok=True)

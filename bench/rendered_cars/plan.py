@@ -32,10 +32,8 @@ TIMES = tuple(Time)
 PHOTOS_A_CAR = len(HEADINGS) * len(TIMES)
 
 
-class PlanInvalid(CarsearchError):
+class PlanInvalid(CarsearchError, code="plan_invalid"):
     """A benchmark that cannot be planned; the message names value and rule."""
-
-    code = "plan_invalid"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ Ids = npt.NDArray[np.int32]
 NEAR_M, FAR_M = 0.5, 400.0
 
 
-class RasterUnavailable(CarsearchError):
+class RasterUnavailable(CarsearchError, code="raster_unavailable"):
     """No off-screen picture can be opened on this machine."""
-
-    code = "raster_unavailable"
 
 
 class Raster:

@@ -34,16 +34,12 @@ THREADS = ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 Progress = Callable[[int, int], None]
 
 
-class FolderTaken(DataInvalid):
+class FolderTaken(DataInvalid, code="folder_taken"):
     """A folder that holds photos of another benchmark."""
 
-    code = "folder_taken"
 
-
-class RenderingDied(CarsearchError):
+class RenderingDied(CarsearchError, code="rendering_died"):
     """A rendering process was killed or ran out of memory."""
-
-    code = "rendering_died"
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,30 @@ from typing import Annotated
 import typer
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
 
 
 def serve(
     index_dir: Annotated[Path | None, typer.Option("--index", help="Index directory (CARSEARCH_INDEX_DIR).")] = None,
     model: Annotated[str | None, typer.Option(help="Refuse an index that another model built.")] = None,
     host: HostOption = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    port: PortOption = 8000,
 ) -> None:
     """Serve an index over HTTP; docs/settings.md lists all settings."""
-    from service.http.server import run
+    from service.http.server import listen
+    from service.http.server import serve as run
     from service.settings import load_settings
 
-    run(load_settings(index_dir=index_dir, model=model), host, port)
+    settings = load_settings(index_dir=index_dir, model=model)
+    with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
+        run(settings, listener)
 
 
 def demo(
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000 by default; 0 takes a free one.")] = None,
+    port: PortOption = 8000,
     host: HostOption = "127.0.0.1",
     check: Annotated[
-        bool, typer.Option("--check", help="Compare the results with the promised ones, on a free port, and end.")
+        bool, typer.Option("--check", help="Compare the results with the promised ones, and end.")
     ] = False,
     dir_: Annotated[
         Path | None, typer.Option("--dir", help="Where the index goes; by default into the user's cache directory.")
@@ -39,5 +43,7 @@ def demo(
 
     if seed is not None:
         command.seed(seed)
+    elif check:
+        command.check(dir_)
     else:
-        command.run(host=host, port=port, directory=dir_, check=check)
+        command.run(host, port, dir_)

@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Self
 
 from model.errors import DataInvalid
-from model.storage import FileRecord, read_json
+from model.storage import read_json
 
 CONTENTS_NAME = "contents.json"
 PHOTOS_FOLDER = "gallery"
 QUERIES_FOLDER = "queries"
-
-
-class DemoGalleryInvalid(DataInvalid):
-    """The shipped gallery is missing or damaged."""
-
-    code = "demo_gallery_invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +31,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class DemoGallery:
-    """A gallery whose files have all been verified."""
+    """Where the photos and the queries are."""
 
     directory: Path
     queries: list[Query]
@@ -49,25 +43,10 @@ class DemoGallery:
 
     @classmethod
     def load(cls, directory: Path | None = None) -> Self:
-        """Reads a gallery, by default the one that ships, and checks every file; raises DemoGalleryInvalid."""
+        """Reads what is in a gallery, by default in the one that ships; raises DataInvalid."""
         directory = directory or shipped_directory()
-        if not (directory / CONTENTS_NAME).is_file():
-            raise DemoGalleryInvalid(f"There is no demo gallery in {directory}; install carsearch again.")
-        contents = read_json(directory / CONTENTS_NAME, DemoGalleryInvalid)
-        try:
-            files = {name: FileRecord(**record) for name, record in contents["files"].items()}
-            queries = [Query(**query) for query in contents["queries"]]
-        except (KeyError, TypeError, AttributeError) as problem:
-            raise DemoGalleryInvalid(
-                f"{directory / CONTENTS_NAME} lacks or misspells a field: {problem}; install carsearch again."
-            ) from problem
-        for name, record in files.items():
-            wrong = record.problem(directory / name)
-            if wrong:
-                raise DemoGalleryInvalid(
-                    f"The demo gallery in {directory} is damaged: {name} {wrong}; install carsearch again."
-                )
-        return cls(directory, queries)
+        contents = read_json(directory / CONTENTS_NAME, DataInvalid)
+        return cls(directory, [Query(**query) for query in contents["queries"]])
 
 
 def shipped_directory() -> Path:

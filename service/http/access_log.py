@@ -1,4 +1,4 @@
-"""The outermost middleware: a request's context, its answer's common headers, its log line, metrics and trace.
+"""The outermost middleware: a request's context, its answer's common headers, its log line and metrics.
 
 Whatever is raised below and not answered there is answered here, so that every answer is counted and has its id.
 """
@@ -6,24 +6,43 @@ Whatever is raised below and not answered there is answered here, so that every 
 import asyncio
 import logging
 import re
+import secrets
 import time
-import uuid
+from collections.abc import Iterable
 
+from opentelemetry.trace import get_current_span
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Draining, PayloadTooLarge, UploadTimeout
-from service.http.context import METHODS, RequestContext, RouteTable
+from service.http.context import UNKNOWN_ROUTE, RequestContext, RouteInfo, Rules
 from service.http.errors import problem, response_to
 from service.http.state import Drain
 from service.observability.logging import request_id
 from service.observability.metrics import Metrics
-from service.observability.tracing import Tracing
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
 """After these errors the connection ends: the rest of the body is not read, or the server's state is not known."""
 
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 log = logging.getLogger("carsearch")
+
+
+class RouteTable:
+    """Finds the route of a path before the application has routed it, so that middlewares know its rules."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._routes = [route for route in routes if isinstance(route, Route)]
+
+    def find(self, path: str) -> RouteInfo:
+        """The route of a path, with the methods of all its routes; UNKNOWN_ROUTE for a path that leads nowhere."""
+        found = [route for route in self._routes if route.path_regex.match(path)]
+        if not found:
+            return UNKNOWN_ROUTE
+        rules: Rules = getattr(found[0].endpoint, "rules", UNKNOWN_ROUTE.rules)
+        methods = {method for route in found for method in route.methods or ()}
+        return RouteInfo(found[0].path, rules, tuple(sorted(methods)))
 
 
 class AccessLog:
@@ -34,11 +53,10 @@ class AccessLog:
         app: ASGIApp,
         routes: RouteTable,
         metrics: Metrics,
-        tracing: Tracing | None,
         drain: Drain,
         max_body_bytes: int,
     ) -> None:
-        self._app, self._routes, self._metrics, self._tracing, self._drain = app, routes, metrics, tracing, drain
+        self._app, self._routes, self._metrics, self._drain = app, routes, metrics, drain
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +66,7 @@ class AccessLog:
         headers = dict(reversed(scope["headers"]))  # the first of each name
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-        identity = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        identity = offered if REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
         context = scope["context"] = RequestContext(identity, self._routes.find(scope["path"]), method)
         request_id.set(identity)  # a request has a task of its own, and with it the variable
         started = time.monotonic()
@@ -60,24 +78,17 @@ class AccessLog:
                 message = {**message, "headers": [*message.get("headers", ()), *self._common(context, headers)]}
             await send(message)
 
-        if context.route.rules.polled or self._tracing is None:
-            await self._answer(scope, receive, send_and_log, context)
-            return
-        with self._tracing.request(context, headers.get(b"traceparent", b"").decode("latin-1")):
-            await self._answer(scope, receive, send_and_log, context)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_and_log)
         except asyncio.CancelledError:  # uvicorn's, when a server that stops has waited long enough
             if context.status:
                 raise
             stopped = problem(context, Draining.status, Draining.code, "The server stopped; ask another one.")
-            await stopped(scope, receive, send)
+            await stopped(scope, receive, send_and_log)
         except Exception as error:  # the handler of bugs, and of what middlewares refuse
             if context.status:
                 raise
-            await response_to(error, context)(scope, receive, send)
+            await response_to(error, context)(scope, receive, send_and_log)
 
     def _common(self, context: RequestContext, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         common = [(b"x-request-id", context.request_id.encode()), (b"x-content-type-options", b"nosniff")]
@@ -90,6 +101,9 @@ class AccessLog:
         route = context.route.template
         self._metrics.answers.labels(route, context.status, context.code).inc()
         self._metrics.request_seconds.labels(route).observe(took_s)
+        if (span := get_current_span()).is_recording():
+            context.trace_id = f"{span.get_span_context().trace_id:032x}"
+            span.set_attributes({"carsearch.request_id": context.request_id, "carsearch.code": context.code})
         level = logging.DEBUG if context.route.rules.polled and context.code == "ok" else logging.INFO
         if log.isEnabledFor(level):
             code = f"{context.code} ({context.cause})" if context.cause else context.code

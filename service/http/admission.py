@@ -10,7 +10,7 @@ from collections import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Overloaded
-from service.http.context import context_of
+from service.http.context import RequestContext
 
 ALPHA = 8
 QUEUE_FULL = "The server has more searches than it can answer; try again in a moment."
@@ -54,10 +54,10 @@ class Admission:
         self._app, self._places, self._memory = app, places, memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or context_of(scope).route.rules.upload != "photo":
+        context: RequestContext | None = scope.get("context")
+        if context is None or context.route.rules.upload != "photo":
             await self._app(scope, receive, send)
             return
-        context = context_of(scope)
         if not self._places.has_room(context.client):
             raise Overloaded(QUEUE_FULL)
         held = 0

@@ -1,7 +1,7 @@
 """The HTTP application: its parts, routes and middlewares."""
 
-import asyncio
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator
@@ -12,6 +12,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
@@ -20,18 +21,16 @@ from model.errors import SettingsInvalid
 from service import __version__
 from service.batching import Batcher
 from service.http import errors
-from service.http.access_log import AccessLog
+from service.http.access_log import AccessLog, RouteTable
 from service.http.admission import Admission, FairShare
 from service.http.auth import Auth, read_keys
 from service.http.body_limit import BodyLimit
-from service.http.context import RouteTable
 from service.http.limits import Limits
 from service.http.routes import evaluate, gallery, ops, search
 from service.http.state import Drain, State
 from service.http.workers import Workers
 from service.jobs import Evaluations
 from service.observability.metrics import Metrics
-from service.observability.tracing import Tracing
 from service.reloader import Reloader
 from service.settings import PREFIX, Settings
 
@@ -40,6 +39,8 @@ END_S = 5
 
 log = logging.getLogger("carsearch")
 
+ROUTERS = [module.router for module in (search, evaluate, gallery, ops)]
+API_ROUTES = list(chain.from_iterable(router.routes for router in ROUTERS))
 DESCRIPTION = """\
 A photo of a car goes in; the nearest car of a gallery and its class come out.
 
@@ -54,7 +55,6 @@ def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | 
     refuse_two_distributions()
     _assert_usable(settings)
     keys = read_keys(settings.keys_file) if settings.keys_file else []
-    tracing = Tracing.from_environment()
     places = FairShare(settings.search_threads + settings.max_queue)
     state = _make_state(settings, drain or Drain(), limits or Limits(), places)
 
@@ -64,16 +64,28 @@ def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | 
         yield
         _end_threads(state)
         state.reloader.stop()
-        if tracing is not None:
-            await asyncio.to_thread(tracing.close)
 
+    # OpenTelemetry's own variables say where traces go (`carsearch[otel]`).
+    polled = RouteTable(ops.router.routes)
+    traced = any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
     # The documents' scripts come from the package and not from a content network.
     app = FastAPIOffline(
-        title="carsearch", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
+        title="carsearch",
+        version=__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=TelemetryConfig(
+            tracing=traced,
+            auto_configure=traced,
+            metrics=False,
+            logs=False,
+            operation_spans=False,
+            exclude=lambda scope: polled.find(scope["path"]).rules.polled,
+        ),
     )
     app.state.parts = state
-    routers = [module.router for module in (search, evaluate, gallery, ops)]
-    for router in routers:
+    for router in ROUTERS:
         app.include_router(router)
 
     @app.get("/", include_in_schema=False)
@@ -87,12 +99,10 @@ def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | 
     app.add_middleware(Admission, places=places, memory=memory)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
     app.add_middleware(Auth, keys=keys)
-    table = RouteTable([*app.routes, *chain.from_iterable(router.routes for router in routers)])
     app.add_middleware(
         AccessLog,
-        routes=table,
+        routes=RouteTable([*app.routes, *API_ROUTES]),
         metrics=state.metrics,
-        tracing=tracing,
         drain=state.drain,
         max_body_bytes=settings.max_body_bytes,
     )

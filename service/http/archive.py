@@ -36,27 +36,19 @@ DAMAGED = (
 )  # fmt: skip
 
 
-class UnsupportedArchive(CarsearchError):
-    code = "unsupported_archive"
-    status = 415
+class UnsupportedArchive(CarsearchError, code="unsupported_archive", status=415): ...
 
 
-class ArchiveInvalid(CarsearchError):
-    code = "archive_invalid"
-    status = 422
+class ArchiveInvalid(CarsearchError, code="archive_invalid", status=422): ...
 
 
-class ArchiveUnsafePath(ArchiveInvalid):
-    code = "archive_unsafe_path"
+class ArchiveUnsafePath(ArchiveInvalid, code="archive_unsafe_path"): ...
 
 
-class ArchiveBomb(ArchiveInvalid):
-    code = "archive_bomb"
+class ArchiveBomb(ArchiveInvalid, code="archive_bomb"): ...
 
 
-class ArchiveTooLarge(ArchiveInvalid):
-    code = "archive_too_large"
-    status = 413
+class ArchiveTooLarge(ArchiveInvalid, code="archive_too_large", status=413): ...
 
 
 @dataclass(frozen=True, slots=True)

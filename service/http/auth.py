@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.errors import SettingsInvalid
 from service.errors import Forbidden, Unauthorized
-from service.http.context import KeyScope, context_of
+from service.http.context import KeyScope, RequestContext
 from service.settings import PREFIX
 
 MIN_KEY_CHARACTERS = 16
@@ -41,7 +41,7 @@ class Auth:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            context = context_of(scope)
+            context: RequestContext = scope["context"]
             wanted = context.route.rules.key_scope
             context.client = self._holder(wanted, scope) if self._keys and wanted else address_of(scope)
         await self._app(scope, receive, send)

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import PayloadTooLarge, UploadTimeout
 from service.http.admission import declared_bytes
-from service.http.context import context_of
+from service.http.context import RequestContext
 from service.http.limits import Limits
 
 
@@ -24,7 +24,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = context_of(scope)
+        context: RequestContext = scope["context"]
         archive = context.route.rules.upload == "archive"
         limit = self._limits.archive_bytes if archive else self._max_body_bytes
         _refuse_larger(declared_bytes(scope), limit)
@@ -42,8 +42,6 @@ class BodyLimit:
             context.received_bytes += len(message.get("body", b""))
             _refuse_larger(context.received_bytes, limit)
             context.body_complete = message["type"] != "http.request" or not message.get("more_body", False)
-            if context.body_complete:
-                context.received_ns = time.time_ns()
             return message
 
         await self._app(scope, receive_in_time, send)

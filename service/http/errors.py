@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from model.errors import BackendUnavailable, CarsearchError, EmbeddingInvalid
 from service.errors import InvalidRequest, MalformedJson, MalformedMultipart, Overloaded, Unauthorized
-from service.http.context import RequestContext, context_of
+from service.http.context import RequestContext
 from service.http.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -37,15 +37,15 @@ class ProblemResponse(JSONResponse):
 def problem(context: RequestContext, status: int, code: str, detail: str) -> Response:
     """The one error shape, with Retry-After where another try may help; the context learns the code."""
     context.code = code
-    body = Problem(
-        type=f"urn:carsearch:error:{code}",
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=detail[:MAX_DETAIL],
-        code=code,
-        request_id=context.request_id,
-    )
-    response = ProblemResponse(body.model_dump(), status)
+    body = {  # as `Problem` says; the model itself would take as long as the rest of a refusal's JSON
+        "type": f"urn:carsearch:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail[:MAX_DETAIL],
+        "code": code,
+        "request_id": context.request_id,
+    }
+    response = ProblemResponse(body, status)
     if status in RETRY_AFTER_S:
         response.headers["Retry-After"] = str(RETRY_AFTER_S[status])
     if status == Unauthorized.status:
@@ -128,7 +128,7 @@ def _http_exception(error: HTTPException, context: RequestContext) -> Response:
 
 async def handle(request: Request, error: Exception) -> Response:
     """`response_to` as an exception handler of FastAPI, for the errors that it would answer itself."""
-    return response_to(error, context_of(request.scope))
+    return response_to(error, request.scope["context"])
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

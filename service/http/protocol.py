@@ -1,14 +1,14 @@
 """HTTP/1.1 as uvicorn speaks it with h11, with deadlines for slow clients.
 
-h11 bounds the size of a head (`h11_max_incomplete_event_size`) and reads one request after the other. uvicorn would wait
-as long as it takes for a head to come and for a client to read its answer.
+h11 bounds the size of a head (`h11_max_incomplete_event_size`) and reads one request after the other. uvicorn waits as
+long as it takes for a head to come, and for a client to read its answer.
 """
 
 import asyncio
 from typing import Any, ClassVar, cast
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.http.limits import Limits
 
@@ -45,7 +45,8 @@ class LimitedHttpProtocol(H11Protocol):
 
     def _watch_head(self) -> None:
         """Starts the deadline when a head has begun, or a body goes on behind its answer; a whole head stops it."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        current: RequestResponseCycle | None = self.cycle  # None before the first request
+        if current is not None and not current.response_complete:
             self._stop_head_timer()
         elif self._head_timer is None and (self.conn.trailing_data[0] or self.conn.their_state is not h11.IDLE):
             self._head_timer = self.loop.call_later(self.limits.head_deadline_s, self.transport.close)

@@ -28,16 +28,15 @@ ARRIVED_S = 0.1
 log = logging.getLogger("carsearch")
 
 
-def run(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings, listener: socket.socket) -> None:
     """Serves until SIGTERM or Ctrl-C; requests that were accepted are answered first, within GRACE_S seconds."""
     start_log(settings)
     faulthandler.enable()  # a crash below Python says where it was, in the log
     tune_interpreter()
-    with listen(host, port) as listener:  # first: a port that is taken must leave nothing behind
-        server = make_server(settings)
-        freeze_objects()
-        log.info("listening on %s port %d", *listener.getsockname()[:2])
-        server.run(sockets=[listener])
+    server = make_server(settings)
+    freeze_objects()
+    log.info("listening on %s port %d", *listener.getsockname()[:2])
+    server.run(sockets=[listener])
 
 
 def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Server:
@@ -52,6 +51,7 @@ def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Ser
         loop="uvloop",
         ws="none",
         log_config=None,
+        server_header=False,
         access_log=False,  # `AccessLog` writes one line a request, with the request's id
         timeout_graceful_shutdown=GRACE_S,
     )

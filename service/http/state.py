@@ -1,9 +1,6 @@
-"""What the routes share: made once with the application, read through a typed alias."""
+"""What the routes share: made once with the application, and found in `request.app.state.parts`."""
 
 from dataclasses import dataclass
-from typing import Annotated
-
-from fastapi import Depends, Request
 
 from service.batching import Batcher
 from service.http.limits import Limits
@@ -33,11 +30,3 @@ class State:
     batcher: Batcher
     evaluations: Evaluations
     drain: Drain
-
-
-async def _state(request: Request) -> State:  # FastAPI would send a plain function to a thread, and wait for it
-    state: State = request.app.state.parts
-    return state
-
-
-ServerState = Annotated[State, Depends(_state)]

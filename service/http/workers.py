@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from service.errors import DeadlineExceeded, Overloaded
 from service.http.admission import QUEUE_FULL, FairShare
-from service.http.context import context_of
+from service.http.context import RequestContext
 from service.observability.metrics import Metrics
 from service.process import started_threads
 
@@ -40,7 +40,8 @@ class Workers:
         Raises Overloaded when no place is free, DeadlineExceeded when the answer would come too late, ClientDisconnect
         when the client has left. Then the work is cancelled; what a thread has begun goes on until it ends.
         """
-        client = context_of(request.scope).client
+        context: RequestContext = request.scope["context"]
+        client = context.client
         if not self._places.has_room(client):
             work.close()
             raise Overloaded(QUEUE_FULL)

@@ -78,7 +78,7 @@ def test_a_refusal_is_a_whole_answer_counted_and_told_once(full: WireServer, cap
     before = metric(full, REFUSED)
     refused = full.client.post("/search", content=BODY, headers={**FORM, "X-Request-Id": "mine"})
     assert_problem(refused, "overloaded")
-    assert (refused.headers["x-request-id"], refused.headers["server"]) == ("mine", "uvicorn")
+    assert refused.headers["x-request-id"] == "mine"
     assert {"date", "content-length", "retry-after"} <= refused.headers.keys()
     assert metric(full, REFUSED) == before + 1
     (line,) = (record.getMessage() for record in caplog.records if " " in record.msg and "mine" in record.getMessage())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.http.app import API_ROUTES
 from service.http.schemas import Problem
 from tests.support.app import AppClient
 
@@ -96,3 +97,7 @@ def test_the_pages_load_nothing_from_elsewhere(api_client: AppClient) -> None:
 def test_the_root_leads_to_the_documents(api_client: AppClient) -> None:
     response = api_client.get("/")
     assert (response.status_code, response.headers["location"]) == (307, "/docs")
+
+
+def test_every_route_declares_its_rules_so_that_none_is_open_by_oversight() -> None:
+    assert {route.path for route in API_ROUTES if not hasattr(route.endpoint, "rules")} == set()  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ SUFFIX = ".template"
 VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 NAME = "search:8000 resolve"
 START_S = 20
+UPSTREAMS = ("SEARCH_SERVERS", "UPSTREAM_SERVERS")
 UNLIMITED = {"PROXY_RATE": "1000000r/s", "PROXY_BURST": "1000000", "PROXY_CONNECTIONS": "65535"}
 """Limits of a client that no test reaches; nginx takes no more connections than 65535."""
 
@@ -66,9 +67,9 @@ def compose_values() -> dict[str, str]:
     return values
 
 
-def upstream_servers(ports: Sequence[int]) -> str:
-    """The lines of the upstream with every port in the place of the name."""
-    lines = [line.strip() for line in compose_values()["UPSTREAM_SERVERS"].split(";") if line.strip()]
+def upstream_servers(name: str, ports: Sequence[int]) -> str:
+    """The lines of an upstream, named as in Compose, with every port in the place of the name."""
+    lines = [line.strip() for line in compose_values()[name].split(";") if line.strip()]
     assert all(NAME in line for line in lines)
     return "\n".join(f"{line.replace(NAME, f'127.0.0.1:{port}')};" for line in lines for port in ports)
 
@@ -92,7 +93,7 @@ def running_nginx(folder: Path, ports: Sequence[int], edit: Edit = unchanged, **
     port = free_port()
     own = {
         "PROXY_LISTEN": f"127.0.0.1:{port}",
-        "UPSTREAM_SERVERS": upstream_servers(ports),
+        **{name: upstream_servers(name, ports) for name in UPSTREAMS},
     }
     render(folder, {**compose_values(), **UNLIMITED, **own, **values}, edit)
     as_root = " user root;" if os.geteuid() == 0 else ""  # else its workers could not enter the test's folder

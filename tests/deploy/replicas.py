@@ -54,7 +54,7 @@ class Replica:
         command = [
             sys.executable,
             "-m",
-            "service.cli",
+            "carsearch",
             "serve",
             "--index",
             str(self.index),

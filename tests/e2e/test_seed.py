@@ -69,4 +69,4 @@ def test_a_volume_that_cannot_be_written_is_told(ships: Path, tmp_path: Path, ca
     (tmp_path / "file").write_text("no directory")
     told = carsearch("demo", "--seed", tmp_path / "file")
     assert told.returncode == 1
-    assert "cannot be written (File exists); name another directory" in told.stderr
+    assert told.stderr == f"error: {tmp_path / 'file'}: File exists.\n"

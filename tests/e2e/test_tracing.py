@@ -10,8 +10,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from indexer.versions import IndexDirectory
-from model.errors import SettingsInvalid
-from service.observability.tracing import Tracing
 from tests.support.calls import search
 from tests.support.photos import car_photo
 from tests.support.servers import Server, running_server
@@ -71,6 +69,7 @@ def attributes(span: Span) -> dict[str, object]:
 
 def traced(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "carsearch")
 
 
 def test_a_search_is_a_span_with_its_stages_in_the_trace_of_its_caller(
@@ -112,18 +111,3 @@ def test_a_collector_that_is_not_there_costs_no_answer(
     with running_server(fake_index.root, tmp_path / "log") as server:
         assert search(server, car_photo(1, 0))["nearest"]["class"] == "car 1"
     assert server.process.returncode == -15
-
-
-def test_without_an_endpoint_nothing_is_traced_nor_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    assert Tracing.from_environment() is None
-
-
-def test_a_protocol_that_is_not_spoken_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    traced(monkeypatch, "http://127.0.0.1:9")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    with pytest.raises(
-        SettingsInvalid, match=r"OTEL_EXPORTER_OTLP_PROTOCOL is wrong: traces are sent as http/protobuf"
-    ):
-        Tracing.from_environment()

@@ -10,6 +10,7 @@ from bench import load
 from bench.procfs import children, process_cpu_s
 from tests.soak.outcome import Figure, at_least, none_of
 from tests.soak.regular import Regular
+from tests.soak.traffic import statuses
 from tests.support.servers import Server
 
 TIMES = 10
@@ -31,7 +32,10 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the searches go: a server's own port, or that of a proxy before it, whose processes are `proxy_pids`."""
+    """Where the searches go: a server's own port, or that of a proxy before it, whose processes are `proxy_pids`.
+
+    Behind a proxy every connection comes from an address of its own, as the proxy limits each address.
+    """
 
     server: Server
     port: int
@@ -40,13 +44,17 @@ class Target:
     def ask(self, photos: Sequence[str], clients: int, seconds: float, rate_per_s: float | None = None) -> "Asked":
         """A closed loop of searches, or an open one at a rate; a warm-up before it does not count as answers."""
         warm_up_s = min(WARM_UP_S, seconds / 2)
-        before, started = self._proxy_s(), time.monotonic()
-        done = load.run(
-            load.Order(
-                self.port, clients, seconds, tuple(photos), "/search", rate_per_s, warm_up_s, self.server.process.pid
-            )
+        pid = self.server.process.pid
+        order = load.Order(
+            self.port, clients, seconds, tuple(photos), "/search", rate_per_s, warm_up_s, pid, bool(self.proxy_pids)
         )
-        return Asked(done, (self._proxy_s() - before) / (time.monotonic() - started))
+        refused, proxy_s, started = self._refused(), self._proxy_s(), time.monotonic()
+        done = load.run(order)
+        took_s = time.monotonic() - started
+        return Asked(done, (self._proxy_s() - proxy_s) / took_s, (self._refused() - refused) / took_s)
+
+    def _refused(self) -> float:
+        return statuses(self.server.client).get("429", 0)
 
     def _proxy_s(self) -> float:
         return sum(process_cpu_s(pid) for master in self.proxy_pids for pid in (master, *children(master)))
@@ -54,10 +62,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What came of a load, and the cores that the proxy took."""
+    """What came of a load, the cores that the proxy took, and how much the server itself refused."""
 
     load: load.Load
     proxy_cores: float
+    server_refused_per_s: float
 
     @property
     def other_cores(self) -> float:
@@ -76,7 +85,7 @@ class Capacity:
     def share_left(self, over: Asked) -> float:
         """The CPU time that generator, proxy and refusals leave, as a share of what the closed loop's server had."""
         cores = len(os.sched_getaffinity(0))
-        taken = over.other_cores + over.load.refused * self.refusal_s / over.load.seconds
+        taken = over.other_cores + over.server_refused_per_s * self.refusal_s
         return (cores - taken) / (cores - self.other_cores)
 
     def and_again(self, later: "Capacity") -> "Capacity":
@@ -107,8 +116,9 @@ def crowd_figures(what: str, capacity: Capacity, over: Asked, bars: Bars) -> lis
     share, done = capacity.share_left(over), over.load
     how = (
         f"{done.rate_per_s:.0f} of {capacity.rate_per_s:.0f} searches/s; generator and proxy took "
-        f"{over.other_cores:.2f} cores, {done.refused / done.seconds:.0f} refusals/s "
-        f"{1000 * capacity.refusal_s:.3f} ms each, so {share:.2f} was left; "
+        f"{over.other_cores:.2f} cores; of {done.refused / done.seconds:.0f} refusals/s "
+        f"{over.server_refused_per_s:.0f} were the server's, {1000 * capacity.refusal_s:.3f} ms each, "
+        f"so {share:.2f} was left; "
         f"the server took {done.server_cpu_s / done.seconds:.2f} cores"
     )
     of_capacity = done.rate_per_s / max(1e-9, capacity.rate_per_s)

@@ -53,7 +53,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 @contextmanager
 def running_server(
-    index: Path, log_path: Path, wait_ready: bool = True, module: str = "service.cli", **settings: str
+    index: Path, log_path: Path, wait_ready: bool = True, module: str = "carsearch", **settings: str
 ) -> Iterator[Server]:
     """Starts `carsearch serve --index ...`, waits until it is ready (or only live), and ends it with SIGTERM.
 
@@ -135,6 +135,6 @@ def wait_for(server: Server, path: str) -> None:
 
 def run_cli(*arguments: str | Path, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Runs `carsearch ...` in a process of its own and returns what it printed; the terminal is 200 columns wide."""
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "carsearch", *map(str, arguments)]
     environment = {**clean_environment(**settings), "COLUMNS": "200"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)

@@ -13,8 +13,9 @@ import os
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from service.http.access_log import RouteTable
 from service.http.admission import FairShare
-from service.http.context import RouteInfo, RouteTable
+from service.http.context import RouteInfo
 
 find = RouteTable.find
 VARIABLE = "WITHOUT_GUARD"
@@ -68,7 +69,7 @@ CONTROLS = {
         "tests/api/test_access_http.py::test_085_a_client_that_asks_for_all_does_not_shut_out_another",
     ),
     "fixed labels": Control(
-        "service.http.context:RouteTable.find",
+        "service.http.access_log:RouteTable.find",
         path_as_label,
         f"{CATALOGUE}/test_requests.py::test_073_any_number_of_unknown_addresses_makes_no_new_series",
     ),

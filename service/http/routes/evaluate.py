@@ -13,12 +13,12 @@ from starlette.requests import ClientDisconnect
 
 from model.dataset import read_items
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
-from service.errors import InvalidRequest, MalformedJson, PayloadTooLarge, UnsupportedContentType
+from service.errors import InvalidRequest, MalformedJson, NotReady, PayloadTooLarge, UnsupportedContentType
 from service.http.archive import read_archive
 from service.http.context import rules
 from service.http.errors import problems
 from service.http.schemas import DatasetRequest
-from service.http.state import ServerState, State
+from service.http.state import State
 from service.http.upload import receive_archive
 from service.http.workers import done_while_connected
 from service.jobs import Ended, EvaluationInput, EvaluationRecord, new_record
@@ -66,13 +66,14 @@ def _link(method: str) -> dict[str, Any]:
 @rules(key_scope="admin", upload="archive")
 async def evaluate(
     request: Request,
-    state: ServerState,
     mode: Annotated[Mode, Query(description="The benchmark, or against the served gallery.")] = "leave-one-out",
     predictions: Annotated[bool, Query(description="Add (query id, nearest id) pairs.")] = False,
     prefer: Annotated[str, Header(description="How to be answered.", examples=["respond-async"])] = "",
 ) -> Response:
     """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location."""
-    engine = state.reloader.engine
+    state: State = request.app.state.parts
+    if (engine := state.reloader.loaded) is None:
+        raise NotReady(state.reloader.why_not)
     background = "respond-async" in prefer.lower()
     with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
         data = await _read_set(request, state)
@@ -90,15 +91,17 @@ async def evaluate(
 
 @router.get("/evaluations/{identity}", responses=problems(404))
 @rules(key_scope="admin")
-async def progress(identity: str, state: ServerState) -> EvaluationRecord:
+async def progress(request: Request, identity: str) -> EvaluationRecord:
     """How far an evaluation is, and its report when it is done."""
+    state: State = request.app.state.parts
     return await run_in_threadpool(state.evaluations.read, identity)
 
 
 @router.delete("/evaluations/{identity}", status_code=202, responses=problems(404))
 @rules(key_scope="admin")
-async def cancel(identity: str, state: ServerState) -> EvaluationRecord:
+async def cancel(request: Request, identity: str) -> EvaluationRecord:
     """Stops an evaluation within one batch."""
+    state: State = request.app.state.parts
     return await run_in_threadpool(state.evaluations.cancel, identity)
 
 

@@ -11,9 +11,10 @@ from model.dataset import read_file
 from model.errors import CarsearchError, UnknownItem
 from model.images.decode import decode
 from service.engine import Engine
+from service.errors import NotReady
 from service.http.context import rules
 from service.http.errors import is_exhausted, problems
-from service.http.state import ServerState
+from service.http.state import State
 
 router = APIRouter(tags=["gallery"])
 
@@ -22,9 +23,11 @@ LONGEST_SIDE = 1024
 
 @router.get("/gallery/classes", responses=problems(429, 503))
 @rules(key_scope="search")
-async def classes(request: Request, state: ServerState) -> dict[str, int]:
+async def classes(request: Request) -> dict[str, int]:
     """The classes of the gallery with their numbers of photos, in alphabetical order."""
-    engine = state.reloader.engine
+    state: State = request.app.state.parts
+    if (engine := state.reloader.loaded) is None:
+        raise NotReady(state.reloader.why_not)
     return await state.workers.run(engine.items.classes, request)
 
 
@@ -41,11 +44,12 @@ async def classes(request: Request, state: ServerState) -> dict[str, int]:
 async def image(
     request: Request,
     identity: str,
-    state: ServerState,
     if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
 ) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
-    engine = state.reloader.engine
+    state: State = request.app.state.parts
+    if (engine := state.reloader.loaded) is None:
+        raise NotReady(state.reloader.why_not)
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     etag, data = await state.workers.run(lambda: _encoded(engine, identity, known), request)
     headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped

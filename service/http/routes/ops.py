@@ -1,14 +1,14 @@
 """Liveness, readiness, metrics, and what is served."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
-from service.errors import Draining
+from service.errors import Draining, NotReady
 from service.http.context import rules
 from service.http.errors import problems
 from service.http.schemas import Health, Info, Versions
-from service.http.state import ServerState
+from service.http.state import State
 
 router = APIRouter(tags=["operation"])
 
@@ -22,14 +22,16 @@ async def livez() -> Health:
 
 @router.get("/readyz", responses=problems(503))
 @rules(polled=True)
-async def readyz(state: ServerState) -> Health:
+async def readyz(request: Request) -> Health:
     """200 when model and index are loaded, verified, and gave the golden photo's embedding; else 503 `not_ready`.
 
     After SIGTERM 503 `draining`: searches are still answered, but new ones should go elsewhere.
     """
+    state: State = request.app.state.parts
     if state.drain.begun:
         raise Draining("The server is about to stop; ask another one.")
-    _ = state.reloader.engine  # raises NotReady
+    if state.reloader.loaded is None:
+        raise NotReady(state.reloader.why_not)
     return Health()
 
 
@@ -39,15 +41,17 @@ async def readyz(state: ServerState) -> Health:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
 )
 @rules(polled=True)
-async def metrics(state: ServerState) -> Response:
+async def metrics(request: Request) -> Response:
     """Prometheus metrics of this process."""
+    state: State = request.app.state.parts
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/info", responses=problems())
 @rules(key_scope="search")
-async def info(state: ServerState) -> Info:
+async def info(request: Request) -> Info:
     """Versions of everything that is served."""
+    state: State = request.app.state.parts
     engine = state.reloader.loaded
     return Info(
         version=__version__,

@@ -6,15 +6,19 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from opentelemetry.trace import get_tracer
 
+from service import __version__
 from service.engine import MAX_K
-from service.http.context import context_of, rules
+from service.errors import NotReady
+from service.http.context import RequestContext, rules
 from service.http.errors import problems
 from service.http.schemas import SearchResponse
-from service.http.state import ServerState
+from service.http.state import State
 from service.http.upload import receive_photo
 
 router = APIRouter(tags=["search"])
+TRACER = get_tracer("carsearch", __version__)
 
 # The upload is read by `receive_photo` and not by FastAPI's form parser, so its shape is written out here.
 FILE_BODY: dict[str, Any] = {
@@ -49,22 +53,25 @@ IMAGE_LINK = {
 @rules(key_scope="search", upload="photo")
 async def search(
     request: Request,
-    state: ServerState,
     k: Annotated[int, Query(ge=1, le=MAX_K, description="How many photos to return.")] = 5,
     class_: Annotated[
         list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
     ] = None,
 ) -> Response:
     """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
-    engine, context = state.reloader.engine, context_of(request.scope)
+    state: State = request.app.state.parts
+    context: RequestContext = request.scope["context"]
+    if (engine := state.reloader.loaded) is None:
+        raise NotReady(state.reloader.why_not)
     context.index = engine.manifest.id
     data = await receive_photo(request)
-    received = time.perf_counter()
+    received, received_ns = time.perf_counter(), time.time_ns()
     search = state.batcher.search(engine, data, k, class_ or ())
     result = await state.workers.answer(search, request)
     total_ms = (time.perf_counter() - received) * 1000
     queue_ms = max(0.0, total_ms - sum(result.stages_ms.values()))
     context.stages_ms = {"queue": queue_ms, **result.stages_ms}
+    _trace_stages(received_ns, context.stages_ms)
     stages_ms = {**context.stages_ms, "total": total_ms}
     for stage, milliseconds in stages_ms.items():
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
@@ -76,6 +83,14 @@ async def search(
     timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}
     answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": vars(engine.versions)}
     return JSONResponse({**answer, "timings_ms": timings_ms})
+
+
+def _trace_stages(begun_ns: int, stages_ms: dict[str, float]) -> None:
+    """A span for each stage, below the request's; they follow each other without a gap."""
+    for stage, milliseconds in stages_ms.items():
+        ended_ns = begun_ns + round(milliseconds * 1_000_000)
+        TRACER.start_span(stage, start_time=begun_ns).end(ended_ns)
+        begun_ns = ended_ns
 
 
 def _image_path(identity: str) -> str:

@@ -196,7 +196,7 @@ def test_118_a_run_that_is_stopped_ends_soon_and_the_next_one_finishes(
 ) -> None:
     photos = write_photos(tmp_path / "photos", [f"{label}/{shot}.jpg" for label in "abcde" for shot in range(100)])
     arguments = ("index", photos, "--index", index.root, "--model", real_model)
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "carsearch", *map(str, arguments)]
     with subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (index.root / "work").exists():
             time.sleep(0.005)

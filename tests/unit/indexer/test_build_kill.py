@@ -139,7 +139,7 @@ def test_the_command_line_may_be_killed_at_any_time(tmp_path: Path) -> None:
     arguments = ("index", photos, "--index", index.root, "--model", "resnet18")
     assert run_cli(*arguments).returncode == 0
     random = Random(0)
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "carsearch", *map(str, arguments)]
     for turn in range(8):
         write_photos(photos, [f"turn {turn}/{shot}.jpg" for shot in range(8)])
         old = index.current()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.errors import CarsearchError, SettingsInvalid
 from service.errors import Forbidden, Unauthorized
 from service.http.auth import Auth, Key, address_of, read_keys
-from service.http.context import KeyScope, context_of
+from service.http.context import KeyScope, RequestContext
 from tests.support.asgi import discard, receive_parts, scope_of
 
 SEARCHER, ADMIN = "searcher-0123456789", "admin-0123456789abc"
@@ -32,7 +32,8 @@ def client_of(keys: list[Key], key_scope: KeyScope | None, **headers: str) -> st
         pass
 
     asyncio.run(Auth(app, keys)(scope, receive_parts(b""), discard))
-    return context_of(scope).client
+    context: RequestContext = scope["context"]
+    return context.client
 
 
 def test_a_key_names_its_holder_in_either_header(keys: list[Key]) -> None:

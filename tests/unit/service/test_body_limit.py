@@ -10,7 +10,7 @@ from starlette.types import Message, Receive
 
 from service.errors import PayloadTooLarge, UploadTimeout
 from service.http.body_limit import BodyLimit
-from service.http.context import Upload, context_of
+from service.http.context import RequestContext, Upload
 from service.http.limits import Limits
 from tests.support.asgi import discard, read_body, receive_parts, scope_of
 
@@ -22,8 +22,9 @@ def receive_through(receive: Receive, upload: Upload = "photo", headers: Mapping
     """Takes a body through the middleware; returns its length."""
     scope = scope_of("search", upload, headers=headers)
     asyncio.run(BodyLimit(read_body, MAX_BODY_BYTES, LIMITS)(scope, receive, discard))
-    assert context_of(scope).body_complete
-    return context_of(scope).received_bytes
+    context: RequestContext = scope["context"]
+    assert context.body_complete
+    return context.received_bytes
 
 
 @pytest.mark.parametrize(("upload", "limit"), [("photo", MAX_BODY_BYTES), ("archive", LIMITS.archive_bytes)])

@@ -40,17 +40,9 @@ def cgroup(folder: Path, files: dict[str, str]) -> Path:
             },
             350_000,
         ),
-        (
-            {
-                "memory/memory.limit_in_bytes": "500000\n",
-                "memory/memory.usage_in_bytes": "400000\n",
-                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 200000\ntotal_active_file 50000\n",
-            },
-            350_000,
-        ),
         ({"memory.max": "500000\n", "memory.current": "600000\n"}, 0),
     ],
-    ids=["no cgroup", "no limit", "a large limit", "nothing in use", "version 2", "version 1", "more than the limit"],
+    ids=["no cgroup", "no limit", "a large limit", "nothing in use", "in use", "more than the limit"],
 )
 def test_pages_of_files_count_as_free_and_the_smaller_rest_is_what_is_left(
     tmp_path: Path, meminfo: Path, files: dict[str, str], left: int
@@ -71,8 +63,6 @@ def test_this_machine_says_something() -> None:
     [
         ("memory.max", "2147483648\n", 2**31),
         ("memory.max", "max\n", math.inf),
-        ("memory/memory.limit_in_bytes", "1000000\n", 1_000_000),
-        ("memory/memory.limit_in_bytes", "9223372036854771712\n", math.inf),
         ("elsewhere", "1000", math.inf),
     ],
 )

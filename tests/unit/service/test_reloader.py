@@ -18,9 +18,8 @@ from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
 from service import reloader as reloading
 from service.engine import Engine
-from service.errors import NotReady
 from service.observability.metrics import Metrics
-from service.reloader import NO_INDEX, STALE_MARK_S, Reloader
+from service.reloader import NO_INDEX, Reloader
 from tests.conftest import write_fake_model
 from tests.support.app import fake_settings
 from tests.support.photos import write_gallery
@@ -77,6 +76,11 @@ def cut_the_items(version: Path) -> None:
     (version / ITEMS_NAME).write_bytes(content[: len(content) // 2])
 
 
+def serving(reloader: Reloader) -> Engine:
+    assert reloader.loaded is not None
+    return reloader.loaded
+
+
 def garble_the_manifest(version: Path) -> None:
     (version / MANIFEST_NAME).write_bytes(b"\xff{")
 
@@ -86,31 +90,29 @@ def test_until_there_is_an_index_nothing_is_ready_and_then_it_is_kept(
 ) -> None:
     index = IndexDirectory(tmp_path / "index")
     reloader = make(index)
-    with pytest.raises(NotReady, match="loading"):
-        _ = reloader.engine
+    assert (reloader.loaded, reloader.why_not) == (None, "The server is loading its index.")
     for _ in range(2):
         reloader.look()
-        with pytest.raises(NotReady, match=NO_INDEX):
-            _ = reloader.engine
+        assert (reloader.loaded, reloader.why_not) == (None, NO_INDEX)
     assert [record.message.partition(";")[0] for record in caplog.records] == [f"There is no index in {index.root}"]
     assert (reloader.loaded, counted(reloader, "carsearch_ready")) == (None, 0)
 
     version = build_index(write_gallery(tmp_path / "gallery"), index, fake_embedder).version
     reloader.look()
-    assert reloader.engine.manifest.id == version
+    assert serving(reloader).manifest.id == version
     assert [counted(reloader, name) for name in ("carsearch_ready", SWAPS)] == [1, 1]
     (index.root / CURRENT_NAME).unlink()
     reloader.look()
-    assert reloader.engine.manifest.id == version
+    assert serving(reloader).manifest.id == version
 
 
 def test_a_new_version_is_swapped_in_whole_and_lends_the_model(index: IndexDirectory) -> None:
     reloader = make(index)
     reloader.look()
-    old = reloader.engine
+    old = serving(reloader)
     version = copied(index)
     reloader.look()
-    new = reloader.engine
+    new = serving(reloader)
     assert (old.manifest.id, new.manifest.id) == (index.versions()[0], version)
     assert new.embedder is old.embedder
     for _ in range(2):  # the same again is no swap
@@ -148,7 +150,7 @@ def test_a_version_that_does_not_verify_is_refused_and_the_old_one_goes_on(
     bad = copied(index, damage)
     for _ in range(3):  # it is told once
         reloader.look()
-    assert (reloader.refused_version, reloader.engine.manifest.id) == (bad, good)
+    assert (reloader.refused_version, serving(reloader).manifest.id) == (bad, good)
     assert [counted(reloader, name) for name in (REFUSED, REFUSALS, SWAPS)] == [1, 1, 1]
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert told.startswith(f"refused index version {bad}: ")
@@ -180,7 +182,7 @@ def test_a_current_that_names_nothing_changes_nothing(
     (index.root / CURRENT_NAME).write_bytes(rubbish)
     for _ in range(3):
         reloader.look()
-    assert reloader.engine.manifest.id == good
+    assert serving(reloader).manifest.id == good
     assert sum(record.levelname in ("ERROR", "WARNING") for record in caplog.records) == 1
     point_to(index, good)
     reloader.look()
@@ -192,8 +194,8 @@ def test_an_index_of_another_model_than_the_expected_is_not_served(
 ) -> None:
     reloader = make(index, model=str(write_fake_model(tmp_path / "model", dim=65)))
     reloader.look()
-    with pytest.raises(NotReady, match="the server's log says why"):
-        _ = reloader.engine
+    assert reloader.loaded is None
+    assert "the server's log says why" in reloader.why_not
     assert reloader.refused_version == index.current()
     assert f"was built with the model {index.manifest(index.current()).model_sha256[:12]}" in caplog.text
 
@@ -224,7 +226,7 @@ def test_a_version_published_again_under_a_refused_name_is_looked_at_again(index
     os.utime(index.root / CURRENT_NAME, ns=(1, 1))
     reloader.look()
     looks.append(reloader.refused_version)
-    assert (looks, reloader.engine.manifest.id) == ([bad, None], bad)
+    assert (looks, serving(reloader).manifest.id) == ([bad, None], bad)
 
 
 def test_the_thread_outlives_whatever_looking_raises(
@@ -262,17 +264,16 @@ def marks(state: Path) -> list[Path]:
     return list((state / "loading").iterdir())
 
 
-def leave_mark(state: Path, version: str, text: str, age_s: float = 0) -> Path:
-    mark = state / "loading" / f"{version}.0123"
+def leave_mark(state: Path, version: str, text: str) -> Path:
+    mark = state / "loading" / version
     mark.write_text(text)
-    os.utime(mark, (time.time() - age_s,) * 2)
     return mark
 
 
 def test_a_version_that_loads_leaves_no_mark(index: IndexDirectory, state: Path) -> None:
     reloader = make(index, state_dir=state)
     reloader.look()
-    assert reloader.engine.manifest.id == index.current()
+    assert serving(reloader).manifest.id == index.current()
     assert marks(state) == []
 
 
@@ -288,7 +289,7 @@ def test_a_mark_with_the_text_of_a_crash_refuses_its_version_in_one_sentence(
     index: IndexDirectory, state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     version = index.current()
-    mark = leave_mark(state, version, "Fatal Python error: Segmentation fault", 2 * STALE_MARK_S)
+    mark = leave_mark(state, version, "Fatal Python error: Segmentation fault")
     reloader = make(index, state_dir=state)
     reloader.look()
     assert (reloader.loaded, reloader.refused_version) == (None, version)
@@ -298,18 +299,15 @@ def test_a_mark_with_the_text_of_a_crash_refuses_its_version_in_one_sentence(
     mark.unlink()
     again = make(index, state_dir=state)
     again.look()
-    assert again.engine.manifest.id == version
+    assert serving(again).manifest.id == version
 
 
-@pytest.mark.parametrize(("age_s", "left"), [(0, 1), (2 * STALE_MARK_S, 0)], ids=["of a living server", "of a killed"])
-def test_an_empty_mark_refuses_nothing_and_is_removed_when_it_is_old(
-    index: IndexDirectory, state: Path, age_s: float, left: int
-) -> None:
-    leave_mark(state, index.current(), "", age_s)
+def test_an_empty_mark_which_a_killed_server_leaves_refuses_nothing(index: IndexDirectory, state: Path) -> None:
+    leave_mark(state, index.current(), "")
     reloader = make(index, state_dir=state)
     reloader.look()
-    assert reloader.engine.manifest.id == index.current()
-    assert len(marks(state)) == left
+    assert serving(reloader).manifest.id == index.current()
+    assert marks(state) == []
 
 
 def test_a_mark_is_of_one_version(index: IndexDirectory, state: Path) -> None:
@@ -317,7 +315,7 @@ def test_a_mark_is_of_one_version(index: IndexDirectory, state: Path) -> None:
     reloader = make(index, state_dir=state)
     copied(index)
     reloader.look()
-    assert reloader.engine.manifest.id == BAD
+    assert serving(reloader).manifest.id == BAD
 
 
 CRASHES = """

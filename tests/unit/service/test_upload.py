@@ -14,18 +14,25 @@ from starlette.types import Message
 
 from model.errors import CarsearchError, EmptyFile
 from service.errors import MalformedMultipart, MissingFile, MultipleFiles, Overloaded, UnsupportedContentType
-from service.http.upload import MAX_PARTS, WRITE_BYTES, FileReader, receive_archive, receive_photo
+from service.http.upload import MAX_PARTS, WRITE_BYTES, receive_archive, receive_photo
 from tests.support.bodies import BOUNDARY, FORM, form, multipart, part
+
+
+def request_of(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> Request:
+    """A request whose body arrives in chunks."""
+    waiting = list(chunks)
+
+    async def receive() -> Message:
+        chunk = waiting.pop(0) if waiting else b""
+        return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
+
+    headers = [(b"content-type", content_type.encode("latin-1"))]
+    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
 
 
 def received(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> bytes:
     """The file of a body that arrives in chunks."""
-    reader = FileReader(content_type, "file")
-    for chunk in chunks:
-        reader.feed(chunk)
-    reader.finish()
-    assert reader.size_bytes == len(reader.received)
-    return bytes(reader.received)
+    return asyncio.run(receive_photo(request_of(chunks, content_type)))
 
 
 def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
@@ -51,18 +58,6 @@ def test_any_chunking_gives_the_same_file(data: bytes, places: list[int]) -> Non
 def test_one_byte_at_a_time_gives_the_same_file() -> None:
     body = form(bytes(range(256)))
     assert received([body[place : place + 1] for place in range(len(body))]) == bytes(range(256))
-
-
-def request_of(chunks: Sequence[bytes], content_type: str = FORM["Content-Type"]) -> Request:
-    """A request whose body arrives in chunks."""
-    waiting = list(chunks)
-
-    async def receive() -> Message:
-        chunk = waiting.pop(0) if waiting else b""
-        return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
-
-    headers = [(b"content-type", content_type.encode("latin-1"))]
-    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
 
 
 def test_a_photo_and_an_archive_of_several_megabytes_arrive_whole() -> None:
