@@ -1,30 +1,25 @@
 """The command that runs the benchmark."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from service.cli.options import DecoderOption, ModelOption, PrecisionOption, Runtime, RuntimeOption
+from service.cli.options import DecoderOption, ModelOption, PrecisionOption, RuntimeOption
 from service.cli.output import list_skipped, out, progress_bar, report_tables
-
-
-class Mode(StrEnum):
-    leave_one_out = "leave-one-out"
-    gallery = "gallery"
 
 
 def evaluate(
     data: Annotated[Path, typer.Option(help="Labelled set: class folders or a CSV manifest.")],
     model: ModelOption = None,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = "auto",
     precision: PrecisionOption = None,
     decoder: DecoderOption = None,
     mode: Annotated[
-        Mode, typer.Option(help="Leave one out of the set, or search in the gallery of --index.")
-    ] = Mode.leave_one_out,
+        Literal["leave-one-out", "gallery"],
+        typer.Option(help="Leave one out of the set, or search in the gallery of --index."),
+    ] = "leave-one-out",
     index_dir: Annotated[Path | None, typer.Option("--index", help="Index whose model, and gallery, to use.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the whole report to this file, as JSON.")] = None,
     predictions: Annotated[Path | None, typer.Option(help='Write "query nearest" pairs of ids to this file.')] = None,
@@ -36,12 +31,12 @@ def evaluate(
     from service.engine import open_index
 
     engine = open_index(index_dir, runtime=runtime) if index_dir is not None and model is None else None
-    if engine is None and mode is Mode.gallery:
+    if engine is None and mode == "gallery":
         raise typer.BadParameter("--mode gallery needs --index, and takes its model.")
     if engine is not None and (precision or decoder):
         raise typer.BadParameter("--precision and --decoder go with --model; an index has its own.")
     embedder = engine.embedder if engine else Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
-    gallery = engine.served if engine and mode is Mode.gallery else None
+    gallery = engine.served if engine and mode == "gallery" else None
     with progress_bar("evaluating") as progress:
         evaluation = run(data, embedder, gallery=gallery, progress=progress)
     as_json = evaluation.report.to_json()

@@ -1,7 +1,7 @@
 """The command that builds an index, and lists, verifies and rolls back its versions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -9,17 +9,8 @@ from rich.text import Text
 
 from indexer.stores.precision import StorageChoice
 from model.errors import CarsearchError, IndexNotFound
-from service.cli.options import (
-    Decoder,
-    DecoderOption,
-    IndexOption,
-    ModelOption,
-    PrecisionOption,
-    Runtime,
-    RuntimeOption,
-)
+from service.cli.options import DecoderOption, IndexOption, ModelOption, PrecisionOption, RuntimeOption
 from service.cli.output import folded, list_skipped, out, progress_bar, say
-from service.cli.train import Precision
 
 if TYPE_CHECKING:
     from indexer.versions import IndexDirectory
@@ -30,7 +21,7 @@ def index(
     gallery: Annotated[Path | None, typer.Argument(help="Class folders or a CSV manifest.")] = None,
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = "auto",
     precision: PrecisionOption = None,
     storage: Annotated[
         StorageChoice | None,
@@ -78,9 +69,9 @@ def index(
 def _embedder(
     directory: "IndexDirectory",
     model: str | None,
-    runtime: Runtime,
-    precision: Precision | None,
-    decoder: Decoder | None,
+    runtime: str,
+    precision: str | None,
+    decoder: Literal["cpu", "nvjpeg"] | None,
 ) -> "Embedder":
     """The chosen model; without --model that of the current version, with its precision and decoder by default."""
     from model.embedder import Embedder
@@ -96,7 +87,7 @@ def _embedder(
             if precision is None and decoder is None:
                 return Embedder.load_like(path, current.embedding_id, runtime)
             chosen = str(path)
-    return Embedder.load(chosen, runtime, precision, decoder=decoder or Decoder.cpu)
+    return Embedder.load(chosen, runtime, precision, decoder=decoder or "cpu")
 
 
 def _list_versions(directory: "IndexDirectory", verify: bool) -> None:

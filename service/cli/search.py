@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import IndexOption, Runtime, RuntimeOption
+from service.cli.options import IndexOption, RuntimeOption
 from service.cli.output import hits_table, out
 
 
@@ -16,7 +16,7 @@ def search(
     url: Annotated[str | None, typer.Option(help="Ask this server instead of an index directory.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many photos, 1 to 100.")] = 5,
     class_: Annotated[list[str] | None, typer.Option("--class", help="Only photos of this class; repeatable.")] = None,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Find the photos of a gallery that are nearest to one photo."""

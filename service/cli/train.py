@@ -1,19 +1,13 @@
 """The commands that make a model: train and export."""
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from service.cli.options import Precision
 from service.cli.output import progress_bar, say
-
-
-class Precision(StrEnum):
-    fp32 = "fp32"
-    int8 = "int8"
-    bf16 = "bf16"
 
 
 def train(context: typer.Context) -> None:
@@ -30,7 +24,7 @@ def train(context: typer.Context) -> None:
 
 def export(
     model_dir: Annotated[Path, typer.Argument(help="Directory that `carsearch train` wrote.")],
-    precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = Precision.fp32,
+    precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = "fp32",
     calibration: Annotated[
         list[Path] | None,
         typer.Option(help="Photos to quantise int8 with, of classes that were trained on; may be repeated."),
@@ -41,6 +35,6 @@ def export(
     from model.export.openvino import export as run
 
     with progress_bar("comparing") as progress:
-        parity = run(model_dir, photos, progress, precision=precision.value, calibration=calibration or [])
+        parity = run(model_dir, photos, progress, precision=precision, calibration=calibration or [])
     cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
-    say(f"exported {precision.value}: {cosines} on {parity.photos} photos")
+    say(f"exported {precision}: {cosines} on {parity.photos} photos")

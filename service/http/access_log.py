@@ -83,7 +83,7 @@ class AccessLog:
         except asyncio.CancelledError:  # uvicorn's, when a server that stops has waited long enough
             if context.status:
                 raise
-            stopped = problem(context, Draining.status, Draining.code, "The server stopped; ask another one.")
+            stopped = problem(context, 503, Draining.code, "The server stopped; ask another one.")
             await stopped(scope, receive, send_and_log)
         except Exception as error:  # the handler of bugs, and of what middlewares refuse
             if context.status:

@@ -67,7 +67,7 @@ def response_to(error: Exception, context: RequestContext) -> Response:
         case OSError() | RuntimeError() if is_exhausted(error):
             log.error("request %s cannot be worked on: %s", context.request_id, error)
             detail = "The server has no room for this request now; try again later."
-            return problem(context, Overloaded.status, Overloaded.code, detail)
+            return problem(context, 429, Overloaded.code, detail)
         case _:
             log.error("request %s failed", context.request_id, exc_info=error)
             return problem(context, 500, "internal", INTERNAL)

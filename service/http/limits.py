@@ -1,8 +1,8 @@
 """Limits that hold for every client and are nobody's choice; a test passes smaller ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from model.dataset import MAX_FILE_BYTES
+from model.archive import ArchiveLimits
 
 MIB = 1 << 20
 
@@ -22,8 +22,6 @@ class Limits:
     upload_bytes_per_s: int = 16 << 10
     json_bytes: int = 64 << 10
     archive_bytes: int = 512 * MIB
-    archive_entries: int = 20_000
-    archive_unpacked_bytes: int = 2048 * MIB
-    archive_photo_bytes: int = MAX_FILE_BYTES
+    archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     sync_photos: int = 500
     """Largest set that `POST /evaluate` answers at once; a larger one needs `Prefer: respond-async`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from indexer.versions import IndexDirectory
+from model.archive import ArchiveLimits
 from service.http.limits import Limits
 from tests.api.conftest import Gate
 from tests.support.app import AppClient, running_app
@@ -18,7 +19,7 @@ LIMITS = Limits(
     upload_deadline_s=0.6,
     upload_grace_s=0.3,
     archive_bytes=2 * LIMIT,
-    archive_entries=10,
+    archive=ArchiveLimits(entries=10),
     sync_photos=3,
     json_bytes=1000,
 )

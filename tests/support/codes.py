@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from model import archive
 from model.errors import CarsearchError
 from service import errors
-from service.http import archive
 
 WITHOUT_A_CLASS = {"not_found": 404, "method_not_allowed": 405, "client_disconnected": 400, "internal": 500}
 """Codes of errors that are not ours: Starlette's, a client that left, and bugs."""

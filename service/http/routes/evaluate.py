@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from model.archive import read_archive
 from model.dataset import read_items
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
 from service.errors import InvalidRequest, MalformedJson, NotReady, PayloadTooLarge, UnsupportedContentType
-from service.http.archive import read_archive
 from service.http.context import rules
 from service.http.errors import problems
 from service.http.schemas import DatasetRequest
@@ -47,21 +47,10 @@ BODY: dict[str, Any] = {
 }
 
 
-def _link(method: str) -> dict[str, Any]:
-    """What the document says of going on from the answer to an evaluation in the background."""
-    return {
-        "operationRef": f"#/paths/~1evaluations~1{{identity}}/{method}",
-        "parameters": {"identity": "$response.body#/id"},
-    }
-
-
 @router.post(
     "/evaluate",
     openapi_extra=BODY,
-    responses={
-        202: {"model": EvaluationRecord, "links": {"progress": _link("get"), "cancel": _link("delete")}},
-        **problems(400, 404, 408, 413, 415, 422, 429, 503),
-    },
+    responses={202: {"model": EvaluationRecord}, **problems(400, 404, 408, 413, 415, 422, 429, 503)},
 )
 @rules(key_scope="admin", upload="archive")
 async def evaluate(
@@ -162,7 +151,7 @@ async def _uploaded_set(request: Request, state: State) -> EvaluationInput:
         stack.callback(_close, sink)
         await receive_archive(request, sink)
         sink.seek(0)
-        photos, skipped = await run_in_threadpool(read_archive, sink, state.limits)
+        photos, skipped = await run_in_threadpool(read_archive, sink, state.limits.archive)
         return EvaluationInput(photos, skipped, stack.pop_all())
 
 

@@ -37,18 +37,12 @@ FILE_BODY: dict[str, Any] = {
     }
 }
 
-# What the document says of going on from an answer.
-IMAGE_LINK = {
-    "operationRef": "#/paths/~1gallery~1{identity}~1image/get",
-    "parameters": {"identity": "$response.body#/nearest/id"},
-}
-
 
 @router.post(
     "/search",
     response_model=SearchResponse,
     openapi_extra=FILE_BODY,
-    responses={200: {"links": {"image": IMAGE_LINK}}, **problems(400, 408, 413, 415, 422, 429, 503)},
+    responses=problems(400, 408, 413, 415, 422, 429, 503),
 )
 @rules(key_scope="search", upload="photo")
 async def search(

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from model import archive as archives
 from model.card import InputSpec
 from model.errors import CarsearchError, ImageRejected
 from model.images import decode as preprocess
 from model.images.header import read_header
 from model.images.transform import prepare
-from service.http import archive as archives
-from service.http.limits import Limits
 
 SPEC = InputSpec(resize=32, crop=24)
 """Small, so that even small JPEGs are decoded reduced."""
@@ -23,7 +22,7 @@ SPEC = InputSpec(resize=32, crop=24)
 MAX_PIXELS = 300_000
 """Fewer than what is served: a fuzzer is to try many headers and not to wait for large pictures."""
 
-LIMITS = Limits(archive_entries=40, archive_unpacked_bytes=1 << 20, archive_photo_bytes=1 << 16)
+LIMITS = archives.ArchiveLimits(entries=40, unpacked_bytes=1 << 20, photo_bytes=1 << 16)
 
 
 def decode(data: bytes) -> None:
@@ -49,7 +48,7 @@ def archive(data: bytes) -> None:
         photos, skipped = archives.read_archive(io.BytesIO(data), LIMITS)
     except CarsearchError:
         return
-    assert len(photos) + len(skipped) <= LIMITS.archive_entries
+    assert len(photos) + len(skipped) <= LIMITS.entries
     total = 0
     for photo in photos:
         assert not photo.id.startswith("/")
@@ -58,9 +57,9 @@ def archive(data: bytes) -> None:
             size = len(photo.read())
         except CarsearchError:  # damaged inside
             continue
-        assert size <= LIMITS.archive_photo_bytes
+        assert size <= LIMITS.photo_bytes
         total += size
-    assert total <= LIMITS.archive_unpacked_bytes
+    assert total <= LIMITS.unpacked_bytes
 
 
 def decode_unguarded(data: bytes) -> None:

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from model.dataset import LITTER, Skipped, id_of, normalise_label, printable
+from model.dataset import LITTER, MAX_FILE_BYTES, Skipped, id_of, normalise_label, printable
 from model.errors import CarsearchError, EvaluationSetInvalid, ImageUndecodable
-from service.errors import PayloadTooLarge
-from service.http.limits import MIB, Limits
 
+MIB = 1 << 20
 MAX_RATIO = 100
 MAX_NAME_BYTES = 1024
 ENCRYPTED = 0x1
@@ -52,6 +51,15 @@ class ArchiveTooLarge(ArchiveInvalid, code="archive_too_large", status=413): ...
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """The most that an archive may hold."""
+
+    entries: int = 20_000
+    unpacked_bytes: int = 2048 * MIB
+    photo_bytes: int = MAX_FILE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
 class ArchivePhoto:
     """A labelled photo inside an archive."""
 
@@ -74,7 +82,7 @@ class _Member:
     read: Callable[[], bytes]
 
 
-def read_archive(file: BinaryIO, limits: Limits) -> tuple[list[ArchivePhoto], list[Skipped]]:
+def read_archive(file: BinaryIO, limits: ArchiveLimits = ArchiveLimits()) -> tuple[list[ArchivePhoto], list[Skipped]]:
     """Lists the photos of a zip or tar of class folders, ordered by id, and what in it is not used.
 
     The photos can be read as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid
@@ -99,7 +107,7 @@ def read_archive(file: BinaryIO, limits: Limits) -> tuple[list[ArchivePhoto], li
     return sorted(photos, key=lambda photo: photo.id), skipped
 
 
-def _members(file: BinaryIO, limits: Limits) -> Iterator[_Member | None]:
+def _members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[_Member | None]:
     """The files of an archive, and None for each of its folders."""
     head = file.read(512)
     file.seek(0)
@@ -110,11 +118,11 @@ def _members(file: BinaryIO, limits: Limits) -> Iterator[_Member | None]:
     raise UnsupportedArchive("Send a zip, or a tar that is not compressed.")
 
 
-def _checked(members: Iterator[_Member | None], limits: Limits) -> Iterator[_Member]:
+def _checked(members: Iterator[_Member | None], limits: ArchiveLimits) -> Iterator[_Member]:
     """Enforces the limits that hold for both formats, before any member is read."""
     total = 0
     for count, member in enumerate(members, 1):
-        if count > limits.archive_entries:
+        if count > limits.entries:
             raise _too_many(limits)
         if member is None:
             continue
@@ -122,20 +130,20 @@ def _checked(members: Iterator[_Member | None], limits: Limits) -> Iterator[_Mem
         if _is_unsafe(member.name, parts):
             raise ArchiveUnsafePath("The archive has a file whose name is too long or leads out of it.")
         total += member.size_bytes
-        if total > limits.archive_unpacked_bytes:
-            raise ArchiveBomb(f"Unpacked, the archive is larger than {limits.archive_unpacked_bytes} bytes.")
+        if total > limits.unpacked_bytes:
+            raise ArchiveBomb(f"Unpacked, the archive is larger than {limits.unpacked_bytes} bytes.")
         if member.size_bytes > MIB and member.size_bytes > MAX_RATIO * max(1, member.packed_bytes):
             raise ArchiveBomb(f"The archive packs a file more than {MAX_RATIO} times.")
         if any(part.startswith(".") or part.lower() in LITTER for part in parts):
             continue
-        if member.unusable is None and member.size_bytes > limits.archive_photo_bytes:
-            message = f"The file is larger than {limits.archive_photo_bytes} bytes."
-            member = replace(member, unusable=(PayloadTooLarge.code, message))
+        if member.unusable is None and member.size_bytes > limits.photo_bytes:
+            message = f"The file is larger than {limits.photo_bytes} bytes."
+            member = replace(member, unusable=("payload_too_large", message))
         yield member
 
 
-def _too_many(limits: Limits) -> ArchiveTooLarge:
-    return ArchiveTooLarge(f"The archive has more than {limits.archive_entries} files and folders.")
+def _too_many(limits: ArchiveLimits) -> ArchiveTooLarge:
+    return ArchiveTooLarge(f"The archive has more than {limits.entries} files and folders.")
 
 
 def _is_unsafe(name: str, parts: list[str]) -> bool:
@@ -151,7 +159,7 @@ def _wrapping_folder(names: list[str]) -> str:
     return f"{top.pop()}/" if wraps else ""
 
 
-def _refuse_many_entries(file: BinaryIO, limits: Limits) -> None:
+def _refuse_many_entries(file: BinaryIO, limits: ArchiveLimits) -> None:
     """zipfile reads the whole directory of a zip before it gives the first entry, so its entries are counted before.
 
     The number that the archive declares may be a lie. A photo that happens to hold the mark of an entry counts too: one
@@ -162,11 +170,11 @@ def _refuse_many_entries(file: BinaryIO, limits: Limits) -> None:
     while chunk := file.read(READ_BYTES):
         text = before + chunk
         found, before = found + text.count(ZIP_ENTRY), text[-len(ZIP_ENTRY) + 1 :]
-        if found > limits.archive_entries:
+        if found > limits.entries:
             raise _too_many(limits)
 
 
-def _zip_members(file: BinaryIO, limits: Limits) -> Iterator[_Member | None]:
+def _zip_members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[_Member | None]:
     try:
         _refuse_many_entries(file, limits)
         archive = zipfile.ZipFile(file)
@@ -202,8 +210,7 @@ def _zip_name(entry: zipfile.ZipInfo) -> str:
     """A member's name: zips without the UTF-8 flag hold whatever the sender's system wrote, in Korea CP949."""
     if entry.flag_bits & UTF8_NAME:
         return entry.filename
-    extra = _unicode_path(entry.extra)
-    if extra is not None:
+    if (extra := _unicode_path(entry.extra)) is not None:
         return extra
     try:
         raw = entry.filename.encode("cp437")  # what zipfile decoded it as

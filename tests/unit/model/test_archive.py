@@ -15,11 +15,10 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from indexer.benchmark.evaluate import evaluate
+from model.archive import MIB, ArchiveLimits, ArchivePhoto, ArchiveTooLarge, read_archive
 from model.dataset import MAX_FILE_BYTES, Skipped
 from model.embedder import Embedder
 from model.errors import CarsearchError, DuplicateId, EvaluationSetInvalid
-from service.http.archive import ArchivePhoto, ArchiveTooLarge, read_archive
-from service.http.limits import MIB, Limits
 from tests.support.bodies import tar_of, zip_of
 from tests.support.photos import KOREAN, car_photo
 
@@ -29,7 +28,7 @@ STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
 
 def read(archive: bytes, **limits: int) -> Found:
-    return read_archive(io.BytesIO(archive), Limits(**limits))
+    return read_archive(io.BytesIO(archive), ArchiveLimits(**limits))
 
 
 def zip_entry(name: str, data: bytes, mode: int = 0, extra: bytes = b"") -> bytes:
@@ -207,20 +206,20 @@ def as_zip64(archive: bytes) -> bytes:
         pytest.param(b"", {}, "unsupported_archive", id="nothing"),
         pytest.param(zip_of({"a/1.jpg": bytes(2 * MIB)}, DEFLATED), {}, "archive_bomb", id="packed 1000 times"),
         pytest.param(zip_of({".a": bytes(2 * MIB)}, DEFLATED), {}, "archive_bomb", id="a bomb among the litter"),
-        pytest.param(zip_of(PHOTOS), {"archive_unpacked_bytes": 4000}, "archive_bomb", id="too large in sum"),
-        pytest.param(zip_of(PHOTOS), {"archive_entries": 2}, "archive_too_large", id="too many in a zip"),
-        pytest.param(tar_of(PHOTOS), {"archive_entries": 2}, "archive_too_large", id="too many in a tar"),
-        pytest.param(with_entries_declared(1), {"archive_entries": 2}, "archive_too_large", id="a zip that lies"),
-        pytest.param(as_zip64(zip_of(PHOTOS)), {"archive_entries": 2}, "archive_too_large", id="too many in zip64"),
+        pytest.param(zip_of(PHOTOS), {"unpacked_bytes": 4000}, "archive_bomb", id="too large in sum"),
+        pytest.param(zip_of(PHOTOS), {"entries": 2}, "archive_too_large", id="too many in a zip"),
+        pytest.param(tar_of(PHOTOS), {"entries": 2}, "archive_too_large", id="too many in a tar"),
+        pytest.param(with_entries_declared(1), {"entries": 2}, "archive_too_large", id="a zip that lies"),
+        pytest.param(as_zip64(zip_of(PHOTOS)), {"entries": 2}, "archive_too_large", id="too many in zip64"),
         pytest.param(
             zip_of({f"{name}/": b"" for name in "abc"}),
-            {"archive_entries": 2},
+            {"entries": 2},
             "archive_too_large",
             id="zip folders",
         ),
         pytest.param(
             tar_entry("a", tarfile.DIRTYPE)[:512] * 3 + bytes(1024),
-            {"archive_entries": 2},
+            {"entries": 2},
             "archive_too_large",
             id="tar folders",
         ),
@@ -249,10 +248,10 @@ def test_photos_that_all_lie_in_no_class_folder_are_named() -> None:
 def test_a_directory_that_is_too_long_is_refused_before_it_is_parsed(
     archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(read(archive, archive_entries=3)[0]) == 3
+    assert len(read(archive, entries=3)[0]) == 3
     monkeypatch.setattr(zipfile, "ZipFile", None)
     with pytest.raises(ArchiveTooLarge):
-        read(archive, archive_entries=2)
+        read(archive, entries=2)
 
 
 def test_a_member_that_cannot_be_reached_is_skipped_and_the_others_count(fake_embedder: Embedder) -> None:
@@ -262,13 +261,13 @@ def test_a_member_that_cannot_be_reached_is_skipped_and_the_others_count(fake_em
 
 
 def test_a_file_larger_than_a_photo_may_be_is_skipped() -> None:
-    photos, skipped = read(zip_of({**PHOTOS, "b/2.jpg": bytes(5000)}), archive_photo_bytes=4000)
+    photos, skipped = read(zip_of({**PHOTOS, "b/2.jpg": bytes(5000)}), photo_bytes=4000)
     assert [photo.id for photo in photos] == list(PHOTOS)
     assert [(one.name, one.code) for one in skipped] == [("b/2.jpg", "payload_too_large")]
 
 
 def test_a_photo_in_an_archive_may_be_as_large_as_one_in_a_folder() -> None:
-    assert Limits().archive_photo_bytes == MAX_FILE_BYTES
+    assert ArchiveLimits().photo_bytes == MAX_FILE_BYTES
 
 
 @pytest.mark.parametrize("archive", [zip_of({}), zip_of({"a/": b""})], ids=["empty", "only a folder"])
@@ -331,7 +330,7 @@ def damaged_archives(draw: st.DrawFn) -> bytes:
 @given(archive=damaged_archives())
 def test_whatever_is_damaged_gives_a_set_or_one_of_our_errors(archive: bytes) -> None:
     try:
-        photos, _ = read(archive, archive_entries=100, archive_unpacked_bytes=MIB, archive_photo_bytes=MIB)
+        photos, _ = read(archive, entries=100, unpacked_bytes=MIB, photo_bytes=MIB)
     except CarsearchError:
         return
     for photo in photos:
