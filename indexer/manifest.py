@@ -58,6 +58,11 @@ class Manifest:
         return manifest
 
     @property
+    def created_s(self) -> float:
+        """When the version was made, in seconds since 1970."""
+        return datetime.fromisoformat(self.created).timestamp()
+
+    @property
     def storage(self) -> Storage:
         """How the vectors are stored."""
         return storage_of(self.index_recipe)
@@ -72,8 +77,8 @@ class Manifest:
         if any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of the wrong form.")
         try:
-            datetime.fromisoformat(self.created)
-        except ValueError as problem:
+            _ = self.created_s
+        except (ValueError, OverflowError) as problem:
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has no date in created.") from problem
         lossy = self.storage.lossy
         if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):

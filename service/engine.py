@@ -10,14 +10,14 @@ import numpy as np
 
 from indexer.benchmark.evaluate import Served
 from indexer.items import GalleryItem, ItemNames, ItemTable
-from indexer.load import read_contents
+from indexer.load import load_embedder, read_contents
 from indexer.manifest import Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
-from model.card import INT8, card_sha256
+from model.card import card_sha256
 from model.dataset import normalise_label
 from model.embedder import Embedder, find_model
-from model.errors import DimMismatch, InvalidK, ModelMismatch
+from model.errors import InvalidK, ModelMismatch
 from model.images.sources import PhotoSource
 from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
@@ -92,8 +92,12 @@ class Engine:
         index, model and runtime do not belong together.
         """
         manifest = index.verify(version or index.current())
-        _assert_model(model, manifest)
-        embedder = _embedder_of(index, manifest, runtime, cache_dir, previous)
+        if model is not None and (sha256 := card_sha256(find_model(model))) != manifest.model_sha256:
+            raise ModelMismatch(
+                f"Index version {manifest.id} was built with the model {manifest.model_sha256[:12]}, and {model} is "
+                f"{sha256[:12]}; build the index again or serve without --model."
+            )
+        embedder = load_embedder(index, manifest, runtime, cache_dir, previous.embedder if previous else None)
         contents = read_contents(index.path_of(manifest.id), manifest)
         return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]))
 
@@ -173,51 +177,3 @@ class Engine:
 def open_index(index: str | Path, version: str | None = None, *, runtime: str = "auto") -> Engine:
     """Opens an index directory, by default in its current version; raises as `Engine.load`."""
     return Engine.load(IndexDirectory(Path(index)), version, runtime=runtime)
-
-
-def _gives(embedder: Embedder, manifest: Manifest) -> bool:
-    """Whether an embedder's queries may be searched in an index."""
-    same = embedder.model_sha256 == manifest.model_sha256
-    return same and embedder.card.interchangeable(manifest.embedding_id, embedder.embedding_id)
-
-
-def _embedder_of(
-    index: IndexDirectory, manifest: Manifest, runtime: str, cache_dir: Path | None, previous: Engine | None
-) -> Embedder:
-    """The model of a version, `previous`'s if that is the same; raises DimMismatch, ModelMismatch or ModelInvalid."""
-    if previous is not None and _gives(previous.embedder, manifest):
-        embedder = previous.embedder
-    else:
-        path = index.model_path(manifest.model_sha256)
-        embedder = Embedder.load_like(path, manifest.embedding_id, runtime, cache_dir)
-    if not _gives(embedder, manifest):
-        raise ModelMismatch(_other_precision(index, manifest, embedder))
-    if manifest.dim != embedder.dim:
-        raise DimMismatch(
-            f"{index.path_of(manifest.id)} has {manifest.dim} dimensions, and its model gives {embedder.dim}; "
-            f"build the index again: carsearch index GALLERY --index {index.root}"
-        )
-    return embedder
-
-
-def _other_precision(index: IndexDirectory, manifest: Manifest, embedder: Embedder) -> str:
-    runtime, card = embedder.runtime, embedder.card
-    precision = card.precision_of(manifest.embedding_id)
-    other = "openvino" if precision == INT8 else "torch"
-    way_out = f"use the runtime {other}, or " if precision else ""
-    return (
-        f"Index version {manifest.id} was embedded in {precision or manifest.embedding_id}, and the runtime "
-        f"{runtime.name} runs its model in {runtime.precision}; {way_out}build the index again: "
-        f"carsearch index GALLERY --index {index.root} --runtime {runtime.name}"
-    )
-
-
-def _assert_model(model: str | None, manifest: Manifest) -> None:
-    if model is None:
-        return
-    sha256 = card_sha256(find_model(model))
-    if sha256 != manifest.model_sha256:
-        raise ModelMismatch(
-            f"Index version {manifest.id} was built with the model {manifest.model_sha256[:12]}, and {model} is "
-            f"{sha256[:12]}; build the index again or serve without --model."
-        )

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -67,11 +68,13 @@ class Ended:
     error: Exception | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class EvaluationInput:
     """A labelled set with everything that must be closed when the evaluation ends."""
 
-    def __init__(self, photos: Sequence[Photo], skipped: list[Skipped], close: contextlib.ExitStack) -> None:
-        self.photos, self.skipped, self.close = photos, skipped, close
+    photos: Sequence[Photo]
+    skipped: list[Skipped]
+    close: contextlib.ExitStack
 
 
 class Evaluations:
@@ -89,7 +92,7 @@ class Evaluations:
         self._thread = started_threads("evaluate", 1)
         self._metrics = metrics
         self._stopping = False
-        self._busy = False  # touched on the event loop only
+        self._place = threading.Lock()
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
@@ -97,13 +100,12 @@ class Evaluations:
 
         Raises Overloaded while the place is taken. Whatever fails inside gives it back.
         """
-        if self._busy:
+        if not self._place.acquire(blocking=False):
             raise Overloaded("The server is busy with another evaluation; try again later.")
-        self._busy = True
         try:
             yield
         except BaseException:
-            self._free()
+            self._place.release()
             raise
 
     async def run(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> "asyncio.Future[Ended]":
@@ -117,34 +119,30 @@ class Evaluations:
             data.close.close()
             raise
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, record, data, engine)
-        running.add_done_callback(lambda _: self._free())
+        running.add_done_callback(lambda _: self._place.release())
         return running
 
-    def _free(self) -> None:
-        self._busy = False
-
     def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Ended:
+        update: dict[str, object]
+        error: Exception | None = None
         with data.close:
-            update, error = self._outcome(record, data, engine)
+            try:
+                done = self._evaluate(record, data, engine)
+                report, predictions = done.report.to_json(), done.predictions
+                update = {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}
+            except EvaluationCancelled:
+                update = {"status": "cancelled"}
+            except Exception as problem:  # a worker's last resort: the client must get an answer
+                error, code, detail = problem, "internal", "The server failed."
+                if isinstance(problem, CarsearchError):
+                    code, detail = problem.code, str(problem)
+                else:
+                    log.exception("evaluation %s failed", record.id)
+                update = {"status": "failed", "problem": {"code": code, "detail": detail}}
             finished = record.model_copy(update=update)
             self._try_write(finished)
         self._metrics.evaluations.labels(finished.status).inc()
         return Ended(finished, error)
-
-    def _outcome(
-        self, record: EvaluationRecord, data: EvaluationInput, engine: Engine
-    ) -> tuple[dict[str, object], Exception | None]:
-        try:
-            evaluation = self._evaluate(record, data, engine)
-        except EvaluationCancelled:
-            return {"status": "cancelled"}, None
-        except CarsearchError as problem:
-            return {"status": "failed", "problem": {"code": problem.code, "detail": str(problem)}}, problem
-        except Exception as problem:  # a worker's last resort: the client must get an answer
-            log.exception("evaluation %s failed", record.id)
-            return {"status": "failed", "problem": {"code": "internal", "detail": "The server failed."}}, problem
-        report, predictions = evaluation.report.to_json(), evaluation.predictions
-        return {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}, None
 
     def _evaluate(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Evaluation:
         told, before = 0.0, 0
@@ -174,19 +172,14 @@ class Evaluations:
 
     def read(self, identity: str) -> EvaluationRecord:
         """The record of an evaluation of any replica; raises UnknownEvaluation."""
-        record = self._stored(identity)
-        if record.status == "running" and time.time() - self._record(identity).stat().st_mtime > LOST_S:
+        path = self._record(identity)
+        if not IDENTITY.fullmatch(identity) or not path.exists():
+            raise UnknownEvaluation("There is no evaluation with this id.")
+        record = EvaluationRecord.model_validate_json(path.read_bytes())
+        if record.status == "running" and time.time() - path.stat().st_mtime > LOST_S:
             detail = "The server that ran the evaluation ended; start it again."
             return record.model_copy(update={"status": "failed", "problem": {"code": "internal", "detail": detail}})
         return record
-
-    def _stored(self, identity: str) -> EvaluationRecord:
-        try:
-            if IDENTITY.fullmatch(identity):
-                return EvaluationRecord.model_validate_json(self._record(identity).read_bytes())
-        except FileNotFoundError:
-            pass
-        raise UnknownEvaluation("There is no evaluation with this id.")
 
     def cancel(self, identity: str) -> EvaluationRecord:
         """Asks an evaluation to stop, whichever replica runs it; one that has ended stays as it is."""

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 NICENESS = 5
 """A third of the event loop's weight. At 19 the work starves beside any other busy process of the machine."""
@@ -23,18 +24,14 @@ blocks of large photos then come from heaps that seldom shrink."""
 def tune_interpreter() -> None:
     """Lets the event loop have the interpreter soon, and large blocks of memory go back to the system."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    try:
+    with suppress(AttributeError, OSError):  # another C library than glibc
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-    except (AttributeError, OSError):
-        return  # another C library than glibc
 
 
 def return_free_memory() -> None:
     """Gives the holes between smaller blocks back to the system; it takes 10 to 50 ms without the interpreter."""
-    try:
+    with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):
-        return  # another C library than glibc
 
 
 def freeze_objects() -> None:

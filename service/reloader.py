@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from indexer.manifest import INDEX_NAME, ITEMS_NAME
@@ -14,7 +13,7 @@ from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
 from service.engine import Engine
 from service.observability.memory import available_bytes
-from service.observability.metrics import Metrics, ServedIndex
+from service.observability.metrics import Metrics
 from service.process import lower_priority, return_free_memory
 from service.settings import Settings
 
@@ -95,11 +94,10 @@ class Reloader:
             return
         try:
             engine = self._load(version, previous)
-            created_s = _created_s(engine)
         except Exception as problem:  # a crafted version may raise anything, and is refused like a damaged one
             self._refuse(version, problem)
             return
-        self._swap(engine, created_s)
+        self._swap(engine)
 
     def _load(self, version: str, previous: Engine | None) -> Engine:
         self._refuse_too_large(version)
@@ -125,21 +123,10 @@ class Reloader:
                 f"{int(available) >> 20} MiB are free; give the server more, or index fewer photos."
             )
 
-    def _swap(self, engine: Engine, created_s: float) -> None:
+    def _swap(self, engine: Engine) -> None:
         self.loaded = engine  # one assignment: a request sees the old pair or the new one
         self._clear()
-        runtime = engine.embedder.runtime
-        self.metrics.serve(
-            ServedIndex(
-                version=engine.manifest.id,
-                model=engine.manifest.model_name,
-                runtime=runtime.name,
-                precision=runtime.precision,
-                created_s=created_s,
-                photos=len(engine.store),
-                classes=int(engine.manifest.gallery["classes"]),
-            )
-        )
+        self.metrics.serve(engine.manifest, engine.embedder.runtime)
         log.info("serving index version %s: %d photos", engine.manifest.id, len(engine.store))
 
     def _clear(self) -> None:
@@ -158,14 +145,6 @@ class Reloader:
         log.error("refused index version %s: %s: %s %s", version, code, problem, way_out, exc_info=not known)
         self.metrics.refusals.inc()  # last: whoever sees the count finds the reason in the log
         self.metrics.refused.set(1)
-
-
-def _created_s(engine: Engine) -> float:
-    """When the version was made, in seconds since 1970."""
-    try:
-        return datetime.fromisoformat(engine.manifest.created).timestamp()
-    except (ValueError, OverflowError) as problem:
-        raise IndexInvalid(f"Index version {engine.manifest.id} does not say when it was made.") from problem
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """The command that searches with one photo, in an index directory or through a running server."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from service.cli.options import IndexOption, RuntimeOption
 from service.cli.output import hits_table, out
+
+TIMEOUT_S = 30.0
 
 
 def search(
@@ -24,9 +27,7 @@ def search(
 
     data = read_photo(photo)
     if url is not None:
-        from service.cli import client
-
-        answer = client.search(url, data, k, class_ or [])
+        answer = _ask(url, data, k, class_ or [])
     else:
         from service.engine import open_index
 
@@ -38,3 +39,27 @@ def search(
         out.print_json(data=answer, ensure_ascii=False)
     else:
         out.print(hits_table(answer["results"]))
+
+
+def _ask(url: str, data: bytes, k: int, classes: Sequence[str]) -> dict[str, Any]:
+    """POST /search of a running server; returns the answer as it was given.
+
+    Raises ServerRefused with the server's own code and sentence, ServerUnreachable when there is no such server.
+    """
+    import httpx
+
+    from model.errors import ServerRefused, ServerUnreachable
+
+    query = {"k": str(k), "class": list(classes)}
+    try:
+        response = httpx.post(
+            f"{url.rstrip('/')}/search", params=query, files={"file": ("photo", data)}, timeout=TIMEOUT_S
+        )
+        body: Any = response.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
+        raise ServerUnreachable(f"{url} gave no answer that can be read: {problem}.") from problem
+    if not isinstance(body, dict) or (response.is_success and "results" not in body):
+        raise ServerUnreachable(f"{url} answers, but not as a carsearch server.")
+    if response.is_success:
+        return body
+    raise ServerRefused(str(body.get("code", "internal")), str(body.get("detail", f"status {response.status_code}")))

@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from threading import Event
 
 from opentelemetry.trace import get_current_span
 from starlette.routing import BaseRoute, Route
@@ -17,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import Draining, PayloadTooLarge, UploadTimeout
 from service.http.context import UNKNOWN_ROUTE, RequestContext, RouteInfo, Rules
 from service.http.errors import problem, response_to
-from service.http.state import Drain
 from service.observability.logging import request_id
 from service.observability.metrics import Metrics
 
@@ -53,10 +53,10 @@ class AccessLog:
         app: ASGIApp,
         routes: RouteTable,
         metrics: Metrics,
-        drain: Drain,
+        draining: Event,
         max_body_bytes: int,
     ) -> None:
-        self._app, self._routes, self._metrics, self._drain = app, routes, metrics, drain
+        self._app, self._routes, self._metrics, self._draining = app, routes, metrics, draining
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +93,7 @@ class AccessLog:
     def _common(self, context: RequestContext, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         common = [(b"x-request-id", context.request_id.encode()), (b"x-content-type-options", b"nosniff")]
         unread = not context.body_complete and _is_endless(headers, self._max_body_bytes)
-        if unread or self._drain.begun or context.code in CUT_OFF:
+        if unread or self._draining.is_set() or context.code in CUT_OFF:
             common.append((b"connection", b"close"))
         return common
 

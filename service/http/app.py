@@ -27,7 +27,7 @@ from service.http.auth import Auth, read_keys
 from service.http.body_limit import BodyLimit
 from service.http.limits import Limits
 from service.http.routes import evaluate, gallery, ops, search
-from service.http.state import Drain, State
+from service.http.state import State
 from service.http.workers import Workers
 from service.jobs import Evaluations
 from service.observability.metrics import Metrics
@@ -47,7 +47,7 @@ A photo of a car goes in; the nearest car of a gallery and its class come out.
 Errors have one shape, `application/problem+json`, with a stable `code`."""
 
 
-def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | None = None) -> FastAPI:
+def create_app(settings: Settings, draining: threading.Event | None = None, limits: Limits | None = None) -> FastAPI:
     """A server for one index directory; it is live at once, and ready from when the index is loaded until it drains.
 
     Raises SettingsInvalid for keys or directories that cannot be used.
@@ -56,7 +56,7 @@ def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | 
     _assert_usable(settings)
     keys = read_keys(settings.keys_file) if settings.keys_file else []
     places = FairShare(settings.search_threads + settings.max_queue)
-    state = _make_state(settings, drain or Drain(), limits or Limits(), places)
+    state = _make_state(settings, draining or threading.Event(), limits or Limits(), places)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -103,15 +103,15 @@ def create_app(settings: Settings, drain: Drain | None = None, limits: Limits | 
         AccessLog,
         routes=RouteTable([*app.routes, *API_ROUTES]),
         metrics=state.metrics,
-        drain=state.drain,
+        draining=state.draining,
         max_body_bytes=settings.max_body_bytes,
     )
     return app
 
 
-def _make_state(settings: Settings, drain: Drain, limits: Limits, places: FairShare) -> State:
+def _make_state(settings: Settings, draining: threading.Event, limits: Limits, places: FairShare) -> State:
     metrics = Metrics()
-    metrics.draining.set_function(lambda: drain.begun)
+    metrics.draining.set_function(draining.is_set)
     workers = Workers(settings.search_threads, places, settings.request_deadline_s, metrics)
     return State(
         settings=settings,
@@ -121,7 +121,7 @@ def _make_state(settings: Settings, drain: Drain, limits: Limits, places: FairSh
         workers=workers,
         batcher=Batcher(workers.threads, metrics),
         evaluations=Evaluations(settings.state_dir, metrics, lambda: workers.busy),
-        drain=drain,
+        draining=draining,
     )
 
 

@@ -25,7 +25,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         context: RequestContext = scope["context"]
-        archive = context.route.rules.upload == "archive"
+        multipart = any(b"multipart/" in value.lower() for name, value in scope["headers"] if name == b"content-type")
+        archive = context.route.rules.upload == "archive" and multipart
         limit = self._limits.archive_bytes if archive else self._max_body_bytes
         _refuse_larger(declared_bytes(scope), limit)
         started = time.monotonic()

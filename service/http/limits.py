@@ -20,7 +20,6 @@ class Limits:
     upload_grace_s: float = 5
     """After this time an upload must have kept up with the lowest rate; connections start slowly."""
     upload_bytes_per_s: int = 16 << 10
-    json_bytes: int = 64 << 10
     archive_bytes: int = 512 * MIB
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     sync_photos: int = 500

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.engine import Versions
+
 
 class Schema(BaseModel):
     """Base: immutable, and a field that is not declared is an error."""
@@ -19,15 +21,6 @@ class Hit(Schema):
     label: str = Field(serialization_alias="class", validation_alias="class")
     score: float = Field(description="Cosine of the embeddings, -1 to 1.")
     image: str = Field(description="Path of the photo on this server.")
-
-
-class Versions(Schema):
-    """What answered: the same versions for everything in one answer."""
-
-    index: str
-    model: str
-    model_sha256: str
-    embedding_id: str
 
 
 class Timings(Schema):

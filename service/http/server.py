@@ -3,6 +3,7 @@
 import asyncio
 import faulthandler
 import logging
+import math
 import signal
 import socket
 import threading
@@ -15,7 +16,6 @@ from model.errors import SettingsInvalid
 from service.http.app import create_app
 from service.http.limits import Limits
 from service.http.protocol import limited_protocol
-from service.http.state import Drain
 from service.observability.logging import start_log
 from service.process import freeze_objects, tune_interpreter
 from service.settings import Settings
@@ -41,9 +41,9 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 
 def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Server:
     """A server that is still to be run; raises SettingsInvalid."""
-    drain, limits = Drain(), limits or Limits()
+    draining, limits = threading.Event(), limits or Limits()
     config = uvicorn.Config(
-        create_app(settings, drain, limits),
+        create_app(settings, draining, limits),
         http=limited_protocol(limits),
         h11_max_incomplete_event_size=limits.head_bytes,
         proxy_headers=bool(settings.trusted_proxies),
@@ -55,7 +55,7 @@ def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Ser
         access_log=False,  # `AccessLog` writes one line a request, with the request's id
         timeout_graceful_shutdown=GRACE_S,
     )
-    return DrainingServer(config, drain, settings.drain_s)
+    return DrainingServer(config, draining, settings.drain_s)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -80,25 +80,21 @@ class DrainingServer(uvicorn.Server):
     closed port. A second signal, or Ctrl-C, does not wait.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, draining: threading.Event, drain_s: float) -> None:
         super().__init__(config)
-        self._drain, self._drain_s = drain, drain_s
+        self._draining, self._drain_s, self._stop_at = draining, drain_s, math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        first = not self._drain.begun
-        self._drain.begun = True
-        if first and sig == signal.SIGTERM and self._drain_s > 0:
+        if sig == signal.SIGTERM and self._drain_s > 0 and not self._draining.is_set():
+            self._stop_at = time.monotonic() + self._drain_s
             self._captured_signals.append(sig)  # uvicorn ends the process by it when all is done
-            threading.Thread(
-                target=self._stop_later, daemon=True
-            ).start()  # a handler must not log: it may interrupt that
         else:
             super().handle_exit(sig, frame)
+        self._draining.set()
 
-    def _stop_later(self) -> None:
-        log.info("draining: not ready any more, and stopping in %g s", self._drain_s)
-        time.sleep(self._drain_s)
-        self.should_exit = True
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.sleep(ARRIVED_S)

@@ -1,6 +1,7 @@
 """What the routes share: made once with the application, and found in `request.app.state.parts`."""
 
 from dataclasses import dataclass
+from threading import Event
 
 from service.batching import Batcher
 from service.http.limits import Limits
@@ -9,13 +10,6 @@ from service.jobs import Evaluations
 from service.observability.metrics import Metrics
 from service.reloader import Reloader
 from service.settings import Settings
-
-
-class Drain:
-    """Whether this process is about to stop."""
-
-    def __init__(self) -> None:
-        self.begun = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +23,5 @@ class State:
     workers: Workers
     batcher: Batcher
     evaluations: Evaluations
-    drain: Drain
+    draining: Event
+    """Set when the process is about to stop."""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +15,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from indexer.manifest import Manifest
+from model.runtimes.base import Runtime
 from service import __version__
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.observability.memory import memory_limit_bytes
@@ -42,39 +43,30 @@ STAGES = ("queue", "decode", "forward", "search", "total")
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the package does not say what it takes: nothing
 
 
-@dataclass(frozen=True, slots=True)
-class ServedIndex:
-    """What a scrape tells about the index that is being served."""
-
-    version: str
-    model: str
-    runtime: str
-    precision: str
-    created_s: float
-    photos: int
-    classes: int
-
-
 class _IndexCollector(Collector):
     """Tells of one index as a whole: a scrape in the middle of a swap sees the old one or the new one."""
 
     def __init__(self) -> None:
-        self.served: ServedIndex | None = None
+        self.served: tuple[Manifest, Runtime] | None = None
 
     def collect(self) -> Iterable[Metric]:
         served = self.served
         yield _gauge("carsearch_ready", "1 when the server has an index to answer with", served is not None)
         if served is None:
             return
-        about = {name: getattr(served, name) for name in ("version", "model", "runtime", "precision")}
-        info = GaugeMetricFamily("carsearch_index_info", "What is served; always 1", labels=list(about))
-        info.add_metric(list(about.values()), 1)
+        manifest, runtime = served
+        about = (manifest.id, manifest.model_name, runtime.name, runtime.precision)
+        info = GaugeMetricFamily(
+            "carsearch_index_info", "What is served; always 1", labels=("version", "model", "runtime", "precision")
+        )
+        info.add_metric(about, 1)
         yield info
-        yield _gauge("carsearch_index_created_seconds", "When the served index was built, Unix time", served.created_s)
-        age_s = time.time() - served.created_s
+        created_s, classes = manifest.created_s, manifest.gallery["classes"]
+        yield _gauge("carsearch_index_created_seconds", "When the served index was built, Unix time", created_s)
+        age_s = time.time() - created_s
         yield _gauge("carsearch_index_age_seconds", "Seconds since the served index was built", age_s)
-        yield _gauge("carsearch_gallery_photos", "Photos in the served index", served.photos)
-        yield _gauge("carsearch_gallery_classes", "Classes in the served index", served.classes)
+        yield _gauge("carsearch_gallery_photos", "Photos in the served index", manifest.count)
+        yield _gauge("carsearch_gallery_classes", "Classes in the served index", classes)
 
 
 class Metrics:
@@ -128,9 +120,9 @@ class Metrics:
         for status in ("done", "failed", "cancelled"):
             self.evaluations.labels(status)
 
-    def serve(self, served: ServedIndex) -> None:
-        """Counts a swap and tells from now on of this index."""
-        self._index.served = served
+    def serve(self, manifest: Manifest, runtime: Runtime) -> None:
+        """Counts a swap and tells from now on of this index, and of what runs its model."""
+        self._index.served = manifest, runtime
         self.swaps.inc()
 
     @contextmanager

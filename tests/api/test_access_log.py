@@ -105,7 +105,7 @@ def test_polled_routes_are_silent_unless_they_answer_an_error(
     for path in ("/livez", "/readyz", "/metrics"):
         assert api_client.get(path).status_code == 200
     assert lines.requests == []
-    monkeypatch.setattr(api_client.state.drain, "begun", True)
+    monkeypatch.setattr(api_client.state.draining, "is_set", lambda: True)
     assert api_client.get("/readyz").status_code == 503
     assert [(line["route"], line["code"]) for line in lines.requests] == [("/readyz", "draining")]
 
@@ -157,7 +157,7 @@ def test_a_body_that_was_read_does_not(api_client: AppClient) -> None:
 
 
 def test_while_the_server_drains_every_answer_does(api_client: AppClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_client.state.drain, "begun", True)
+    monkeypatch.setattr(api_client.state.draining, "is_set", lambda: True)
     found = api_client.post("/search", files={"file": PHOTO})
     assert (found.status_code, found.headers["connection"]) == (200, "close")
 

@@ -2,6 +2,8 @@
 
 import os
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service import __version__
-from service.observability.metrics import STAGES, Metrics, ServedIndex
+from service.observability.metrics import STAGES, Metrics
 from tests.support.app import AppClient, running_app
 from tests.support.calls import evaluate_named, eventually, metric, search
 from tests.support.photos import car_photo, write_gallery
@@ -105,10 +107,11 @@ def test_an_evaluation_tells_how_far_it_is_and_then_is_over(api_client: AppClien
     assert sample("carsearch_evaluation_running") == 0
 
 
-def test_a_scrape_between_two_indexes_mixes_nothing() -> None:
-    metrics = Metrics()
+def test_a_scrape_between_two_indexes_mixes_nothing(fake_index: IndexDirectory, fake_embedder: Embedder) -> None:
+    metrics, manifest = Metrics(), fake_index.manifest(fake_index.current())
     for number in (1, 2):
-        metrics.serve(ServedIndex(f"v{number}", "m", "r", "p", created_s=number, photos=number, classes=number))
+        made = replace(manifest, id=f"v{number}", count=number, gallery={"classes": number})
+        metrics.serve(replace(made, created=datetime.fromtimestamp(number, UTC).isoformat()), fake_embedder.runtime)
         families = {family.name: family.samples for family in metrics.registry.collect()}
         assert [sample.labels["version"] for sample in families["carsearch_index_info"]] == [f"v{number}"]
         for name in ("gallery_photos", "gallery_classes", "index_created_seconds"):

@@ -78,7 +78,7 @@ def test_a_server_that_drains_says_so_and_goes_on_answering(
     api_client: AppClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert metric(api_client, "carsearch_draining") == 0
-    monkeypatch.setattr(api_client.state.drain, "begun", True)
+    monkeypatch.setattr(api_client.state.draining, "is_set", lambda: True)
     refused = api_client.get("/readyz")
     assert_problem(refused, "draining")
     assert int(refused.headers["retry-after"]) == 2

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from typing import Annotated, Any, BinaryIO, Literal, cast
+from typing import Annotated, BinaryIO, Literal, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -14,12 +14,12 @@ from starlette.requests import ClientDisconnect
 from model.archive import read_archive
 from model.dataset import read_items
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
-from service.errors import InvalidRequest, MalformedJson, NotReady, PayloadTooLarge, UnsupportedContentType
+from service.errors import InvalidRequest, MalformedJson, NotReady, UnsupportedContentType
 from service.http.context import rules
 from service.http.errors import problems
 from service.http.schemas import DatasetRequest
 from service.http.state import State
-from service.http.upload import receive_archive
+from service.http.upload import multipart_body, receive_archive
 from service.http.workers import done_while_connected
 from service.jobs import Ended, EvaluationInput, EvaluationRecord, new_record
 
@@ -27,29 +27,14 @@ router = APIRouter(tags=["evaluation"])
 
 Mode = Literal["leave-one-out", "gallery"]
 
-BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["archive"],
-                    "properties": {
-                        "archive": {"type": "string", "format": "binary", "description": "zip or tar of class folders"}
-                    },
-                },
-                "encoding": {"archive": {"contentType": "application/zip, application/x-tar"}},
-            },
-            "application/json": {"schema": DatasetRequest.model_json_schema()},
-        },
-    }
+BODY = multipart_body("archive", "application/zip, application/x-tar", "zip or tar of class folders") | {
+    "application/json": {"schema": DatasetRequest.model_json_schema()}
 }
 
 
 @router.post(
     "/evaluate",
-    openapi_extra=BODY,
+    openapi_extra={"requestBody": {"required": True, "content": BODY}},
     responses={202: {"model": EvaluationRecord}, **problems(400, 404, 408, 413, 415, 422, 429, 503)},
 )
 @rules(key_scope="admin", upload="archive")
@@ -119,7 +104,7 @@ async def _read_set(request: Request, state: State) -> EvaluationInput:
 
 async def _named_set(request: Request, state: State) -> EvaluationInput:
     try:
-        name = DatasetRequest.model_validate_json(await _json_body(request, state.limits.json_bytes)).dataset
+        name = DatasetRequest.model_validate_json(await request.body()).dataset
     except ValidationError as problem:
         broken = problem.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
         kind = MalformedJson if broken else InvalidRequest
@@ -132,16 +117,6 @@ async def _named_set(request: Request, state: State) -> EvaluationInput:
     except DataInvalid as problem:  # the client knows the set by its name; where it lies is not told
         raise type(problem)(str(problem).replace(str(path), f'"{name}"')) from problem
     return EvaluationInput(found.items, found.skipped, contextlib.ExitStack())
-
-
-async def _json_body(request: Request, limit_bytes: int) -> bytes:
-    """A body in memory; the limit of the route is an archive's."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise PayloadTooLarge(f"The body is larger than {limit_bytes} bytes.")
-    return body
 
 
 async def _uploaded_set(request: Request, state: State) -> EvaluationInput:

@@ -7,7 +7,7 @@ from service import __version__
 from service.errors import Draining, NotReady
 from service.http.context import rules
 from service.http.errors import problems
-from service.http.schemas import Health, Info, Versions
+from service.http.schemas import Health, Info
 from service.http.state import State
 
 router = APIRouter(tags=["operation"])
@@ -28,7 +28,7 @@ async def readyz(request: Request) -> Health:
     After SIGTERM 503 `draining`: searches are still answered, but new ones should go elsewhere.
     """
     state: State = request.app.state.parts
-    if state.drain.begun:
+    if state.draining.is_set():
         raise Draining("The server is about to stop; ask another one.")
     if state.reloader.loaded is None:
         raise NotReady(state.reloader.why_not)
@@ -56,7 +56,7 @@ async def info(request: Request) -> Info:
     return Info(
         version=__version__,
         ready=engine is not None,
-        versions=Versions(**vars(engine.versions)) if engine else None,
+        versions=engine.versions if engine else None,
         photos=len(engine.store) if engine else 0,
         classes=int(engine.manifest.gallery["classes"]) if engine else 0,
         runtime=engine.embedder.runtime.name if engine else None,

@@ -1,7 +1,7 @@
 """POST /search: a photo in, the nearest photos of the gallery out."""
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
@@ -15,33 +15,18 @@ from service.http.context import RequestContext, rules
 from service.http.errors import problems
 from service.http.schemas import SearchResponse
 from service.http.state import State
-from service.http.upload import receive_photo
+from service.http.upload import multipart_body, receive_photo
 
 router = APIRouter(tags=["search"])
 TRACER = get_tracer("carsearch", __version__)
 
-# The upload is read by `receive_photo` and not by FastAPI's form parser, so its shape is written out here.
-FILE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}},
-                },
-                "encoding": {"file": {"contentType": "image/jpeg, image/png, image/webp"}},
-            }
-        },
-    }
-}
+FILE_BODY = multipart_body("file", "image/jpeg, image/png, image/webp", "JPEG, PNG or WebP")
 
 
 @router.post(
     "/search",
     response_model=SearchResponse,
-    openapi_extra=FILE_BODY,
+    openapi_extra={"requestBody": {"required": True, "content": FILE_BODY}},
     responses=problems(400, 408, 413, 415, 422, 429, 503),
 )
 @rules(key_scope="search", upload="photo")
