@@ -73,7 +73,7 @@ def build_index(
     with index.lock():
         found = read_items(gallery)
         current, choice = _current(index)
-        choice = StorageChoice(storage) if storage else choice
+        choice = str(storage) if storage else choice
         recipe = canonical_sha256([embedder.embedding_id])[:16]
         with closing(Checkpoint(index.root / "work" / recipe, embedder.dim)) as checkpoint:
             # The old version is in memory during this call only.
@@ -176,7 +176,7 @@ def _publish(
     embedder: Embedder,
     embedded: Sequence[Embedded],
     skipped: Sequence[Skipped],
-    choice: StorageChoice,
+    choice: str,
 ) -> tuple[Manifest, bool]:
     folder = gallery if gallery.is_dir() else gallery.parent
     root = folder.resolve()
@@ -222,17 +222,17 @@ def _publish(
     return index.publish(manifest.id, write), True
 
 
-def _stored(embeddings: Embeddings, choice: StorageChoice) -> tuple[FaissStore, dict[str, Any]]:
+def _stored(embeddings: Embeddings, choice: str) -> tuple[FaissStore, dict[str, Any]]:
     """A store of all embeddings, and its recipe with the measured recall; raises StorageTooLossy."""
-    if choice is StorageChoice.auto:
+    if choice == "auto":
         # With fewer photos a recall of 0.999 cannot be told from 1, and search is fast anyway. On a GPU FAISS is used
         # for fp32 only.
         worth_trying = len(embeddings) >= MIN_MEASURED and not gpus()
         try:
-            store, recipe = _stored(embeddings, StorageChoice.fp16 if worth_trying else StorageChoice.fp32)
+            store, recipe = _stored(embeddings, "fp16" if worth_trying else "fp32")
         except StorageTooLossy:
-            store, recipe = _stored(embeddings, StorageChoice.fp32)
-        return store, {**recipe, CHOSEN: StorageChoice.auto}
+            store, recipe = _stored(embeddings, "fp32")
+        return store, {**recipe, CHOSEN: "auto"}
     store = FaissStore.create(embeddings, Storage(choice))
     if not store.storage.lossy:
         return store, dict(store.storage.recipe)
@@ -241,13 +241,13 @@ def _stored(embeddings: Embeddings, choice: StorageChoice) -> tuple[FaissStore, 
     return store, {**store.storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
 
 
-def _current(index: IndexDirectory) -> tuple[Manifest | None, StorageChoice]:
+def _current(index: IndexDirectory) -> tuple[Manifest | None, str]:
     """The current version if it verifies, and the storage that was chosen for it, even where it is damaged."""
     try:
         manifest = index.manifest(index.current())
     except IndexInvalid:  # and its kinds: there is none
-        return None, StorageChoice.auto
-    choice = StorageChoice.auto if CHOSEN in manifest.index_recipe else StorageChoice(manifest.storage)
+        return None, "auto"
+    choice = "auto" if CHOSEN in manifest.index_recipe else str(manifest.storage)
     try:
         return index.verify(manifest.id), choice
     except (IndexInvalid, ModelInvalid):

@@ -1,17 +1,24 @@
 """An index version read into memory, as a server holds it, and its model."""
 
+import faulthandler
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from indexer.items import ItemNames, ItemTable
 from indexer.manifest import INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from model.card import INT8
 from model.embedder import Embedder
-from model.errors import DimMismatch, IndexInvalid, ModelMismatch
+from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge, ModelMismatch
 
 if TYPE_CHECKING:
     from indexer.versions import IndexDirectory
+
+
+BESIDE_BYTES = 100 << 20
+"""What loading takes beside the index itself: blocks of rows that are checked."""
 
 
 class Contents(NamedTuple):
@@ -33,6 +40,44 @@ def read_contents(directory: Path, manifest: Manifest) -> Contents:
     except IndexInvalid:
         items.close()
         raise
+
+
+def refuse_too_large(directory: Path, manifest: Manifest, available_bytes: float) -> None:
+    """Raises IndexTooLarge before a byte is read of a version that does not fit into the memory that is left."""
+    needed = manifest.files[INDEX_NAME].bytes + manifest.files[ITEMS_NAME].bytes + BESIDE_BYTES
+    if needed > available_bytes:
+        raise IndexTooLarge(
+            f"{directory} takes {needed >> 20} MiB of memory while it is loaded, and {int(available_bytes) >> 20} MiB "
+            "are free; give the server more, or index fewer photos."
+        )
+
+
+@contextmanager
+def marked_as_loading(state_dir: Path | None, version: str) -> Iterator[None]:
+    """Leaves a mark in the state directory while a version is loaded, and refuses one that has crashed a server.
+
+    FAISS, SQLite and OpenVINO read files in native code. When they crash the process, Python's fault handler writes
+    where it was into the mark. No server that starts later loads the version: a volume that outlives an upgrade of
+    FAISS cannot crash every replica for ever. A process that is killed leaves an empty mark, and the next one tries
+    again.
+    """
+    if state_dir is None:
+        yield
+        return
+    mark = state_dir / "loading" / version
+    mark.parent.mkdir(exist_ok=True)
+    if mark.exists() and mark.stat().st_size:
+        raise IndexInvalid(
+            f"A server crashed while it loaded index version {version}; build the index again, or delete {mark} to "
+            "have it tried once more."
+        )
+    with mark.open("a") as file:  # replicas that load at the same time share it
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            faulthandler.enable()
+            mark.unlink(missing_ok=True)
 
 
 def load_embedder(
@@ -57,6 +102,26 @@ def load_embedder(
         directory = index.path_of(manifest.id)
         raise DimMismatch(f"{directory} has {manifest.dim} dimensions, and its model gives {embedder.dim}; {again}")
     return embedder
+
+
+def embedder_for(
+    index: "IndexDirectory",
+    model: str | None,
+    runtime: str = "auto",
+    precision: str | None = None,
+    decoder: Literal["cpu", "nvjpeg"] | None = None,
+) -> Embedder:
+    """The model to build an index with: by default that of the current version, with its precision and decoder."""
+    if model is None:
+        try:
+            current = index.manifest(index.current())
+        except IndexNotFound:
+            return Embedder.load(None, runtime, precision, decoder=decoder or "cpu")
+        path = index.model_path(current.model_sha256)
+        if precision is None and decoder is None:
+            return Embedder.load_like(path, current.embedding_id, runtime)
+        model = str(path)
+    return Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
 
 
 def _gives(embedder: Embedder, manifest: Manifest) -> bool:

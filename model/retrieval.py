@@ -7,7 +7,7 @@ so that copies of one photo would not tie.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +57,7 @@ def leave_one_out_nearest(embeddings: Embeddings, chunk: int = 512) -> Rows:
     return nearest
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A 95% bootstrap interval of a share between 0 and 1."""
 
     low: float

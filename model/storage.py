@@ -11,8 +11,6 @@ from typing import Any
 
 from model.errors import CarsearchError
 
-CHUNK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
@@ -44,11 +42,8 @@ class FileRecord:
 
 def sha256_file(path: Path) -> str:
     """sha256 of a file's content, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, error: type[CarsearchError]) -> dict[str, Any]:

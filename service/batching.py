@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from model.runtimes.base import Pending
 from model.types import Embeddings
 from service.engine import Engine, Query, SearchResult
 from service.observability.metrics import Metrics
-from service.process import lower_priority
+from service.process import started_threads
 
 BATCHES_AHEAD = 4
 """Batches that the runtime may hold: it starts on the next one while one is fetched."""
@@ -59,14 +59,11 @@ class Batcher:
     def __init__(self, threads: ThreadPoolExecutor, metrics: Metrics) -> None:
         self._threads, self._metrics = threads, metrics
         self._searches = 0  # touched on the event loop only
-        lock = threading.Lock()
-        # One for each stage, so that a change wakes only the stage that waits for it.
-        self._may_embed, self._may_search = threading.Condition(lock), threading.Condition(lock)
+        # Each stage is one thread, and the only one that takes from its queue.
+        self._embed_thread, self._search_thread = started_threads("embed", 1), started_threads("search", 1)
         self._decoded: deque[_Waiting] = deque()
         self._embedding: deque[_Batch] = deque()
-        self._closed = False
-        for name, stage in (("embed", self._embed), ("search", self._search)):
-            threading.Thread(target=self._repeat, args=(stage,), name=name, daemon=True).start()
+        self._room = threading.Semaphore(BATCHES_AHEAD)
 
     async def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
         """As `engine.search`, with the time of each stage; a search that is cancelled leaves the queue."""
@@ -89,9 +86,8 @@ class Batcher:
             query = engine.query(data, k, labels)
             waiting = _Waiting(engine, query, (time.perf_counter() - started) * 1000, reply)
             if not alone:
-                with self._may_embed:
-                    self._decoded.append(waiting)
-                    self._may_embed.notify()
+                self._decoded.append(waiting)
+                self._embed_thread.submit(self._embed)
             elif reply.set_running_or_notify_cancel():
                 result = _answer_alone(waiting)
                 self._metrics.batch_photos.labels("search").observe(1)
@@ -101,69 +97,47 @@ class Batcher:
                 reply.set_exception(problem)
 
     def close(self) -> None:
-        with self._may_embed:
-            self._closed = True
-            self._may_embed.notify_all()
-            self._may_search.notify_all()
-
-    def _repeat(self, stage: Callable[[], None]) -> None:
-        """Runs a stage until the batcher is closed; between two runs nothing holds an engine, which may be swapped."""
-        lower_priority()
-        while not self._closed:
-            stage()
+        self._embed_thread.shutdown(wait=False, cancel_futures=True)
+        self._search_thread.shutdown(wait=False, cancel_futures=True)
 
     def _embed(self) -> None:
-        """Hands the next batch to the runtime."""
-        if not (batch := self._next_batch()):
-            return
-        begun = time.perf_counter()
+        """Hands what is decoded to the runtime as one batch; a run for a photo that is in one already finds none."""
+        self._room.acquire()
+        batch = self._next_batch()
         try:
-            pending = batch[0].engine.submit([one.query for one in batch])
+            if batch:
+                begun = time.perf_counter()
+                pending = batch[0].engine.submit([one.query for one in batch])
+                self._embedding.append(_Batch(batch, begun, pending))
+                self._search_thread.submit(self._search)
+                return
         except BaseException as problem:
             _answer_one_by_one(batch, problem)
-            return
-        with self._may_search:
-            self._embedding.append(_Batch(batch, begun, pending))
-            self._may_search.notify()
+        self._room.release()
 
     def _next_batch(self) -> list[_Waiting]:
-        """Waits for photos of one engine that the runtime has room for."""
+        """Photos of one engine."""
         batch: list[_Waiting] = []
-        with self._may_embed:
-            self._may_embed.wait_for(lambda: self._closed or (self._decoded and len(self._embedding) < BATCHES_AHEAD))
-            while self._decoded and len(batch) < self._decoded[0].engine.embedder.batch:
-                if batch and self._decoded[0].engine is not batch[0].engine:
-                    break
-                waiting = self._decoded.popleft()
-                if waiting.reply.set_running_or_notify_cancel():
-                    batch.append(waiting)
+        while self._decoded and len(batch) < self._decoded[0].engine.embedder.batch:
+            if batch and self._decoded[0].engine is not batch[0].engine:
+                break
+            waiting = self._decoded.popleft()
+            if waiting.reply.set_running_or_notify_cancel():
+                batch.append(waiting)
         return batch
 
     def _search(self) -> None:
-        """Answers what the runtime has embedded."""
-        with self._may_search:
-            self._may_search.wait_for(lambda: self._closed or self._embedding)
-        embedded = list[tuple[_Batch, Embeddings]]()
-        while (batch := self._next_embedded([one for one, _ in embedded])) is not None:
+        """Answers what the runtime has embedded; a run for a batch that was answered with others finds none."""
+        embedded: list[tuple[_Batch, Embeddings]] = []
+        while self._embedding and _goes_along(self._embedding[0], [batch for batch, _ in embedded]):
+            batch = self._embedding.popleft()
+            self._room.release()
             try:
                 embedded.append((batch, batch.pending.wait()))
             except BaseException as problem:
                 _answer_one_by_one(batch.waiting, problem)
         if embedded:
             self._answer(embedded)
-
-    def _next_embedded(self, before: list[_Batch]) -> _Batch | None:
-        """The oldest batch; with others `before` it only where it is of their engine and need not be waited for."""
-        with self._may_embed:
-            if not self._embedding:
-                return None
-            batch = self._embedding[0]
-            if before:
-                photos = sum(len(one.waiting) for one in before) + len(batch.waiting)
-                if batch.engine is not before[0].engine or photos > MAX_SEARCHED or not batch.pending.done():
-                    return None
-            self._may_embed.notify()
-            return self._embedding.popleft()
 
     def _answer(self, embedded: list[tuple[_Batch, Embeddings]]) -> None:
         """Searches for the photos of some batches of one engine in one call."""
@@ -181,6 +155,14 @@ class Batcher:
         for one, hits in zip(waiting, found, strict=True):
             stages_ms = {"decode": one.decode_ms, "forward": forward_ms, "search": search_ms}
             one.reply.set_result(SearchResult(hits, stages_ms))
+
+
+def _goes_along(batch: _Batch, before: list[_Batch]) -> bool:
+    """Whether a batch is searched with others: it is of their engine, need not be waited for, and is not too much."""
+    if not before:
+        return True
+    photos = sum(len(one.waiting) for one in before) + len(batch.waiting)
+    return batch.engine is before[0].engine and photos <= MAX_SEARCHED and batch.pending.done()
 
 
 def _answer_alone(waiting: _Waiting) -> SearchResult:

@@ -130,10 +130,7 @@ class Engine:
         return Query(crop, k, self.items.rows_of([normalise_label(label) for label in labels]) if labels else None)
 
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
-        """Starts on the embeddings of some queries.
-
-        `lone` queries may have all cores.
-        """
+        """Starts on the embeddings of some queries; `lone` ones may have all cores."""
         crops = np.stack([query.crop for query in queries]) if len(queries) > 1 else queries[0].crop[None]
         return self.embedder.submit_crops(crops, lone=lone)
 
@@ -148,26 +145,17 @@ class Engine:
 
     def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[list[Hit]]:
         """The hits of each query, by its row of float32 (B, D); those among the whole gallery are found in one call."""
-        rows: list[list[int]] = [[] for _ in queries]
-        scores: list[list[float]] = [[] for _ in queries]
+        found: dict[int, list[Hit]] = {}
         whole = [place for place, query in enumerate(queries) if query.among is None]
-        calls = [whole] if whole else []
-        calls += [[place] for place, query in enumerate(queries) if query.among is not None]
-        for places in calls:
+        some = [[place] for place, query in enumerate(queries) if query.among is not None]
+        for places in [whole, *some] if whole else some:
             most = max(queries[place].k for place in places)
             # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
-            found = self.store.search(embeddings[places], most, among=queries[places[0]].among, threads=1)
-            for place, near, near_scores in zip(places, found.rows, found.scores, strict=True):
-                rows[place] = near[near >= 0][: queries[place].k].tolist()
-                scores[place] = near_scores[: len(rows[place])].tolist()
-        return [self._hits(*found) for found in zip(rows, scores, strict=True)]
-
-    def _hits(self, rows: list[int], scores: list[float]) -> list[Hit]:
-        hits = []
-        for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1):
-            identity, label = self.names.at(row)
-            hits.append(Hit(rank, identity, label, score))
-        return hits
+            near = self.store.search(embeddings[places], most, among=queries[places[0]].among, threads=1)
+            for place, rows, scores in zip(places, near.rows, near.scores, strict=True):
+                best = zip(rows[rows >= 0][: queries[place].k].tolist(), scores.tolist(), strict=False)
+                found[place] = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
+        return [found[place] for place in range(len(queries))]
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""

@@ -88,7 +88,7 @@ class Evaluations:
         self._temporary = tempfile.TemporaryDirectory(prefix="carsearch-") if state_dir is None else None
         self._directory = Path(self._temporary.name if self._temporary else state_dir or "") / "evaluations"
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        self._clean()
         self._thread = started_threads("evaluate", 1)
         self._metrics = metrics
         self._stopping = False
@@ -207,7 +207,7 @@ class Evaluations:
         temporary.write_text(record.model_dump_json(), encoding="utf-8")
         temporary.replace(path)
         if record.status != "running":
-            self._forget_old()
+            self._clean()
 
     def _try_write(self, record: EvaluationRecord) -> None:
         try:
@@ -215,22 +215,15 @@ class Evaluations:
         except OSError:  # whoever waits for the report gets it, on a full disk too
             log.exception("the record of evaluation %s cannot be written", record.id)
 
-    def _forget_old(self) -> None:
-        try:
+    def _clean(self) -> None:
+        """Removes all but the newest records, and what killed processes left: half a record, or a mark without one."""
+        with contextlib.suppress(OSError):  # another replica is doing the same
             records = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        except FileNotFoundError:
-            return  # another replica is doing the same
-        for path in records[:-KEPT_RECORDS]:
-            for suffix in (".json", ".cancel"):
-                path.with_suffix(suffix).unlink(missing_ok=True)
-
-    def _remove_leftovers(self) -> None:
-        """What killed processes left between two steps: half a record, or a mark without one."""
-        for path in self._directory.iterdir():
-            of_a_record = path.suffix != ".tmp" and path.with_suffix(".json").exists()
-            with contextlib.suppress(OSError):  # another replica is doing the same
-                if not of_a_record and time.time() - path.stat().st_mtime > LOST_S:
-                    path.unlink()
+            known, forgotten = {path.stem for path in records}, {path.stem for path in records[:-KEPT_RECORDS]}
+            for path in self._directory.iterdir():
+                left = path.stem not in known and time.time() - path.stat().st_mtime > LOST_S
+                if path.stem in forgotten or left:
+                    path.unlink(missing_ok=True)
 
 
 def new_record(mode: str, total: int) -> EvaluationRecord:

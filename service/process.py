@@ -28,12 +28,6 @@ def tune_interpreter() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
-def return_free_memory() -> None:
-    """Gives the holes between smaller blocks back to the system; it takes 10 to 50 ms without the interpreter."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def freeze_objects() -> None:
     """Spares the garbage collector what the start has made: requests leave few cycles."""
     gc.collect()

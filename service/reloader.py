@@ -1,32 +1,22 @@
 """Follows CURRENT: loads the version that it names, and switches to it when it verifies."""
 
-import faulthandler
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from indexer.manifest import INDEX_NAME, ITEMS_NAME
+from indexer.load import marked_as_loading, refuse_too_large
+from indexer.memory import available_bytes
 from indexer.versions import CURRENT_NAME, IndexDirectory
-from model.errors import CarsearchError, IndexInvalid, IndexNotFound, IndexTooLarge
+from model.errors import CarsearchError, IndexNotFound
 from service.engine import Engine
-from service.observability.memory import available_bytes
 from service.observability.metrics import Metrics
-from service.process import lower_priority, return_free_memory
+from service.process import lower_priority
 from service.settings import Settings
 
 WATCH_INTERVAL_S = 0.2
-TRIM_INTERVAL_S = 30
-"""How often free memory is given back: seldom enough for nobody to notice."""
-
 RETRY_S = 60
 STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
-
-BESIDE_BYTES = 100 << 20
-"""What loading takes beside the index itself: blocks of rows that are checked."""
 
 NO_INDEX = "There is no index to serve yet."
 log = logging.getLogger("carsearch")
@@ -59,11 +49,7 @@ class Reloader:
 
     def _watch(self) -> None:
         lower_priority()  # and with it that of the network's threads, which this one starts
-        trimmed = time.monotonic()
         while not self._stop.is_set():
-            if time.monotonic() - trimmed > TRIM_INTERVAL_S:
-                return_free_memory()
-                trimmed = time.monotonic()
             try:
                 self.look()
             except Exception:  # the thread must outlive whatever a bad disk does to it
@@ -100,8 +86,8 @@ class Reloader:
         self._swap(engine)
 
     def _load(self, version: str, previous: Engine | None) -> Engine:
-        self._refuse_too_large(version)
-        with _marked_as_loading(self.settings.state_dir, version):
+        refuse_too_large(self.index.path_of(version), self.index.manifest(version), available_bytes())
+        with marked_as_loading(self.settings.state_dir, version):
             return Engine.load(
                 self.index,
                 version,
@@ -110,17 +96,6 @@ class Reloader:
                 cache_dir=self.settings.cache_dir,
                 gallery_dir=self.settings.gallery_dir,
                 previous=previous,
-            )
-
-    def _refuse_too_large(self, version: str) -> None:
-        """Raises IndexTooLarge before a byte is read of what has no room beside the version that serves meanwhile."""
-        files = self.index.manifest(version).files
-        needed = files[INDEX_NAME].bytes + files[ITEMS_NAME].bytes + BESIDE_BYTES
-        available = available_bytes()
-        if needed > available:
-            raise IndexTooLarge(
-                f"{self.index.path_of(version)} takes {needed >> 20} MiB of memory while it is loaded, and "
-                f"{int(available) >> 20} MiB are free; give the server more, or index fewer photos."
             )
 
     def _swap(self, engine: Engine) -> None:
@@ -145,31 +120,3 @@ class Reloader:
         log.error("refused index version %s: %s: %s %s", version, code, problem, way_out, exc_info=not known)
         self.metrics.refusals.inc()  # last: whoever sees the count finds the reason in the log
         self.metrics.refused.set(1)
-
-
-@contextmanager
-def _marked_as_loading(state_dir: Path | None, version: str) -> Iterator[None]:
-    """Leaves a mark in the state directory while a version is loaded, and refuses one that has crashed a server.
-
-    FAISS, SQLite and OpenVINO read files in native code. When they crash the process, Python's fault handler writes
-    where it was into the mark. No server that starts later loads the version: a volume that outlives an upgrade of
-    FAISS cannot crash every replica for ever. A process that is killed leaves an empty mark, and the next one tries
-    again.
-    """
-    if state_dir is None:
-        yield
-        return
-    mark = state_dir / "loading" / version
-    mark.parent.mkdir(exist_ok=True)
-    if mark.exists() and mark.stat().st_size:
-        raise IndexInvalid(
-            f"A server crashed while it loaded index version {version}; build the index again, or delete {mark} to "
-            "have it tried once more."
-        )
-    with mark.open("a") as file:  # replicas that load at the same time share it
-        faulthandler.enable(file)
-        try:
-            yield
-        finally:
-            faulthandler.enable()
-            mark.unlink(missing_ok=True)

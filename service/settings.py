@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import SettingsInvalid
@@ -24,14 +24,11 @@ KUBERNETES = re.compile(
 )
 """Variables that Kubernetes sets in every container beside a Service whose name begins with carsearch."""
 
-REMOVED = frozenset(
-    f"{PREFIX}{name}"
-    for name in (
-        "BODY_DEADLINE_S", "HEAD_DEADLINE_S", "MAX_ARCHIVE_BYTES", "MAX_ARCHIVE_ENTRIES", "MAX_ARCHIVE_TOTAL_BYTES",
-        "MAX_PHOTO_BYTES", "MAX_SYNC_PHOTOS", "MIN_UPLOAD_BYTES_PER_S", "RATE_LIMIT", "WATCH_INTERVAL_S",
-        "WRITE_DEADLINE_S",
-    )
-)  # fmt: skip
+REMOVED = frozenset(f"{PREFIX}{name}" for name in (
+    "BODY_DEADLINE_S", "HEAD_DEADLINE_S", "MAX_ARCHIVE_BYTES", "MAX_ARCHIVE_ENTRIES", "MAX_ARCHIVE_TOTAL_BYTES",
+    "MAX_PHOTO_BYTES", "MAX_SYNC_PHOTOS", "MIN_UPLOAD_BYTES_PER_S", "RATE_LIMIT", "WATCH_INTERVAL_S",
+    "WRITE_DEADLINE_S",
+))  # fmt: skip
 """Settings of 0.1 that are constants now; for one release they are warned about and not refused."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -89,15 +86,10 @@ class Settings(BaseSettings):
     drain_s: Annotated[float, Field(ge=0)] = Field(
         0, description="How long requests are still answered after SIGTERM, while `/readyz` says no, in seconds."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = Field(
         "info", description="Least severe log record written."
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or JSON for machines.")
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _in_small_letters(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -24,7 +24,6 @@ from model.dataset import Photo, Skipped, read_items, refuse_duplicate_ids
 from model.embedder import Embedder, Progress, silent
 from model.errors import EvaluationSetInvalid
 from model.retrieval import (
-    Interval,
     average_precision_at_r,
     bootstrap_over_classes,
     bootstrap_over_photos,
@@ -108,8 +107,8 @@ def score(
         top1=float(correct.mean()),
         correct=int(correct.sum()),
         total=len(correct),
-        ci95=_pair(bootstrap_over_classes(correct, np.unique(codes, return_inverse=True)[1])),
-        ci95_photos=_pair(bootstrap_over_photos(correct)),
+        ci95=bootstrap_over_classes(correct, np.unique(codes, return_inverse=True)[1]),
+        ci95_photos=bootstrap_over_photos(correct),
         recall_at={str(k): recall_at(first_rank, k) for k in RECALL_AT},
         map_at_r=float(precision.mean()),
         classes=len(set(labels)),
@@ -168,10 +167,6 @@ def _per_class(labels: Sequence[str], correct: npt.NDArray[np.bool_]) -> list[Cl
         ClassScore(label=str(name), photos=int(count), correct=int(hit), top1=float(hit / count))
         for name, count, hit in zip(names, photos, hits, strict=True)
     ]
-
-
-def _pair(interval: Interval) -> tuple[float, float]:
-    return interval.low, interval.high
 
 
 def _versions(embedder: Embedder, gallery: Served | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from model.errors import IndexInvalid
 
@@ -29,14 +29,8 @@ class Storage(StrEnum):
         return {Storage.fp32: 4, Storage.fp16: 2, Storage.sq8: 1}[self]
 
 
-class StorageChoice(StrEnum):
-    """What the user asks for; `auto` is fp16 where it finds what fp32 finds, else fp32."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    fp16 = "fp16"
-    sq8 = "sq8"
-
+StorageChoice = Literal["auto", "fp32", "fp16", "sq8"]
+"""What the user asks for; `auto` is fp16 where it finds what fp32 finds, else fp32."""
 
 CHOSEN = "chosen"
 """Key in a manifest's recipe: the user's choice, where it was `auto`."""

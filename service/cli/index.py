@@ -1,20 +1,20 @@
 """The command that builds an index, and lists, verifies and rolls back its versions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from indexer.stores.precision import StorageChoice
-from model.errors import CarsearchError, IndexNotFound
+from indexer.versions import CURRENT_NAME
+from model.errors import CarsearchError
 from service.cli.options import DecoderOption, IndexOption, ModelOption, PrecisionOption, RuntimeOption
 from service.cli.output import folded, list_skipped, out, progress_bar, say
 
 if TYPE_CHECKING:
     from indexer.versions import IndexDirectory
-    from model.embedder import Embedder
 
 
 def index(
@@ -51,8 +51,9 @@ def index(
     if gallery is None:
         raise typer.BadParameter("Name a gallery, or one of --list, --verify, --rollback.")
     from indexer.build import build_index
+    from indexer.load import embedder_for
 
-    embedder = _embedder(directory, model, runtime, precision, decoder)
+    embedder = embedder_for(directory, model, runtime, precision, decoder)
     with progress_bar("indexing") as progress:
         result = build_index(gallery, directory, embedder, strict=strict, keep=keep, storage=storage, progress=progress)
     list_skipped(result.skipped)
@@ -66,51 +67,22 @@ def index(
         say(f"stored in {result.storage}: recall@1 against fp32 {result.recall:.5f}")
 
 
-def _embedder(
-    directory: "IndexDirectory",
-    model: str | None,
-    runtime: str,
-    precision: str | None,
-    decoder: Literal["cpu", "nvjpeg"] | None,
-) -> "Embedder":
-    """The chosen model; without --model that of the current version, with its precision and decoder by default."""
-    from model.embedder import Embedder
-
-    chosen = model
-    if model is None:
-        try:
-            current = directory.manifest(directory.current())
-        except IndexNotFound:
-            pass
-        else:
-            path = directory.model_path(current.model_sha256)
-            if precision is None and decoder is None:
-                return Embedder.load_like(path, current.embedding_id, runtime)
-            chosen = str(path)
-    return Embedder.load(chosen, runtime, precision, decoder=decoder or "cpu")
-
-
 def _list_versions(directory: "IndexDirectory", verify: bool) -> None:
     """Prints all versions, oldest first; raises the first problem that is found, after all are printed."""
-    try:
-        current = directory.current()
-    except IndexNotFound:
-        if not directory.versions():
-            raise
-        current = ""
+    versions = directory.versions()
+    current = "" if versions and not (directory.root / CURRENT_NAME).exists() else directory.current()
     table = Table("", "version", "photos", "classes", "model", "storage", "state")
-    first_problem: CarsearchError | None = None
-    for version in directory.versions():
-        mark = "CURRENT" if version == current else ""
+    problems: list[CarsearchError] = []
+    for version in versions:
+        about, state = ("", "", "", ""), "verified" if verify else ""
         try:
             manifest = directory.verify(version) if verify else directory.manifest(version)
+            about = (str(manifest.count), manifest.gallery["classes"], manifest.model_name, manifest.storage)
         except CarsearchError as problem:
-            first_problem = first_problem or problem
-            table.add_row(mark, folded(version), "", "", "", "", folded(str(problem)))
-            continue
-        photos, classes, model = str(manifest.count), str(manifest.gallery["classes"]), Text(manifest.model_name)
-        state = "verified" if verify else ""
-        table.add_row(mark, folded(version), photos, classes, model, str(manifest.storage), state)
+            problems.append(problem)
+            state = str(problem)
+        mark = "CURRENT" if version == current else ""
+        table.add_row(mark, folded(version), *(Text(str(one)) for one in about), folded(state))
     out.print(table)
-    if first_problem is not None:
-        raise first_problem
+    if problems:
+        raise problems[0]

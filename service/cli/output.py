@@ -60,18 +60,21 @@ def hits_table(hits: Iterable[Mapping[str, Any]]) -> Table:
 
 def report_tables(report: "Report") -> Group:
     """The benchmark's figures, then the hardest classes and the classes that are confused most."""
+    rows = {
+        "top-1": f"{report.top1:.5f} = {report.correct}/{report.total}",
+        "95% over classes": f"{report.ci95[0]:.4f} .. {report.ci95[1]:.4f}",
+        "95% over photos": f"{report.ci95_photos[0]:.4f} .. {report.ci95_photos[1]:.4f}",
+        **{f"recall@{k}": f"{share:.4f}" for k, share in report.recall_at.items()},
+        "mAP@R": f"{report.map_at_r:.4f}",
+        "unanswerable": str(len(report.unanswerable)),
+        "skipped": str(len(report.skipped)),
+        "identical file in the gallery": report.identical_in_gallery,
+        "model": f"{report.versions['model']} ({report.versions['model_sha256'][:12]})",
+    }
     summary = Table("measure", "value", title=f"{report.mode} on {report.total} photos of {report.classes} classes")
-    summary.add_row("top-1", f"{report.top1:.5f} = {report.correct}/{report.total}")
-    summary.add_row("95% over classes", f"{report.ci95[0]:.4f} .. {report.ci95[1]:.4f}")
-    summary.add_row("95% over photos", f"{report.ci95_photos[0]:.4f} .. {report.ci95_photos[1]:.4f}")
-    for k, share in report.recall_at.items():
-        summary.add_row(f"recall@{k}", f"{share:.4f}")
-    summary.add_row("mAP@R", f"{report.map_at_r:.4f}")
-    summary.add_row("unanswerable", str(len(report.unanswerable)))
-    summary.add_row("skipped", str(len(report.skipped)))
-    if report.identical_in_gallery is not None:
-        summary.add_row("identical file in the gallery", str(report.identical_in_gallery))
-    summary.add_row("model", Text(f"{report.versions['model']} ({report.versions['model_sha256'][:12]})"))
+    for name, value in rows.items():
+        if value is not None:
+            summary.add_row(name, Text(str(value)))
     hardest = Table("class", "photos", "top-1", title="hardest classes")
     for score in sorted(report.per_class, key=lambda score: score.top1)[:CLASSES_SHOWN]:
         hardest.add_row(Text(score.label), str(score.photos), f"{score.top1:.3f}")

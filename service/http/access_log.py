@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from http import HTTPMethod
 from threading import Event
 
 from opentelemetry.trace import get_current_span
@@ -25,7 +26,6 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
 """After these errors the connection ends: the rest of the body is not read, or the server's state is not known."""
 
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 log = logging.getLogger("carsearch")
 
 
@@ -49,12 +49,7 @@ class AccessLog:
     """Wraps the application; see the module."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        routes: RouteTable,
-        metrics: Metrics,
-        draining: Event,
-        max_body_bytes: int,
+        self, app: ASGIApp, routes: RouteTable, metrics: Metrics, draining: Event, max_body_bytes: int
     ) -> None:
         self._app, self._routes, self._metrics, self._draining = app, routes, metrics, draining
         self._max_body_bytes = max_body_bytes
@@ -65,7 +60,7 @@ class AccessLog:
             return
         headers = dict(reversed(scope["headers"]))  # the first of each name
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
-        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "_OTHER"
         identity = offered if REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
         context = scope["context"] = RequestContext(identity, self._routes.find(scope["path"]), method)
         request_id.set(identity)  # a request has a task of its own, and with it the variable
@@ -124,19 +119,13 @@ def _is_endless(headers: dict[bytes, bytes], max_body_bytes: int) -> bool:
 
 def _fields(context: RequestContext, took_s: float) -> dict[str, object]:
     """What a line of JSON tells: numbers and fixed words, nothing of what was sent."""
-    fields: dict[str, object] = {
-        "request_id": context.request_id,
-        "method": context.method,
+    always = {name: getattr(context, name) for name in ("request_id", "method", "status", "code")}
+    optional = {name: getattr(context, name) for name in ("received_bytes", "index", "trace_id", "cause")}
+    if context.stages_ms:
+        optional["stages_ms"] = {stage: round(value, 3) for stage, value in context.stages_ms.items()}
+    return {
+        **always,
         "route": context.route.template,
-        "status": context.status,
-        "code": context.code,
         "took_ms": round(took_s * 1000, 2),
+        **{name: value for name, value in optional.items() if value},
     }
-    optional = {
-        "received_bytes": context.received_bytes or None,
-        "index": context.index,
-        "trace_id": context.trace_id,
-        "cause": context.cause,
-        "stages_ms": {stage: round(value, 3) for stage, value in context.stages_ms.items()} or None,
-    }
-    return fields | {name: value for name, value in optional.items() if value is not None}

@@ -111,7 +111,7 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
 
 def _make_state(settings: Settings, draining: threading.Event, limits: Limits, places: FairShare) -> State:
     metrics = Metrics()
-    metrics.draining.set_function(draining.is_set)
+    metrics.draining.set_function(lambda: draining.is_set())
     workers = Workers(settings.search_threads, places, settings.request_deadline_s, metrics)
     return State(
         settings=settings,
@@ -126,18 +126,12 @@ def _make_state(settings: Settings, draining: threading.Event, limits: Limits, p
 
 
 def _end_threads(state: State) -> None:
-    """Waits for the work threads, but not for one that hangs in a decoder: nobody waits for what it does."""
-
-    def end() -> None:
-        state.evaluations.close()
-        state.workers.close()
-        state.batcher.close()
-
-    ending = threading.Thread(target=end, daemon=True)
+    """Waits for the record of an evaluation, and for no work thread: what one still does nobody waits for."""
+    ending = threading.Thread(target=state.evaluations.close, daemon=True)
     ending.start()
     ending.join(END_S)
-    if ending.is_alive():
-        log.warning("a thread is still at work after %d s; the process ends without it", END_S)
+    state.workers.close()
+    state.batcher.close()
 
 
 def _assert_usable(settings: Settings) -> None:

@@ -65,13 +65,11 @@ class Auth:
 
 def address_of(scope: Scope) -> str:
     """The client's address; of IPv6 its network (/64), which is one client's."""
-    host = str((scope.get("client") or ("", 0))[0])
-    if ":" not in host:
-        return host if len(host) <= 15 else "unknown"
     try:
-        return str(ipaddress.IPv6Network((host.partition("%")[0], 64), strict=False).network_address)
+        address = ipaddress.ip_address(str((scope.get("client") or ("", 0))[0]).partition("%")[0])
     except ValueError:
         return "unknown"
+    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False).network_address)
 
 
 def read_keys(path: Path) -> list[Key]:

@@ -112,18 +112,16 @@ def _invalid_request(error: RequestValidationError, context: RequestContext) -> 
 
 
 def _http_exception(error: HTTPException, context: RequestContext) -> Response:
-    match error.status_code:
-        case 404:
-            return problem(context, 404, "not_found", "There is nothing at this address.")
-        case 405:
-            response = problem(context, 405, "method_not_allowed", "This address does not take that method.")
-            # Starlette tells the methods of the first route at an address, and another may take others.
-            response.headers["Allow"] = ", ".join(context.route.methods)
-            return response
-        case 400:
-            return problem(context, 400, MalformedMultipart.code, str(error.detail))
-        case _:
-            return problem(context, 500, "internal", INTERNAL)
+    told = {
+        400: (MalformedMultipart.code, str(error.detail)),
+        404: ("not_found", "There is nothing at this address."),
+        405: ("method_not_allowed", "This address does not take that method."),
+    }
+    status = error.status_code if error.status_code in told else 500
+    response = problem(context, status, *told.get(status, ("internal", INTERNAL)))
+    if status == 405:  # Starlette tells the methods of the first route at an address, and another may take others
+        response.headers["Allow"] = ", ".join(context.route.methods)
+    return response
 
 
 async def handle(request: Request, error: Exception) -> Response:

@@ -1,7 +1,5 @@
 """What goes over HTTP, as types: requests, responses and the one error shape."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine import Versions
@@ -74,9 +72,3 @@ class Info(Schema):
     index_created: str | None
     datasets: list[str]
     refused_version: str | None = Field(description="A version that CURRENT names but that did not verify.")
-
-
-class Health(Schema):
-    """An answer that says nothing but its status."""
-
-    status: Literal["ok"] = "ok"

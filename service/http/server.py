@@ -4,6 +4,7 @@ import asyncio
 import faulthandler
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -61,16 +62,11 @@ def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Ser
 def listen(host: str, port: int) -> socket.socket:
     """Binds before uvicorn does, which would end the process with its own status; raises SettingsInvalid."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol has to be named: asyncio turns Nagle's delay off (40 ms an answer) only where it says TCP.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as problem:
-        listener.close()
-        raise SettingsInvalid(f"The server cannot listen on {host} port {port}: {problem.strerror}.") from problem
-    return listener
+        reason = os.strerror(problem.errno or 0)
+        raise SettingsInvalid(f"The server cannot listen on {host} port {port}: {reason}.") from problem
 
 
 class DrainingServer(uvicorn.Server):

@@ -64,7 +64,7 @@ class Workers:
         return self._places.taken > 0
 
     def close(self) -> None:
-        self.threads.shutdown(cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def done_while_connected(request: Request, running: "asyncio.Future[Result]") -> bool:

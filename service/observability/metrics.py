@@ -16,10 +16,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from indexer.manifest import Manifest
+from indexer.memory import memory_limit_bytes
 from model.runtimes.base import Runtime
 from service import __version__
 from service.errors import DeadlineExceeded, NotReady, Overloaded
-from service.observability.memory import memory_limit_bytes
 
 STAGE_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05,

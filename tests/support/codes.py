@@ -20,6 +20,6 @@ MODULES = {CarsearchError.__module__, errors.__name__, archive.__name__}
 STATUS_OF = WITHOUT_A_CLASS | {
     kind.code: kind.status
     for kind in _kinds(CarsearchError)
-    if kind.status is not None and "code" in vars(kind) and kind.__module__ in MODULES
+    if kind.status is not None and kind.code != CarsearchError.code and kind.__module__ in MODULES
 }
 """Code -> status, of all errors that an answer may tell."""

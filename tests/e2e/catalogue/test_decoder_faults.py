@@ -118,7 +118,6 @@ def test_047_a_decoder_that_hangs_does_not_keep_a_server_from_ending(
         server.process.terminate()
         assert server.process.wait(timeout=HANG_S) == -signal.SIGTERM
         assert time.monotonic() - started <= END_S + 5
-    assert "the process ends without it" in server.log
 
 
 def test_046_a_crash_in_a_decoder_ends_the_process_damages_nothing_and_is_over_with_the_restart(

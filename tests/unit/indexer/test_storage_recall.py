@@ -12,7 +12,7 @@ from indexer.build import build_index, published_embeddings
 from indexer.items import ItemTable
 from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME, Manifest
 from indexer.stores.faiss import FaissStore
-from indexer.stores.precision import Storage, StorageChoice
+from indexer.stores.precision import Storage
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from model.errors import IndexInvalid, StorageTooLossy
@@ -138,7 +138,7 @@ def test_by_default_a_gallery_that_is_large_enough_is_kept_in_fp16_where_that_fi
     write_photos(photos, ["d/2.jpg"])
     monkeypatch.setattr("indexer.build.measured_recall", lambda *_: Recall(1.0, 15))
     assert build_index(photos, index, fake_embedder).storage is Storage.fp32
-    assert build_index(photos, index, fake_embedder, storage=StorageChoice.auto).storage is Storage.fp16
+    assert build_index(photos, index, fake_embedder, storage="auto").storage is Storage.fp16
 
 
 def test_on_a_gpu_fp32_is_kept_which_alone_it_searches(

@@ -111,4 +111,4 @@ def test_an_address_is_one_client_and_of_ipv6_a_network(host: str, name: str) ->
 
 
 def test_a_socket_without_addresses_is_one_client() -> None:
-    assert address_of({"type": "http", "client": None}) == ""
+    assert address_of({"type": "http", "client": None}) == "unknown"

@@ -316,7 +316,7 @@ def test_closing_ends_the_two_threads() -> None:
     before = set(threading.enumerate())
     batcher = Batcher(ThreadPoolExecutor(1), Metrics())
     own = set(threading.enumerate()) - before
-    assert {thread.name for thread in own} == {"embed", "search"}
+    assert {thread.name for thread in own} == {"embed_0", "search_0"}
     batcher.close()
     eventually(lambda: not any(thread.is_alive() for thread in own), "both threads end")
 

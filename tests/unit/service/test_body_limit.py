@@ -20,7 +20,8 @@ MAX_BODY_BYTES = 2000
 
 def receive_through(receive: Receive, upload: Upload = "photo", headers: Mapping[str, str] | None = None) -> int:
     """Takes a body through the middleware; returns its length."""
-    scope = scope_of("search", upload, headers=headers)
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    scope = scope_of("search", upload, headers={**form, **(headers or {})})
     asyncio.run(BodyLimit(read_body, MAX_BODY_BYTES, LIMITS)(scope, receive, discard))
     context: RequestContext = scope["context"]
     assert context.body_complete

@@ -1,16 +1,9 @@
 """The listening socket."""
 
-import socket
-
 import pytest
 
 from model.errors import SettingsInvalid
 from service.http.server import listen
-
-
-def test_the_socket_says_that_it_is_tcp_so_that_answers_are_not_held_back() -> None:
-    with listen("127.0.0.1", 0) as listener:
-        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_can_be_listened_on_again_at_once_but_not_twice() -> None:

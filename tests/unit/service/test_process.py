@@ -25,25 +25,6 @@ def test_threads_are_all_started_and_of_lower_priority_than_their_starter() -> N
     assert (found, niceness()) == ({min(19, own + NICENESS)}, own)
 
 
-TRIMMING = """
-import os
-from bench.procfs import resident_bytes
-from service.process import return_free_memory
-
-blocks = [bytearray(3000) for _ in range(40_000)]
-kept = blocks[::50]
-del blocks
-full = resident_bytes(os.getpid())
-return_free_memory()
-print((full - resident_bytes(os.getpid())) // 1_000_000)
-"""
-
-
-def test_holes_between_small_blocks_go_back_to_the_system() -> None:
-    told = subprocess.run([sys.executable, "-c", TRIMMING], capture_output=True, text=True, check=True, timeout=120)
-    assert int(told.stdout) >= 60
-
-
 PROGRAM = """
 import gc, sys
 from service.process import OBJECTS_BETWEEN_COLLECTIONS, freeze_objects, tune_interpreter

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.observability.memory import available_bytes, memory_limit_bytes
+from indexer.memory import available_bytes, memory_limit_bytes
 
 MEMINFO = "MemTotal:       2048 kB\nMemFree:          10 kB\nMemAvailable:   1000 kB\nHugePages_Total:       0\n"
 OF_THE_MACHINE = 1000 * 1024
