@@ -16,12 +16,13 @@ from bench.rendered_cars.render import RECORD_NAME
 from model.dataset import normalise_label
 from model.errors import DataInvalid
 from model.storage import FileRecord, read_json, write_durably
-from service.demo.gallery import CONTENTS_NAME, PHOTOS_FOLDER, QUERIES_FOLDER, Query
+from service.demo.gallery import CONTENTS_NAME, PHOTOS_FOLDER, Query
 
 CLASSES = 24
 PHOTOS_A_CLASS = 11
 QUERIES = 4
 MAX_BYTES = 12_000_000
+QUERIES_FOLDER = "queries"
 
 
 class DemoGalleryRefused(DataInvalid, code="demo_gallery_refused"):

@@ -52,7 +52,8 @@ def record_score(directory: Path, report: Mapping[str, Any], name: str, command:
         precision, embedding_id = str(report["versions"]["precision"]), report["versions"]["embedding_id"]
         benchmark = report["mode"] == "leave-one-out"
         fields = {field: report[field] for field in ("top1", "correct", "total", "classes", "ci95", "ci95_photos")}
-        score = Score.from_json({**fields, "set": name, "precision": precision, "command": command})
+        fields |= {name: tuple(fields[name]) for name in ("ci95", "ci95_photos")}
+        score = Score(**fields, set=name, precision=precision, command=command)
     except (KeyError, TypeError, ValueError) as problem:
         raise DataInvalid(f"The evaluation report lacks or misspells a field: {problem}.") from problem
     if not benchmark:

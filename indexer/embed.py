@@ -94,19 +94,13 @@ class _Run:
             if sha256 in self._submitted or self._known(sha256) is not None:
                 return _Read(photo, sha256)
             return _Read(photo, sha256, self._embedder.preparation.stage(data))
-        except (
-            FileUnreadable,
-            ImageRejected,
-        ) as problem:  # also raised by reading a damaged archive
+        except (FileUnreadable, ImageRejected) as problem:  # also of a damaged archive
             return _Read(photo, problem=Skipped.because(printable(photo.id), problem))
 
     def submit(self, photos: list[_Read]) -> _Batch:
         """Submits the contents that were not submitted with an earlier batch."""
-        staged = {
-            one.sha256: one.staged
-            for one in photos
-            if one.staged is not None and one.sha256 not in self._submitted
-        }  # fmt: skip
+        new = [one for one in photos if one.staged is not None and one.sha256 not in self._submitted]
+        staged = {one.sha256: one.staged for one in new}
         self._submitted |= staged.keys()
         if not staged:
             return _Batch(photos, [])
@@ -129,11 +123,8 @@ class _Run:
             elif one.sha256 in self._rejected:
                 skipped.append(Skipped.because(printable(one.photo.id), self._rejected[one.sha256]))
             else:
-                embedded.append(Embedded(one.photo, one.sha256, self._vector(one.sha256)))
+                vector = self._vectors.get(one.sha256)
+                vector = vector if vector is not None else self._known(one.sha256)
+                assert vector is not None  # noqa: S101  # known when the photo was read, and nothing is forgotten
+                embedded.append(Embedded(one.photo, one.sha256, vector))
         return EmbeddedBatch(embedded, skipped, fresh)
-
-    def _vector(self, sha256: str) -> Embeddings:
-        vector = self._vectors.get(sha256)
-        vector = vector if vector is not None else self._known(sha256)
-        assert vector is not None  # noqa: S101  # it was known when the photo was read, and no embedding is forgotten
-        return vector

@@ -56,10 +56,8 @@ def refuse_too_large(directory: Path, manifest: Manifest, available_bytes: float
 def marked_as_loading(state_dir: Path | None, version: str) -> Iterator[None]:
     """Leaves a mark in the state directory while a version is loaded, and refuses one that has crashed a server.
 
-    FAISS, SQLite and OpenVINO read files in native code. When they crash the process, Python's fault handler writes
-    where it was into the mark. No server that starts later loads the version: a volume that outlives an upgrade of
-    FAISS cannot crash every replica for ever. A process that is killed leaves an empty mark, and the next one tries
-    again.
+    When FAISS, SQLite or OpenVINO crash the process, Python's fault handler writes where it was into the mark: a volume
+    that outlives an upgrade of FAISS cannot crash every replica for ever. A process that is killed leaves an empty one.
     """
     if state_dir is None:
         yield

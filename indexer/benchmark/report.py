@@ -53,13 +53,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as written to a file and sent over HTTP, where a label is called "class"."""
         value = asdict(self)
-        value["per_class"] = [_with_class(score) for score in value["per_class"]]
-        value["most_confused"] = [_with_class(pair) for pair in value["most_confused"]]
+        for name in ("per_class", "most_confused"):
+            value[name] = [{key.replace("label", "class"): told for key, told in one.items()} for one in value[name]]
         return value
-
-
-def _with_class(value: dict[str, Any]) -> dict[str, Any]:
-    return {name.replace("label", "class"): entry for name, entry in value.items()}
 
 
 @dataclass(frozen=True, slots=True)

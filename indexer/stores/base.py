@@ -1,6 +1,5 @@
 """The interface of a vector store: unit rows in, nearest rows out, exactly and in a fixed order."""
 
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,14 +21,7 @@ class Neighbours(NamedTuple):
 class VectorStore(Protocol):
     """Unit rows under inner product. Safe to search from several threads."""
 
-    @property
-    def dim(self) -> int: ...
-
     def __len__(self) -> int: ...
-
-    def vectors(self, rows: Rows) -> Embeddings:
-        """Rows as they are stored: int64 (n,) -> float32 (n, D)."""
-        ...
 
     def search(
         self,
@@ -45,8 +37,4 @@ class VectorStore(Protocol):
         `among` int64 (n,), ascending, restricts the answer to some rows; `exclude_rows` int64 (B,) leaves out one row
         for each query. `threads` limits the threads of this call; the default is one per core of the process.
         """
-        ...
-
-    def write(self, path: Path) -> None:
-        """Writes the store to a file, not yet durably."""
         ...

@@ -3,7 +3,7 @@
 import functools
 import os
 import threading
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,6 @@ from indexer.stores.codes import StoredRows, check_index, new_index  # needs fai
 # queries); below it every row is read again for each query, and 32 queries take four times as long.
 faiss.cvar.distance_compute_blas_threshold = 2_048
 
-DISTRIBUTIONS = (
-    *("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cu12-cuvs"),
-    *("faiss-gpu-cu13-cuvs", "faiss-cuda", "faiss-cuda-cu128"),
-)
 EXTRA_CANDIDATES = 8
 RESCORED_BYTES = 64 << 20
 GPU_MAX_K = 2048
@@ -43,14 +39,8 @@ FOURCC = {Storage.fp32: b"IxFI", Storage.fp16: b"IxSQ", Storage.sq8: b"IxSQ"}
 @functools.cache
 def installed_distributions() -> list[str]:
     """The installed packages that bring a module named faiss."""
-    found = []
-    for name in DISTRIBUTIONS:
-        try:
-            version(name)
-        except PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
+    names = (one.name for one in distributions())
+    return sorted({name for name in names if name.startswith(("faiss-cpu", "faiss-gpu", "faiss-cuda"))})
 
 
 def refuse_two_distributions() -> None:

@@ -56,13 +56,11 @@ class HostPreparation:
         self._spec = spec
 
     def prepare(self, data: bytes) -> Pixels:
-        """Photo bytes -> uint8 (S, S, 3); raises ImageRejected."""
         return prepare(data, self._spec)
 
     stage = prepare
 
     def crops(self, staged: Sequence[Pixels]) -> tuple[Pixels, Rejected]:
-        """B crops -> uint8 (B, S, S, 3)."""
         side = self._spec.crop
         return np.stack(staged) if staged else np.empty((0, side, side, 3), np.uint8), {}
 

@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from indexer.stores.precision import StorageChoice
-from indexer.versions import CURRENT_NAME
 from model.errors import CarsearchError
 from service.cli.options import DecoderOption, IndexOption, ModelOption, PrecisionOption, RuntimeOption
 from service.cli.output import folded, list_skipped, out, progress_bar, say
@@ -69,6 +68,8 @@ def index(
 
 def _list_versions(directory: "IndexDirectory", verify: bool) -> None:
     """Prints all versions, oldest first; raises the first problem that is found, after all are printed."""
+    from indexer.versions import CURRENT_NAME
+
     versions = directory.versions()
     current = "" if versions and not (directory.root / CURRENT_NAME).exists() else directory.current()
     table = Table("", "version", "photos", "classes", "model", "storage", "state")

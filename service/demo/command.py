@@ -29,11 +29,6 @@ SCORE_SET = "demo"
 TOLERANCE = 0.02
 """int8 rounds differently on other processors, which changes a few nearest neighbours."""
 
-LIMITS = (
-    "Leave-one-out in a small gallery of rendered cars: it shows that everything works here and says nothing of real "
-    "cars; the benchmark is in docs/benchmark.md."
-)
-
 
 class DemoFailed(CarsearchError, code="demo_failed"):
     """The demo does not find what was promised."""
@@ -55,7 +50,7 @@ def run(host: str, port: int, directory: Path | None = None) -> None:
             datasets={"demo": gallery.photos},
             log_level="warning",
         )
-        url = _url(*listener.getsockname()[:2])
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         query = gallery.queries[0]
         say(f"server    {url}  (Ctrl-C ends it)\n")
         say(f"Search with a photo that is not in the gallery; its class is {query.label}:")
@@ -126,11 +121,6 @@ def _evaluate(gallery: DemoGallery, index: IndexDirectory, version: str, embedde
     report = evaluate(gallery.photos, embedder, known=known).report
     interval = f"95% interval over classes {report.ci95[0]:.3f} .. {report.ci95[1]:.3f}"
     say(f"top-1     {report.top1:.4f} = {report.correct}/{report.total}, {interval}")
-    say(f"          {LIMITS}")
+    say("          Leave-one-out in a small gallery of rendered cars: it shows that everything works here, and says")
+    say("          nothing of real cars; the benchmark is in docs/benchmark.md.")
     return report
-
-
-def _url(host: str, port: int) -> str:
-    """The address to call from this machine; a server on every address is called on the loopback."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # looked up, not bound
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

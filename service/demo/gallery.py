@@ -17,7 +17,6 @@ from model.storage import read_json
 
 CONTENTS_NAME = "contents.json"
 PHOTOS_FOLDER = "gallery"
-QUERIES_FOLDER = "queries"
 
 
 @dataclass(frozen=True, slots=True)

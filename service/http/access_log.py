@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Draining, PayloadTooLarge, UploadTimeout
-from service.http.context import UNKNOWN_ROUTE, RequestContext, RouteInfo, Rules
+from service.http.context import RequestContext, RouteInfo, Rules
 from service.http.errors import problem, response_to
 from service.observability.logging import request_id
 from service.observability.metrics import Metrics
@@ -36,11 +36,11 @@ class RouteTable:
         self._routes = [route for route in routes if isinstance(route, Route)]
 
     def find(self, path: str) -> RouteInfo:
-        """The route of a path, with the methods of all its routes; UNKNOWN_ROUTE for a path that leads nowhere."""
+        """The route of a path, with the methods of all its routes; an empty one for a path that leads nowhere."""
         found = [route for route in self._routes if route.path_regex.match(path)]
         if not found:
-            return UNKNOWN_ROUTE
-        rules: Rules = getattr(found[0].endpoint, "rules", UNKNOWN_ROUTE.rules)
+            return RouteInfo()
+        rules = getattr(found[0].endpoint, "rules", Rules())
         methods = {method for route in found for method in route.methods or ()}
         return RouteInfo(found[0].path, rules, tuple(sorted(methods)))
 

@@ -41,10 +41,7 @@ log = logging.getLogger("carsearch")
 
 ROUTERS = [module.router for module in (search, evaluate, gallery, ops)]
 API_ROUTES = list(chain.from_iterable(router.routes for router in ROUTERS))
-DESCRIPTION = """\
-A photo of a car goes in; the nearest car of a gallery and its class come out.
-
-Errors have one shape, `application/problem+json`, with a stable `code`."""
+DESCRIPTION = "Errors have one shape, `application/problem+json`, with a stable `code`."
 
 
 def create_app(settings: Settings, draining: threading.Event | None = None, limits: Limits | None = None) -> FastAPI:

@@ -30,9 +30,6 @@ class RouteInfo:
     methods: tuple[str, ...] = ()
 
 
-UNKNOWN_ROUTE = RouteInfo()
-
-
 @dataclass(slots=True)
 class RequestContext:
     """One request, in `scope["context"]`: who sent it, what came of it, what log, metrics and trace tell of it."""

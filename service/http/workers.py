@@ -70,9 +70,8 @@ class Workers:
 async def done_while_connected(request: Request, running: "asyncio.Future[Result]") -> bool:
     """Waits for `running`, or until the client of a request whose body has been read is gone; True when it is done."""
     gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
-    waited_for: tuple[asyncio.Future[Any], ...] = (running, gone)
     try:
-        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)
         return running.done()
     finally:
         gone.cancel()

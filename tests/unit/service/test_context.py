@@ -4,7 +4,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from service.http.access_log import RouteTable
-from service.http.context import UNKNOWN_ROUTE, Rules, rules
+from service.http.context import RouteInfo, Rules, rules
 
 
 @pytest.fixture(scope="module")
@@ -42,4 +42,4 @@ def test_a_path_of_two_routes_has_the_methods_of_both(table: RouteTable) -> None
 
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/item", "/item/a/b", "/probe/", "//probe", ""])
 def test_a_path_that_leads_nowhere_has_no_rules(table: RouteTable, path: str) -> None:
-    assert table.find(path) is UNKNOWN_ROUTE
+    assert table.find(path) == RouteInfo()
