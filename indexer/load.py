@@ -16,7 +16,6 @@ from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge
 if TYPE_CHECKING:
     from indexer.versions import IndexDirectory
 
-
 BESIDE_BYTES = 100 << 20
 """What loading takes beside the index itself: blocks of rows that are checked."""
 

@@ -140,6 +140,10 @@ class Score:
     ci95_photos: tuple[float, float]
     command: str
 
+    def __post_init__(self) -> None:  # raises TypeError or ValueError where a card is forged
+        (low, high), (lowest, highest) = self.ci95, self.ci95_photos
+        _ = [float(value) for value in (self.top1, low, high, lowest, highest)]
+
 
 @dataclass(frozen=True, slots=True)
 class Card:

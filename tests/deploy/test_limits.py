@@ -1,5 +1,6 @@
 """The proxy's limits of a client: requests a second, and connections with a request in flight."""
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.settings import load_settings
 from tests.deploy.calls import MIB, assert_problem, raw
 from tests.deploy.nginx import compose_values, needs_nginx, port_of, running_nginx, unchanged
 from tests.support.calls import eventually
@@ -87,3 +89,30 @@ def test_with_the_defaults_a_burst_is_answered(tmp_path: Path, server: Server) -
         httpx.Client(base_url=nginx.url) as client,
     ):
         assert [client.get("/info").status_code for _ in range(burst)] == [200] * burst
+
+
+def one_search_each(text: str) -> str:
+    """A configuration in which every line of a server takes one search."""
+    return re.sub(r"max_conns=\d+", "max_conns=1", text)
+
+
+def test_searches_for_which_no_server_has_a_place_are_refused_and_no_server_is_asked(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        busy = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # takes searches and answers none
+        nginx = stack.enter_context(running_nginx(tmp_path / "nginx", [busy.getsockname()[1]], one_search_each))
+        searches = [stack.enter_context(socket.create_connection(("127.0.0.1", nginx.port))) for _ in range(3)]
+        for search in searches:  # for the line of the server and its two as backup
+            search.sendall(b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nphoto")
+            stack.enter_context(busy.accept()[0])
+        with uploads_in_flight(nginx.port, 2):  # which take no place
+            refused = httpx.post(f"{nginx.url}/search", content=b"photo", headers={"X-Request-Id": "mine"})
+        assert_problem(refused, 429, "overloaded")
+        assert (refused.headers["Retry-After"], refused.headers["X-Request-Id"]) == ("1", "mine")
+        (told,) = [line for line in nginx.log if line["status"] == 429]
+        assert (told["upstream"], told["request_id"]) == ("searches", "mine")
+
+
+def test_the_proxy_passes_on_as_many_searches_as_a_replica_has_places() -> None:
+    settings = load_settings()
+    most = sum(int(count) for count in re.findall(r"max_conns=(\d+)", compose_values()["SEARCH_SERVERS"]))
+    assert most <= settings.max_queue < 2 * most
