@@ -1,6 +1,6 @@
 """python -m bench.bare --answer-bytes N --port N: reads an upload and answers JSON of a fixed size.
 
-It measures the cost of HTTP itself on this machine, in uvicorn with h11 and uvloop.
+It measures the cost of HTTP itself on this machine, in uvicorn with httptools and uvloop.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     app = create_app(options.answer_bytes)
     settings: dict[str, Any] = {"lifespan": "off", "access_log": False, "log_level": "warning"}
-    uvicorn.run(app, port=options.port, http="h11", loop="uvloop", **settings)
+    uvicorn.run(app, port=options.port, http="httptools", loop="uvloop", **settings)
 
 
 if __name__ == "__main__":

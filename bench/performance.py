@@ -19,7 +19,7 @@ from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from service.demo.gallery import DemoGallery
 
-PACKAGES = ("carsearch", "faiss-cpu", "openvino", "torch", "numpy", "pillow", "uvicorn", "h11", "uvloop")
+PACKAGES = ("carsearch", "faiss-cpu", "openvino", "torch", "numpy", "pillow", "uvicorn", "httptools", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)

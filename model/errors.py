@@ -165,15 +165,3 @@ class UnknownRecipe(CarsearchError, code="unknown_recipe"):
 
 class RunMismatch(CarsearchError, code="run_mismatch"):
     """A training directory holds the checkpoints of another run."""
-
-
-class ServerUnreachable(CarsearchError, code="server_unreachable"):
-    """The server that the command line was told to ask did not answer."""
-
-
-class ServerRefused(CarsearchError):
-    """The server answered with an error; `code` is the one it gave."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code  # type: ignore[misc]  # the one class whose code comes from the wire

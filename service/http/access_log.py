@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Iterable
 from http import HTTPMethod
-from threading import Event
 
 from opentelemetry.trace import get_current_span
 from starlette.routing import BaseRoute, Route
@@ -19,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import Draining, PayloadTooLarge, UploadTimeout
 from service.http.context import RequestContext, RouteInfo, Rules
 from service.http.errors import problem, response_to
+from service.http.state import State
 from service.observability.logging import request_id
-from service.observability.metrics import Metrics
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
@@ -48,11 +47,8 @@ class RouteTable:
 class AccessLog:
     """Wraps the application; see the module."""
 
-    def __init__(
-        self, app: ASGIApp, routes: RouteTable, metrics: Metrics, draining: Event, max_body_bytes: int
-    ) -> None:
-        self._app, self._routes, self._metrics, self._draining = app, routes, metrics, draining
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, app: ASGIApp, routes: RouteTable, state: State) -> None:
+        self._app, self._routes, self._state = app, routes, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,15 +83,15 @@ class AccessLog:
 
     def _common(self, context: RequestContext, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         common = [(b"x-request-id", context.request_id.encode()), (b"x-content-type-options", b"nosniff")]
-        unread = not context.body_complete and _is_endless(headers, self._max_body_bytes)
-        if unread or self._draining.is_set() or context.code in CUT_OFF:
+        unread = not context.body_complete and _is_endless(headers, self._state.settings.max_body_bytes)
+        if unread or self._state.draining.is_set() or context.code in CUT_OFF:
             common.append((b"connection", b"close"))
         return common
 
     def _tell(self, context: RequestContext, took_s: float) -> None:
         route = context.route.template
-        self._metrics.answers.labels(route, context.status, context.code).inc()
-        self._metrics.request_seconds.labels(route).observe(took_s)
+        self._state.metrics.answers.labels(route, context.status, context.code).inc()
+        self._state.metrics.request_seconds.labels(route).observe(took_s)
         if (span := get_current_span()).is_recording():
             context.trace_id = f"{span.get_span_context().trace_id:032x}"
             span.set_attributes({"carsearch.request_id": context.request_id, "carsearch.code": context.code})

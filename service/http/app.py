@@ -96,13 +96,7 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
     app.add_middleware(Admission, places=places, memory=memory)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
     app.add_middleware(Auth, keys=keys)
-    app.add_middleware(
-        AccessLog,
-        routes=RouteTable([*app.routes, *API_ROUTES]),
-        metrics=state.metrics,
-        draining=state.draining,
-        max_body_bytes=settings.max_body_bytes,
-    )
+    app.add_middleware(AccessLog, routes=RouteTable([*app.routes, *API_ROUTES]), state=state)
     return app
 
 

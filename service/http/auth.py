@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import get_args
 
@@ -65,8 +66,13 @@ class Auth:
 
 def address_of(scope: Scope) -> str:
     """The client's address; of IPv6 its network (/64), which is one client's."""
+    return _network_of(str((scope.get("client") or ("", 0))[0]))
+
+
+@lru_cache(4096)
+def _network_of(host: str) -> str:
     try:
-        address = ipaddress.ip_address(str((scope.get("client") or ("", 0))[0]).partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return "unknown"
     return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False).network_address)

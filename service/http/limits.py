@@ -16,6 +16,8 @@ class Limits:
     head_deadline_s: float = 10
     write_deadline_s: float = 30
     """How long a client may leave an answer unread."""
+    pipelined_requests: int = 64
+    """Requests of one connection that may wait for the answers before theirs."""
     upload_deadline_s: float = 15
     upload_grace_s: float = 5
     """After this time an upload must have kept up with the lowest rate; connections start slowly."""

@@ -1,69 +1,96 @@
-"""HTTP/1.1 as uvicorn speaks it with h11, with deadlines for slow clients.
+"""HTTP/1.1 as uvicorn speaks it with httptools, with limits for what a slow or greedy client may take of a connection.
 
-h11 bounds the size of a head (`h11_max_incomplete_event_size`) and reads one request after the other. uvicorn waits as
-long as it takes for a head to come, and for a client to read its answer.
+uvicorn waits for the head of a request, and for a client to read its answer, as long as they take.
 """
 
 import asyncio
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.limits import Limits
 
 
-def limited_protocol(limits: Limits) -> type["LimitedHttpProtocol"]:
-    """The protocol with these limits; uvicorn makes one instance a connection."""
-    return type("LimitedHttpProtocol", (LimitedHttpProtocol,), {"limits": limits})
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """Adds deadlines, a limit of the head's size and one of pipelined requests, and ignores offers to upgrade.
 
+    A connection on which no request is being received or answered is closed after uvicorn's `timeout_keep_alive`.
+    """
 
-class LimitedHttpProtocol(H11Protocol):
-    """Adds deadlines for heads and answers, and passes over offers to upgrade (RFC 9110, section 7.8)."""
-
-    limits: ClassVar[Limits] = Limits()
-    _head_timer: asyncio.TimerHandle | None = None
+    def __init__(self, *arguments: Any, limits: Limits, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._limits = limits
+        self._head_bytes: int | None = 0  # of an unfinished head; None within a body
+        self._resuming = False  # whether the parser reads the head that `_ignore_upgrade` makes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        self._writer = _Writer(transport, self.loop, self.limits.write_deadline_s)
+        self._writer = _Writer(transport, self.loop, self._limits.write_deadline_s)
         super().connection_made(cast(asyncio.Transport, self._writer))
-        self._head_timer = self.loop.call_later(self.limits.head_deadline_s, self.transport.close)
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn does not after a reset
-        self._stop_head_timer()
         self._writer.expect_nothing()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_head()
+        try:
+            while data:
+                data = self._parse(data)
+            if self._head_bytes is not None and self._head_bytes > self._limits.head_bytes:
+                raise httptools.HttpParserError
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                self.send_400_response("The request is no HTTP, or its headers are too large.")
+        self._watch()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._watch_head()
-
-    def _watch_head(self) -> None:
-        """Starts the deadline when a head has begun, or a body goes on behind its answer; a whole head stops it."""
+    def _watch(self) -> None:
+        """Starts uvicorn's timer where no request is being received or answered, and stops it where one is."""
         current: RequestResponseCycle | None = self.cycle  # None before the first request
         if current is not None and not current.response_complete:
-            self._stop_head_timer()
-        elif self._head_timer is None and (self.conn.trailing_data[0] or self.conn.their_state is not h11.IDLE):
-            self._head_timer = self.loop.call_later(self.limits.head_deadline_s, self.transport.close)
+            self._unset_keepalive_if_required()
+        elif self.timeout_keep_alive_task is None:
+            seconds, close = self.timeout_keep_alive, self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(seconds, close)
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _parse(self, data: bytes) -> bytes:
+        """Gives back what comes behind a head that offers to upgrade."""
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)  # until `on_headers_complete` says that it was more than a head
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            return data[upgrade.args[0] :]
+        return b""
 
-    def _should_upgrade(self) -> bool:
-        return False
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        if self._resuming:
+            return
+        if len(self.pipeline) >= self._limits.pipelined_requests:
+            self.transport.abort()  # parsing what else has come would hold up all other clients
+            raise ConnectionAbortedError
+        super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
-            self.transport.close()  # an answer has begun
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():  # else the parser leaves the body to another protocol
+            super().on_message_complete()
+            self._head_bytes = 0
+
+    def _ignore_upgrade(self) -> None:
+        """Goes on behind a head that offers to upgrade, as Java's HttpClient does by default; there the parser ends.
+
+        A new parser reads the body, behind a head that says how the body is framed (RFC 9110, section 7.8).
+        """
+        framing = (b"content-length", b"transfer-encoding")
+        lines = [b"%s: %s" % header for header in self.headers if header[0] in framing]
+        self.parser, self._resuming = httptools.HttpRequestParser(self), True
+        try:
+            self.parser.feed_data(b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""]))
+        finally:
+            self._resuming = False
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""

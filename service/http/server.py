@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -16,7 +17,7 @@ import uvicorn
 from model.errors import SettingsInvalid
 from service.http.app import create_app
 from service.http.limits import Limits
-from service.http.protocol import limited_protocol
+from service.http.protocol import LimitedHttpProtocol
 from service.observability.logging import start_log
 from service.process import freeze_objects, tune_interpreter
 from service.settings import Settings
@@ -45,8 +46,8 @@ def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Ser
     draining, limits = threading.Event(), limits or Limits()
     config = uvicorn.Config(
         create_app(settings, draining, limits),
-        http=limited_protocol(limits),
-        h11_max_incomplete_event_size=limits.head_bytes,
+        http=partial(LimitedHttpProtocol, limits=limits),  # type: ignore[arg-type]  # calls it as a class
+        timeout_keep_alive=limits.head_deadline_s,  # type: ignore[arg-type]  # any number
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or [],  # and never what the environment says to uvicorn
         loop="uvloop",

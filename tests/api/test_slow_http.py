@@ -74,15 +74,6 @@ def test_062_a_second_head_that_does_not_come_ends_the_connection(impatient: Wir
         assert ended(connection)
 
 
-def test_a_connection_waits_for_its_next_request_longer_than_for_a_head(impatient: WireServer) -> None:
-    with connect(impatient) as connection:
-        connection.sendall(LIVE)
-        assert answer(connection)[0] == 200
-        time.sleep(1.5 * LIMITS.head_deadline_s)
-        connection.sendall(LIVE)
-        assert answer(connection)[0] == 200
-
-
 def test_062_063_five_hundred_slow_heads_and_bodies_hold_nobody_up(impatient: WireServer) -> None:
     before = metric(impatient, UPLOAD_TIMEOUT)
     with ExitStack() as open_ones:
@@ -122,6 +113,21 @@ def test_064_who_does_not_read_is_broken_off(impatient: WireServer) -> None:
             time.sleep(0.05)
         else:
             raise AssertionError("the server went on answering somebody who does not read")
+
+
+def test_064_who_asks_and_asks_without_reading_is_broken_off(impatient: WireServer) -> None:
+    with connect(impatient) as greedy, pytest.raises(ConnectionError):
+        greedy.sendall(LIVE * 1_000_000)
+
+
+def test_064_as_many_requests_in_one_go_as_may_wait_are_answered(impatient: WireServer) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(LIVE * LIMITS.pipelined_requests)
+        answered = b""
+        while answered.count(b"HTTP/1.1 200 OK\r\n") < LIMITS.pipelined_requests:
+            more = connection.recv(65536)
+            assert more, answered
+            answered += more
 
 
 def test_an_upload_that_nobody_reads_and_that_stalls_ends_its_connection(impatient: WireServer) -> None:

@@ -3,12 +3,8 @@
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -55,9 +51,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("search photo.jpg --index INDEX -k 0", "from 1 to 100", id="k is 0"),
         pytest.param("search photo.jpg --index INDEX -k 101", "from 1 to 100", id="k is 101"),
         pytest.param("search photo.jpg --index INDEX --class spaceship", "no class of that name", id="unknown class"),
-        pytest.param("search photo.jpg --url http://127.0.0.1:PORT", "gave no answer", id="nobody listens"),
-        pytest.param("search photo.jpg --url nonsense", "nonsense", id="no URL"),
-        pytest.param("search photo.jpg --url http://[", "http://[", id="broken URL"),
         pytest.param("train --data bad --out out --recipe soup", '"soup"', id="unknown recipe"),
         pytest.param("train --data empty --out out", "no photos in", id="nothing to train on"),
         pytest.param("train --data nowhere --out out", "nowhere cannot be read", id="no training data"),
@@ -137,47 +130,6 @@ def test_help_and_version_import_no_heavy_package(arguments: str) -> None:
     )
     printed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout.endswith("\n[]\n")
-
-
-def test_a_server_s_refusal_is_told_in_its_own_words(
-    carsearch: Callable[..., Printed], place: Path, server: Server
-) -> None:
-    url = ("--url", server.url)
-    assert_one_sentence(carsearch("search", place / "photo.jpg", *url, "-k", "0"), "from 1 to 100")
-    assert_one_sentence(carsearch("search", place / "text.jpg", *url), "not a JPEG, PNG or WebP")
-    assert_one_sentence(carsearch("search", place / "photo.jpg", *url, "--class", "spaceship"), "no class of that name")
-
-
-@contextmanager
-def foreign_server(body: bytes) -> Iterator[str]:
-    """Some other program's web server, which answers everything with 200."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.server_port}"
-        finally:
-            listening.shutdown()
-            thread.join()
-
-
-@pytest.mark.parametrize("body", [b"{}", b"[]", b"5", b"<html>", b"\xff\xfe"])
-def test_a_server_that_is_none_of_ours_is_told_in_one_sentence(
-    body: bytes, carsearch: Callable[..., Printed], place: Path
-) -> None:
-    with foreign_server(body) as url:
-        assert_one_sentence(carsearch("search", place / "photo.jpg", "--url", url), url)
 
 
 def test_without_a_name_the_default_that_ships_embeds(carsearch: Callable[..., Printed], place: Path) -> None:

@@ -9,7 +9,6 @@ from model.errors import (
     EmptyFile,
     MissingDependency,
     ModelInvalid,
-    ServerRefused,
     UnsupportedImageFormat,
     missing_dependency,
 )
@@ -32,16 +31,11 @@ def test_codes_are_unique() -> None:
 
 def test_a_class_without_subclasses_has_a_code_of_its_own() -> None:
     leaves = [member for member in CLASSES.values() if not member.__subclasses__()]
-    assert [leaf.__name__ for leaf in leaves if not has_its_own_code(leaf)] == ["ServerRefused"]
+    assert [leaf.__name__ for leaf in leaves if not has_its_own_code(leaf)] == []
 
 
 def test_a_class_has_the_status_of_its_parent_where_it_has_none_of_its_own() -> None:
     assert (EmptyFile.status, UnsupportedImageFormat.status, ModelInvalid.status) == (422, 415, None)
-
-
-def test_an_answer_of_the_server_keeps_the_code_that_came_with_it() -> None:
-    first, second = ServerRefused("invalid_k", "k is 0."), ServerRefused("overloaded", "Try later.")
-    assert (first.code, second.code, ServerRefused.code) == ("invalid_k", "overloaded", "internal")
 
 
 def test_a_missing_optional_package_names_its_extra() -> None:

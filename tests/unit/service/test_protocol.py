@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.http.limits import Limits
-from service.http.protocol import limited_protocol
+from service.http.protocol import LimitedHttpProtocol
 
 QUIET_TURNS = 20
 """Turns of the event loop without a write after which whatever has come has been answered."""
@@ -68,13 +69,8 @@ async def until_quiet(recorder: Recorder) -> None:
 
 
 async def spoken(chunks: Sequence[bytes], limits: Limits) -> Recorder:
-    config = uvicorn.Config(
-        echo,
-        http=limited_protocol(limits),
-        h11_max_incomplete_event_size=limits.head_bytes,
-        log_config=None,
-        lifespan="off",
-    )
+    protocol_class = cast(Any, partial(LimitedHttpProtocol, limits=limits))
+    config = uvicorn.Config(echo, http=protocol_class, log_config=None, lifespan="off")
     config.load()
     recorder = Recorder()
     protocol = cast(Any, config.http_protocol_class)(config, ServerState(), {})
@@ -135,11 +131,13 @@ def test_bodies_and_many_requests_do_not_count_as_a_head() -> None:
     assert len(bodies(recorder)) == 42
 
 
-def test_requests_that_come_together_are_answered_one_after_the_other() -> None:
-    assert bodies(answered(GET * 400)) == [NEXT] * 400
+def test_more_requests_than_may_wait_end_the_connection() -> None:
+    limits = Limits(pipelined_requests=4)
+    assert bodies(answered(GET * 4, limits=limits)) == [NEXT] * 4
+    assert answered(GET * 40, limits=limits).closed
 
 
-@pytest.mark.parametrize("rubbish", [b"\x16\x03\x01\x02\x00", b"\r\nx\r\n\r\n"])
+@pytest.mark.parametrize("rubbish", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00", b"\r\nx\r\n\r\n"])
 def test_what_is_no_http_1_is_refused(rubbish: bytes) -> None:
     recorder = answered(rubbish)
     assert recorder.closed
@@ -192,11 +190,25 @@ def test_an_offer_may_be_cut_at_every_place_of_its_head(framing: str) -> None:
         assert bodies(answered(*cut(head + body, [place]), GET)) == [expected, NEXT], place
 
 
-def test_an_offer_whose_body_has_no_clear_end_is_refused() -> None:
-    framing = b"Transfer-Encoding: gzip\r\n"
+def test_as_many_offers_in_one_go_as_may_wait_are_answered() -> None:
+    head, body, expected = offer("POST", "h2c", "Content-Length")
+    most = Limits().pipelined_requests
+    assert bodies(answered((head + body) * most)) == [expected] * most
+    assert answered((head + body) * 40 * most).closed
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Transfer-Encoding: gzip\r\n",
+        b"Content-Length: 5\r\n" * 2,
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+def test_an_offer_whose_body_has_no_clear_end_is_refused(framing: bytes) -> None:
     recorder = answered(b"POST / HTTP/1.1\r\nHost: x\r\n" + OFFERS["h2c"] + framing + b"\r\nabcde")
     assert recorder.closed
-    assert b"".join(recorder.writes).startswith((b"HTTP/1.1 400", b"HTTP/1.1 501"))
+    assert b"".join(recorder.writes).startswith(b"HTTP/1.1 400")
 
 
 @settings(max_examples=100, deadline=None)
