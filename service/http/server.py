@@ -4,7 +4,6 @@ import asyncio
 import faulthandler
 import logging
 import math
-import os
 import signal
 import socket
 import threading
@@ -66,7 +65,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as problem:
-        reason = os.strerror(problem.errno or 0)
+        reason = str(problem.strerror).partition(" (while")[0]  # Python adds the address
         raise SettingsInvalid(f"The server cannot listen on {host} port {port}: {reason}.") from problem
 
 
@@ -79,7 +78,7 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, draining: threading.Event, drain_s: float) -> None:
         super().__init__(config)
-        self._draining, self._drain_s, self._stop_at = draining, drain_s, math.inf
+        self._draining, self._drain_s, self._stop_at, self._told = draining, drain_s, math.inf, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM and self._drain_s > 0 and not self._draining.is_set():
@@ -90,6 +89,9 @@ class DrainingServer(uvicorn.Server):
         self._draining.set()
 
     async def on_tick(self, counter: int) -> bool:
+        if self._stop_at < math.inf and not self._told:  # the handler of a signal must not log: it may interrupt that
+            self._told = True
+            log.info("draining: not ready any more, and stopping in %g s", self._drain_s)
         self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
         return await super().on_tick(counter)
 
