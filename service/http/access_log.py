@@ -15,7 +15,7 @@ from opentelemetry.trace import get_current_span
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Draining, PayloadTooLarge, UploadTimeout
+from service.errors import Draining, Overloaded, PayloadTooLarge, UploadTimeout
 from service.http.context import RequestContext, RouteInfo, Rules
 from service.http.errors import problem, response_to
 from service.http.state import State
@@ -95,7 +95,9 @@ class AccessLog:
         if (span := get_current_span()).is_recording():
             context.trace_id = f"{span.get_span_context().trace_id:032x}"
             span.set_attributes({"carsearch.request_id": context.request_id, "carsearch.code": context.code})
-        level = logging.DEBUG if context.route.rules.polled and context.code == "ok" else logging.INFO
+        # What a crowd is refused is counted; its lines would be a fifth of what a refusal costs.
+        quiet = context.code == Overloaded.code or (context.route.rules.polled and context.code == "ok")
+        level = logging.DEBUG if quiet else logging.INFO
         if log.isEnabledFor(level):
             code = f"{context.code} ({context.cause})" if context.cause else context.code
             told = (context.request_id, route, context.status, code, took_s * 1000)

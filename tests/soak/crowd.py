@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 class Bars:
     """What is promised: goodput as a share of capacity, and of what CPU time is left for it (None: no promise)."""
 
-    of_capacity: float
+    of_capacity: float | None
     of_share: float | None
 
 
@@ -124,7 +124,9 @@ def crowd_figures(what: str, capacity: Capacity, over: Asked, bars: Bars) -> lis
     of_capacity = done.rate_per_s / max(1e-9, capacity.rate_per_s)
     refused_ms = [load.percentile(done.refused_ms, percent) for percent in (50, 99)]
     tail = f"p50 {refused_ms[0]:.0f} ms, p99 {refused_ms[1]:.0f} ms; p99 of the 200s {done.percentile_ms(99):.0f} ms"
-    figures = [at_least(f"goodput{what} of capacity", of_capacity, bars.of_capacity, "", how)]
+    figures = []
+    if bars.of_capacity is not None:
+        figures.append(at_least(f"goodput{what} of capacity", of_capacity, bars.of_capacity, "", how))
     if bars.of_share is not None:
         figures.append(at_least(f"goodput{what} of capacity x CPU left", of_capacity / share, bars.of_share, "", how))
     failed = {status: count for status, count in done.statuses.items() if status not in ("200", "429")}

@@ -51,6 +51,9 @@ LONE = 15
 GIVE_UP_S = 60
 BURST_S = 0.01
 LARGE_PHOTO, LARGE_QUALITY = (4000, 3000), 90
+LARGE_BARS = Bars(None, 0.75)
+"""The bodies alone are hundreds of MB a second then, whoever reads them."""
+
 MOST_ABOVE_REST_MB = 300
 SLOW_UPLOADS, OF_GOODPUT = 500, 0.5
 EVALUATED = 'carsearch_batch_photos_sum{work="evaluate"}'
@@ -257,7 +260,7 @@ def _large(target: Target, full: Target, photos: Sequence[str], plan: Plan, say:
     how = "resident, at its peak; CARSEARCH_MAX_UPLOADS_BYTES and what is decoded"
     what = " of photos of 5 MB"
     return [
-        *crowd_figures(what, capacity, over, plan.bare),
+        *crowd_figures(what, capacity, over, LARGE_BARS),
         probe_figure(what, probe),
         at_most(f"memory above rest{what}", above_mb, bound_mb, "MB", how),
     ]
