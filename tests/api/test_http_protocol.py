@@ -74,7 +74,7 @@ def test_head_and_body_of_an_answer_come_in_one_piece(wire: WireServer) -> None:
 
 
 def test_a_refusal_is_a_whole_answer_counted_and_told_once(full: WireServer, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "carsearch")
     before = metric(full, REFUSED)
     refused = full.client.post("/search", content=BODY, headers={**FORM, "X-Request-Id": "mine"})
     assert_problem(refused, "overloaded")
