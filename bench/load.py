@@ -62,7 +62,7 @@ class Order:
     warm_up_s: float = 1.0
     server_pid: int | None = None
     own_addresses: bool = False
-    """Whether each connection comes from an address of its own, as from as many clients."""
+    """Each connection then has an own loopback address, so that a proxy sees as many clients as connections."""
 
 
 @dataclass(slots=True)

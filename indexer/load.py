@@ -122,6 +122,6 @@ def embedder_for(
 
 
 def _gives(embedder: Embedder, manifest: Manifest) -> bool:
-    """Whether an embedder's queries may be searched in an index."""
+    """The embedder is the model that built the index, in a precision whose embeddings may be compared with it."""
     same = embedder.model_sha256 == manifest.model_sha256
     return same and embedder.card.interchangeable(manifest.embedding_id, embedder.embedding_id)

@@ -155,7 +155,7 @@ class Batcher:
 
 
 def _goes_along(batch: _Batch, before: list[_Batch]) -> bool:
-    """Whether a batch is searched with others: it is of their engine, need not be waited for, and is not too much."""
+    """The batch joins a search when it has the same engine, is embedded already, and keeps to MAX_SEARCHED photos."""
     if not before:
         return True
     photos = sum(len(one.waiting) for one in before) + len(batch.waiting)
