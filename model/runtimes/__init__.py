@@ -1,6 +1,7 @@
 """Runtimes by name; each is imported only when it is chosen, so that a slim install never imports torch."""
 
 from collections.abc import Callable
+from ctypes import CDLL
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,11 +48,21 @@ def load_runtime(
 def _automatic(precision: str | None) -> str:
     if precision == BF16:
         return "torch"
-    if precision == INT8 and find_spec("openvino") is not None:
-        return "openvino"  # on CUDA too: torch has no int8
+    if find_spec("openvino") is None and find_spec("torch") is not None:
+        return "torch"  # an install for GPUs: the extra that brings OpenVINO also brings a second FAISS
+    if precision == INT8 or not _has_cuda_driver():
+        return "openvino"  # int8 on CUDA too: torch has none
     try:
         torch = import_module("torch")
     except ModuleNotFoundError:
         return "openvino"
-    # An install for GPUs has no OpenVINO, because the extra that brings it also brings a second FAISS.
-    return "torch" if torch.cuda.is_available() or find_spec("openvino") is None else "openvino"
+    return "torch" if torch.cuda.is_available() else "openvino"
+
+
+def _has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver is installed; without it nobody waits seconds for the import of torch."""
+    try:
+        CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -12,11 +12,15 @@ import pytest
 from service.settings import load_settings
 from tests.deploy.calls import MIB, assert_problem, raw
 from tests.deploy.nginx import compose_values, needs_nginx, port_of, running_nginx, unchanged
+from tests.deploy.replicas import lasting_port
 from tests.support.calls import eventually
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.deploy, needs_nginx]
 OTHER = "127.0.0.2"
+BESIDE_A_RESTART = 56
+"""Searches in flight for which one replica has places, when the others have just been restarted or are gone."""
+
 HELD = b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nfirst"
 
 
@@ -110,6 +114,24 @@ def test_searches_for_which_no_server_has_a_place_are_refused_and_no_server_is_a
         assert (refused.headers["Retry-After"], refused.headers["X-Request-Id"]) == ("1", "mine")
         (told,) = [line for line in nginx.log if line["status"] == 429]
         assert (told["upstream"], told["request_id"]) == ("searches", "mine")
+
+
+def test_searches_meet_a_server_that_is_gone_once_while_another_has_places(tmp_path: Path) -> None:
+    def for_long(text: str) -> str:
+        return text.replace("fail_timeout=2s", "fail_timeout=1h")
+
+    with ExitStack() as stack:
+        busy = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # takes searches and answers none
+        ports = [busy.getsockname()[1], lasting_port()]
+        nginx = stack.enter_context(running_nginx(tmp_path / "nginx", ports, for_long))
+        with ExitStack() as searches:
+            for _ in range(BESIDE_A_RESTART):
+                search = searches.enter_context(socket.create_connection(("127.0.0.1", nginx.port)))
+                search.sendall(b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nphoto")
+                stack.enter_context(busy.accept()[0])
+        eventually(lambda: len(nginx.log) == BESIDE_A_RESTART, "all clients have left")
+        gone = f":{ports[1]}"
+        assert sum(gone in line["upstream"] for line in nginx.log) == 1
 
 
 def test_the_proxy_passes_on_as_many_searches_as_a_replica_has_places() -> None:

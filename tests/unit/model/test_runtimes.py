@@ -1,5 +1,6 @@
 """Runtimes by name: a missing package names its extra, and the fake runtime."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,3 +52,15 @@ def test_an_install_for_gpus_embeds_on_the_cpu_where_it_finds_none(
     assert load_runtime("auto", real_model, load_card(real_model)).name == "openvino"
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert load_runtime("auto", real_model, load_card(real_model)).name == "torch"
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is a CUDA driver")
+def test_without_a_cuda_driver_nobody_waits_for_the_import_of_torch() -> None:
+    code = """
+import sys
+from model.embedder import PRETRAINED, Embedder
+assert Embedder.load(PRETRAINED / "resnet18").runtime.name == "openvino"
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
