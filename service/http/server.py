@@ -25,6 +25,8 @@ GRACE_S = 30
 BACKLOG = 2048
 ARRIVED_S = 0.1
 """How long a server that stops takes in what has arrived: uvicorn closes its sockets with unread requests in them."""
+TURNS = BACKLOG + 64
+"""Turns of the event loop that it takes as well, as a busy machine may give it no time: one accepts one connection."""
 
 log = logging.getLogger("carsearch")
 
@@ -96,5 +98,6 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await asyncio.sleep(ARRIVED_S)
+        for seconds in (ARRIVED_S, *[0.0] * TURNS):
+            await asyncio.sleep(seconds)
         await super().shutdown(sockets)
