@@ -2,13 +2,14 @@
 
 import http.client
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +81,15 @@ def running_process(
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on.
+
+    It lies below those that the kernel gives to outgoing connections, one of which could take it meanwhile.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)  # not by `random`, which tests seed alike in two processes
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _is_ready(port: int, path: str) -> bool:

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
+from bench.serving import free_port
 from tests.deploy.compose import ROOT, config
-from tests.support.servers import free_port
 
 TEMPLATES = ROOT / "docker" / "nginx"
 SUFFIX = ".template"

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from bench.serving import free_port
 from tests.deploy.compose import ROOT
-from tests.support.servers import Server, free_port, stop, wait_for
+from tests.support.servers import Server, stop, wait_for
 from tests.support.yaml_loader import read_yaml
 
 MONITORING = ROOT / "docker" / "monitoring"

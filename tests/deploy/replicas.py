@@ -1,9 +1,7 @@
 """Servers that are stopped, killed and started again on the same port, and clients that never stop asking."""
 
 import itertools
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,24 +12,10 @@ from pathlib import Path
 
 import httpx
 
+from bench.serving import free_port
 from tests.support.servers import START_S, Server, clean_environment, wait_for
 
 SETTINGS = {"SEARCH_THREADS": "1", "DRAIN_S": "0.5"}
-
-
-def lasting_port() -> int:
-    """A port that is still free after its server ended.
-
-    It lies below those that the kernel gives to outgoing connections, of which there are hundreds meanwhile.
-    """
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @dataclass
@@ -40,7 +24,7 @@ class Replica:
 
     index: Path
     log_path: Path
-    port: int = field(default_factory=lasting_port)
+    port: int = field(default_factory=free_port)
     process: "subprocess.Popen[bytes] | None" = None
     environment: Mapping[str, str] = field(default_factory=lambda: clean_environment(**SETTINGS))
 

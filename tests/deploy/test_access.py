@@ -11,10 +11,11 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from bench.serving import free_port
 from indexer.versions import IndexDirectory
 from tests.deploy.calls import PHOTO, assert_problem, raw
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx, unchanged
-from tests.support.servers import Server, free_port, running_server
+from tests.support.servers import Server, running_server
 
 pytestmark = [pytest.mark.deploy, needs_nginx]
 SEARCH_KEY = "0123456789abcdef" * 4  # as long as `openssl rand -hex 32` makes them

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.serving import free_port
 from service.settings import load_settings
 from tests.deploy.calls import MIB, assert_problem, raw
 from tests.deploy.nginx import compose_values, needs_nginx, port_of, running_nginx, unchanged
-from tests.deploy.replicas import lasting_port
 from tests.support.calls import eventually
 from tests.support.servers import Server
 
@@ -122,7 +122,7 @@ def test_searches_meet_a_server_that_is_gone_once_while_another_has_places(tmp_p
 
     with ExitStack() as stack:
         busy = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # takes searches and answers none
-        ports = [busy.getsockname()[1], lasting_port()]
+        ports = [busy.getsockname()[1], free_port()]
         nginx = stack.enter_context(running_nginx(tmp_path / "nginx", ports, for_long))
         with ExitStack() as searches:
             for _ in range(BESIDE_A_RESTART):

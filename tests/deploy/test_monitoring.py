@@ -14,6 +14,7 @@ import pytest
 from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.serving import free_port
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from service.http.routes import evaluate, gallery, ops, search
 from tests.deploy.compose import ROOT
@@ -38,7 +39,7 @@ from tests.support.bad_requests import ADDRESSES, QUERIES, SECRET, UPLOADS
 from tests.support.bodies import BOUNDARY
 from tests.support.codes import STATUS_OF
 from tests.support.photos import car_photo
-from tests.support.servers import Server, free_port, running_server
+from tests.support.servers import Server, running_server
 from tests.support.yaml_loader import read_yaml
 
 pytestmark = pytest.mark.deploy

@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.serving import free_port
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from tests.deploy.calls import MIB, PHOTO, assert_problem, raw
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx
 from tests.support.photos import KOREAN, car_photo
-from tests.support.servers import Server, free_port, running_server, wait_for
+from tests.support.servers import Server, running_server, wait_for
 
 pytestmark = [pytest.mark.deploy, needs_nginx]
 

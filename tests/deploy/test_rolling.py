@@ -7,12 +7,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.serving import free_port
 from indexer.versions import IndexDirectory
 from model.dataset import read_items
 from service.engine import Engine
 from tests.deploy.calls import PHOTO
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx
-from tests.deploy.replicas import Load, Replica, lasting_port, running_replicas
+from tests.deploy.replicas import Load, Replica, running_replicas
 from tests.support.servers import START_S, Server
 
 pytestmark = [pytest.mark.deploy, needs_nginx]
@@ -71,6 +72,6 @@ def test_it_is_the_second_try_that_saves_them(tmp_path: Path, server: Server, tr
     def edit(text: str) -> str:  # and nobody is passed over, so that every other search meets the one that is gone
         return text.replace("tries 2;", f"tries {tries};").replace("max_fails=1", "max_fails=0")
 
-    with running_nginx(tmp_path / "nginx", [port_of(server.url), lasting_port()], edit) as nginx:
+    with running_nginx(tmp_path / "nginx", [port_of(server.url), free_port()], edit) as nginx:
         answers = [httpx.post(f"{nginx.url}/search", files=PHOTO).status_code for _ in statuses]
     assert sorted(answers) == statuses

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.serving import free_port
 from indexer.build import build_index
 from indexer.manifest import INDEX_NAME
 from indexer.versions import IndexDirectory
 from model.embedder import DEFAULT_MODEL, Embedder
 from tests.conftest import Printed, write_fake_model
 from tests.support.photos import KOREAN, car_photo, write_gallery, write_seed_table
-from tests.support.servers import Server, clean_environment, free_port, run_cli
+from tests.support.servers import Server, clean_environment, run_cli
 from tests.unit.test_layout import ROOT
 
 pytestmark = pytest.mark.e2e

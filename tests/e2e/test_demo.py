@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from bench.demo_gallery import write_contents
+from bench.serving import free_port
 from indexer.benchmark.evaluate import evaluate
 from indexer.versions import IndexDirectory
 from model.card import Score, load_card
@@ -28,7 +29,7 @@ from service.demo.gallery import Query
 from service.http.server import listen
 from tests.support.calls import eventually
 from tests.support.photos import KOREAN, car_photo, write_gallery
-from tests.support.servers import clean_environment, free_port
+from tests.support.servers import clean_environment
 from tests.unit.test_layout import ROOT
 
 pytestmark = pytest.mark.e2e

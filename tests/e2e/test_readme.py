@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.serving import free_port
 from tests.support.photos import car_photo, write_gallery
-from tests.support.servers import clean_environment, free_port
+from tests.support.servers import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SET_UP = re.compile(r"^make (demo|train-demo|test)\b")  # these install and test everything; .ci/run runs them

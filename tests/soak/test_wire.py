@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from bench.serving import free_port
 from tests.soak.material import Known
 from tests.soak.wire import Reply, Wire, fetch
-from tests.support.servers import free_port
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 RESET = struct.pack("ii", 1, 0)

@@ -1,7 +1,6 @@
 """A real server process on a free loopback port, ended by its pid."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from bench.serving import free_port
 from indexer.versions import IndexDirectory
 from model.errors import CarsearchError
 
@@ -36,13 +36,6 @@ class Server:
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def clean_environment(**settings: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.load import AnswerMalformed, Load, LoadFailed, Order, carry_out, percentile, requests_of, run, whole_answer
-from tests.support.servers import free_port
+from bench.serving import free_port
 from tests.unit.bench.slow_server import after, answer, tiny_server
 
 
