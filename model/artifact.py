@@ -8,32 +8,49 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from model.card import FP32, GOLDEN_NAME, WEIGHTS_NAME, Card
+from model.card import FP32, GOLDEN_NAME, WEIGHTS_NAME, WHITENING_NAME, Card, WhiteningRecord
 from model.images.transform import prepare
-from model.network.embedding_net import EmbeddingNetwork, save_weights
+from model.network.embedding_net import EmbeddingNetwork, save_weights, save_whitening
 from model.storage import FileRecord, write_durably
 
 
-def create_artifact(network: EmbeddingNetwork, directory: Path, name: str, training: dict[str, Any]) -> Card:
-    """Writes weights, golden photo and card of a trained network; the card last, because it names the others."""
+def create_artifact(
+    network: EmbeddingNetwork,
+    directory: Path,
+    name: str,
+    training: dict[str, Any],
+    whitening: WhiteningRecord | None = None,
+) -> Card:
+    """Writes the files of a trained network's artifact; the card last, because it names the others.
+
+    `whitening` tells how the network's whitening was fitted; without it none is written.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     save_weights(network, directory)
-    photo = golden_photo()
-    write_durably(directory / GOLDEN_NAME, photo)
-    crop = torch.from_numpy(prepare(photo, network.spec))
-    with torch.inference_mode():
-        golden: list[float] = network.eval()(crop[None])[0].tolist()
+    if whitening is not None:
+        save_whitening(network, directory)
+    write_durably(directory / GOLDEN_NAME, golden_photo())
+    written = [WEIGHTS_NAME, GOLDEN_NAME, *([WHITENING_NAME] if whitening else [])]
     card = Card(
         name=name,
         architecture=network.architecture,
         embedding_dim=network.dim,
         input=network.spec,
-        files={file: FileRecord.of(directory / file) for file in (WEIGHTS_NAME, GOLDEN_NAME)},
-        golden={f"torch/{FP32}": golden},
+        files={file: FileRecord.of(directory / file) for file in written},
+        golden=golden_embedding(network),
+        whitening=whitening,
         training=training,
     )
     card.save(directory)
     return card
+
+
+def golden_embedding(network: EmbeddingNetwork) -> dict[str, list[float]]:
+    """What torch in fp32 makes of the golden photo, as a card keeps it."""
+    crop = torch.from_numpy(prepare(golden_photo(), network.spec))
+    with torch.inference_mode():
+        golden: list[float] = network.eval()(crop[None])[0].tolist()
+    return {f"torch/{FP32}": golden}
 
 
 def golden_photo() -> bytes:

@@ -1,8 +1,8 @@
 """The model card: what serving must know about a network beside its weights.
 
-A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg` and
-`openvino/<precision>.xml|bin`. The card holds the sha256 of every other file, so that the sha256 of `card.json` pins
-the whole artifact.
+A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg`, `openvino/<precision>.xml|bin`,
+and `whitening.safetensors` where the model has one. The card holds the sha256 of every other file, so that the sha256
+of `card.json` pins the whole artifact.
 """
 
 import base64
@@ -22,6 +22,7 @@ from model.storage import FileRecord, read_json, sha256_file, write_durably
 SCHEMA_VERSION = 1
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
+WHITENING_NAME = "whitening.safetensors"
 GOLDEN_NAME = "golden.jpg"
 FP32, BF16, INT8 = "fp32", "bf16", "int8"
 PRECISIONS = (INT8, FP32)
@@ -47,7 +48,8 @@ class InputSpec:
 
     `fit` "centre" resizes the shorter side to `resize` and cuts the central square of `crop`, as the original project
     does. "stretch" makes the whole photo a square of `crop`, so that the ends of a long car stay in the picture;
-    training then cuts its crops from squares of `resize`.
+    training then cuts its crops from squares of `resize`. With `mirror` the embedding is that of the
+    photo and of its mirror image, at twice the time.
     """
 
     resize: int = 256
@@ -56,6 +58,7 @@ class InputSpec:
     mean: tuple[float, float, float] = (125.3 / 255, 123.0 / 255, 113.9 / 255)
     std: tuple[float, float, float] = (63.0 / 255, 62.1 / 255, 66.7 / 255)
     decoder: str = DECODER
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= 4096:
@@ -65,15 +68,16 @@ class InputSpec:
 
     @property
     def sha256(self) -> str:
-        return canonical_sha256(dataclasses.asdict(self))
+        values = dataclasses.asdict(self)
+        if not self.mirror:
+            del values["mirror"]  # models from before there was such a field keep their ids
+        return canonical_sha256(values)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         mean, std = _triple(value["mean"]), _triple(value["std"])
-        spec = cls(int(value["resize"]), int(value["crop"]), value["fit"], mean, std, str(value["decoder"]))
-        if spec.decoder != DECODER:
-            raise ModelInvalid(f"The model was made with the decoder {spec.decoder}; this version has {DECODER}.")
-        return spec
+        mirror = bool(value.get("mirror", False))
+        return cls(int(value["resize"]), int(value["crop"]), value["fit"], mean, std, str(value["decoder"]), mirror)
 
 
 def graph_names(precision: str) -> tuple[str, str]:
@@ -127,6 +131,16 @@ class CalibrationSet:
 
 
 @dataclass(frozen=True, slots=True)
+class WhiteningRecord:
+    """What a whitening was fitted with, as in model.whitening, and the photos and classes that it was fitted on."""
+
+    shrink: float
+    exponent: float
+    photos: int
+    labels: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """Leave-one-out top-1 on a labelled set, as `carsearch evaluate` reports it, and the command to repeat it."""
 
@@ -162,6 +176,7 @@ class Card:
     golden: dict[str, list[float]] = field(default_factory=dict)
     parity: list[Parity] = field(default_factory=list)
     calibration: list[CalibrationSet] = field(default_factory=list)
+    whitening: WhiteningRecord | None = None
     training: dict[str, Any] = field(default_factory=dict)
     scores: list[Score] = field(default_factory=list)
     about: dict[str, str] = field(default_factory=dict)
@@ -183,6 +198,8 @@ class Card:
         """
         spec = dataclasses.replace(self.input, decoder=decoder or self.input.decoder)
         parts = {"weights": self.weights_sha256, "input": spec.sha256, "precision": precision}
+        if WHITENING_NAME in self.files:
+            parts["whitening"] = self.files[WHITENING_NAME].sha256
         if precision != FP32:
             parts |= {name: self.files[name].sha256 for name in graph_names(precision) if name in self.files}
         return canonical_sha256(parts)[:16]
@@ -230,6 +247,7 @@ class Card:
                 golden={name: _floats(encoded) for name, encoded in value["golden"].items()},
                 parity=[Parity(**parity) for parity in value["parity"]],
                 calibration=[CalibrationSet(**one) for one in value.get("calibration", ())],
+                whitening=WhiteningRecord(**value["whitening"]) if value.get("whitening") else None,
                 training=dict(value["training"]),
                 scores=[
                     Score(**{**one, "ci95": tuple(one["ci95"]), "ci95_photos": tuple(one["ci95_photos"])})

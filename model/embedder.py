@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from model.card import BF16, FP32, GOLDEN_NAME, INT8, NVJPEG, Card, card_sha256, load_card, verify_artifact
+from model.card import BF16, DECODER, FP32, GOLDEN_NAME, INT8, NVJPEG, Card, card_sha256, load_card, verify_artifact
 from model.dataset import read_file
 from model.errors import (
     BackendUnavailable,
@@ -80,6 +80,11 @@ class Embedder:
         """
         directory = find_model(model)
         card = verify_artifact(directory)
+        if card.input.decoder != DECODER:
+            raise ModelInvalid(
+                f"The model in {directory} was made with the decoder {card.input.decoder}, and this version has "
+                f"{DECODER}; export it anew: carsearch export {directory}"
+            )
         loaded = load_runtime(runtime, directory, card, precision, cache_dir)
         embedder = cls(directory, card, loaded, load_preparation(decoder, card.input, loaded))
         embedder.check_golden()

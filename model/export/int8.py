@@ -20,7 +20,7 @@ from model.types import Pixels
 # ResNet-18's kernel of 7 gains nothing from that, because the errors of 49 weights average out, and costs a quarter.
 SMALL_KERNEL = 3
 # Operations of the network itself. Walking back from the result, pooling and norm end at the first of them.
-OF_THE_NETWORK = frozenset({"Add", "Clamp", "Convolution", "GroupConvolution", "MatMul", "Relu"})
+OF_THE_NETWORK = frozenset({"Add", "Clamp", "Convolution", "GroupConvolution", "Relu"})
 
 
 def quantise(graph: ov.Model, crops: Sequence[Pixels]) -> ov.Model:

@@ -10,6 +10,7 @@ import torch
 from openvino.preprocess import PrePostProcessor
 
 from model.card import (
+    DECODER,
     FP32,
     GOLDEN_NAME,
     INT8,
@@ -27,6 +28,7 @@ from model.card import (
 from model.dataset import Item, read_items
 from model.embedder import Embedder, Progress, silent
 from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
+from model.export.embedding_space import change_space
 from model.images.transform import prepare
 from model.network.embedding_net import EmbeddingNetwork, load_network
 from model.parallel import decode_pool, map_in_order
@@ -70,7 +72,10 @@ def export(
             if precision == INT8
             else "Only int8 is calibrated; leave out --calibration."
         )
-    card = _without_graph(load_card(directory), precision)
+    card = load_card(directory)
+    if card.input.decoder != DECODER:
+        card = change_space(directory)
+    card = _without_graph(card, precision)
     sets, calibrating = read_calibration(calibration, card.input)
     crops = [crop for _, crop in spread_photos(photos or _photos_of_training(directory), card.input, PARITY_PHOTOS)]
     card.save(directory)  # until the new graph is measured, the artifact has none of this precision

@@ -1,6 +1,7 @@
 """The embedding network: a backbone without its classifier.
 
-The embedding is the backbone's pooled features (512 values for ResNet-18), L2-normalised, as in the original project.
+The embedding is the backbone's pooled features (512 values for ResNet-18), L2-normalised, as in the original project. A
+model may have a whitening between the two, and may add the features of the mirrored photo.
 """
 
 from pathlib import Path
@@ -14,17 +15,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from model.card import WEIGHTS_NAME, Card, InputSpec
+from model.card import WEIGHTS_NAME, WHITENING_NAME, Card, InputSpec
 from model.errors import ModelInvalid
 from model.network.backbones import BACKBONES
 from model.storage import write_durably
 
+TENSOR = "whitening"
+"""Name of the only tensor of `whitening.safetensors`."""
+
 
 class EmbeddingNetwork(nn.Module):
-    """A backbone with normalisation before it and the L2 norm after it: uint8 crops in, unit rows out."""
+    """A backbone with normalisation before it, whitening and the L2 norm after it: uint8 crops in, unit rows out."""
 
     mean: Tensor
     std: Tensor
+    whitening: Tensor | None
 
     def __init__(self, architecture: str, spec: InputSpec) -> None:
         super().__init__()
@@ -37,6 +42,7 @@ class EmbeddingNetwork(nn.Module):
         self._in_bf16 = False
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("whitening", None, persistent=False)
 
     def normalise(self, crops: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), by the spec's mean and standard deviation."""
@@ -48,7 +54,19 @@ class EmbeddingNetwork(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised float (B, 3, H, W) -> float32 (B, D), unit rows."""
-        return F.normalize(self.features(images).float(), dim=1)
+        pooled = self.pooled(images)
+        return F.normalize(pooled if self.whitening is None else F.linear(pooled, self.whitening), dim=1)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> float32 (B, D) before whitening; with those of the mirror image added."""
+        features = self.features(images).float()
+        return features + self.features(images.flip(3)).float() if self.spec.mirror else features
+
+    def whiten(self, matrix: Tensor) -> None:
+        """Puts a map (D, D) between pooling and the L2 norm; raises RuntimeError for another shape."""
+        if matrix.shape != (self.dim, self.dim):
+            raise RuntimeError(f"The whitening is {tuple(matrix.shape)}, and the features have {self.dim} values.")
+        self.whitening = matrix.float().to(self.mean.device)
 
     def in_bf16(self) -> Self:
         """Converts the backbone to bf16, in place; normalisation, pooling and the L2 norm stay in fp32."""
@@ -89,11 +107,22 @@ def save_weights(network: EmbeddingNetwork, directory: Path) -> None:
     write_durably(directory / WEIGHTS_NAME, save(tensors))
 
 
+def save_whitening(network: EmbeddingNetwork, directory: Path) -> None:
+    """Writes the whitening to `whitening.safetensors`, durably, in half precision, and keeps the written values."""
+    if network.whitening is None:
+        raise ValueError("the network has no whitening")
+    stored = network.whitening.cpu().half()
+    network.whiten(stored)
+    write_durably(directory / WHITENING_NAME, save({TENSOR: stored}))
+
+
 def load_network(directory: Path, card: Card) -> EmbeddingNetwork:
     """Reads a model artifact into a network in evaluation mode; raises ModelInvalid when weights and card disagree."""
     network = EmbeddingNetwork(card.architecture, card.input)
     try:
         network.backbone.load_state_dict(load_file(directory / WEIGHTS_NAME))
+        if WHITENING_NAME in card.files:
+            network.whiten(load_file(directory / WHITENING_NAME)[TENSOR])
     except (OSError, RuntimeError, SafetensorError) as problem:
         raise ModelInvalid(f"{directory / WEIGHTS_NAME} does not hold a {card.architecture}.") from problem
     if network.dim != card.embedding_dim:

@@ -24,8 +24,10 @@ def seen_classes(models: Sequence[str]) -> set[str]:
     seen: set[str] = set()
     for model in models:
         if model not in NO_MODEL:
-            labels = load_card(find_model(model)).training.get("labels", {})
+            card = load_card(find_model(model))
+            labels = card.training.get("labels", {})
             seen.update(labels.get("train", ()), labels.get("earlier", ()))
+            seen.update(card.whitening.labels if card.whitening else ())
     return seen
 
 

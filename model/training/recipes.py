@@ -24,7 +24,8 @@ class Recipe:
     epochs, because smaller crops are cheaper; empty means the input's own. `jitter` is how far brightness, contrast and
     saturation may differ from 1, `grey` the share of crops without colour.
 
-    `keep` says whose weights become the model: those of the epoch that validates best, or of the last one.
+    `keep` says whose weights become the model: those of the epoch that validates best, or of the last one. With
+    `whiten` the model gets a whitening where there are enough classes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Recipe:
     jitter: float = 0.0
     grey: float = 0.0
     keep: Literal["best", "last"] = "best"
+    whiten: bool = True
     holdout: float = 0.2
     seed: int = 0
 
@@ -96,6 +98,7 @@ BASELINE = Recipe(
     schedule="step",
     lr_step_epochs=40,
     keep="last",
+    whiten=False,
 )
 """The original project's recipe: random weights, cross-entropy, Adam, x0.1 every 40 of 100 epochs."""
 

@@ -37,6 +37,7 @@ from model.training.options import TrainOptions
 from model.training.photo_sets import PhotoSets, load_sets
 from model.training.recipes import Recipe, recipe_named
 from model.training.sampler import TrainingSampler, ValidationSampler
+from model.training.whitening import can_be_whitened, whiten_on
 
 RUN_NAME = "run.json"
 TRAINING_FOLDER = "training"
@@ -73,7 +74,8 @@ def train(options: TrainOptions) -> Path:
         checkpoint = torch.load(folder / kept, map_location="cpu", weights_only=True)
         classifier.load_state_dict(checkpoint["state_dict"])
         provenance = _provenance(options, recipe, sets, checkpoint)
-        create_artifact(network.cpu(), options.out, name=options.out.resolve().name, training=provenance)
+        whitening = whiten_on(network, sets.train) if recipe.whiten and can_be_whitened(sets.train) else None
+        create_artifact(network.cpu(), options.out, options.out.resolve().name, provenance, whitening)
     trainer.strategy.barrier()
     return options.out
 

@@ -30,10 +30,21 @@ def export(
         typer.Option(help="Photos to quantise int8 with, of classes that were trained on; may be repeated."),
     ] = None,
     photos: Annotated[Path | None, typer.Option(help="Photos to compare on; by default those of training.")] = None,
+    whiten: Annotated[
+        list[Path] | None,
+        typer.Option(help="First fit a whitening on photos of classes that were trained on; may be repeated."),
+    ] = None,
+    mirror: Annotated[
+        bool | None, typer.Option(help="First let it embed photo and mirror image, at twice the time, or not.")
+    ] = None,
 ) -> None:
     """Export a network to OpenVINO and measure how closely the graph gives its embeddings."""
     from model.export.openvino import export as run
 
+    if whiten or mirror is not None:
+        from model.export.embedding_space import change_space
+
+        change_space(model_dir, whiten or (), mirror)
     with progress_bar("comparing") as progress:
         parity = run(model_dir, photos, progress, precision=precision, calibration=calibration or [])
     cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"

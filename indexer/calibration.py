@@ -1,0 +1,164 @@
+"""The probability that a decision is right, fitted to a gallery by leaving out each of its photos once.
+
+A logistic regression on three signals of a decision. It is fitted to the gallery, because a share of votes means
+something else where a class has few photos. It holds for photos whose class is in the gallery.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, Values, decide
+from indexer.stores.base import VectorStore
+from model.types import Embeddings, Rows
+
+SAMPLED = 5_000
+MIN_PHOTOS = 200
+"""With fewer photos that leave another of their class behind, four parameters would follow chance."""
+
+RIDGE = 1.0
+STEPS = 50
+BINS = 10
+PRECISIONS = tuple(round(0.5 + 0.01 * step, 2) for step in range(50))
+
+Right = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Weights of the signals and a bias; `thresholds` are the lowest probabilities that kept each of PRECISIONS.
+
+    `photos` is the number of photos that it was fitted on, 0 for the one that ships. `top1`, `auroc` (of right against
+    wrong decisions) and `error` (the expected calibration error in ten bins) are of these photos. A precision that was
+    never kept has the threshold 1.
+    """
+
+    weights: tuple[float, float, float]
+    bias: float
+    photos: int = 0
+    top1: float | None = None
+    auroc: float | None = None
+    error: float | None = None
+    thresholds: tuple[float, ...] = ()
+
+    def probabilities(self, decisions: Decisions) -> Values:
+        """The probability that each decision is right: float64 (n,)."""
+        return sigmoid(decisions.signals @ np.array(self.weights) + self.bias)
+
+    def threshold(self, precision: float) -> float:
+        """The lowest probability at which decisions are right as often as wanted; with the shipped fit that itself."""
+        if not self.thresholds:
+            return precision
+        above = [limit for kept, limit in zip(PRECISIONS, self.thresholds, strict=True) if kept >= precision - 1e-9]
+        return above[0] if above else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Raises TypeError or KeyError for a value that is not one of `to_json`."""
+        return cls(**{**value, "weights": tuple(value["weights"]), "thresholds": tuple(value["thresholds"])})
+
+
+def leave_one_out(
+    store: VectorStore, embeddings: Embeddings, rows: Rows, codes: Rows, means: ClassMeans
+) -> tuple[Decisions, Right]:
+    """Decides for some rows of a gallery as if they were not in it, and whether each decision is right.
+
+    embeddings float32 (n, D) are those of `rows` int64 (n,); `codes` int64 (N,) are the classes of all rows.
+    """
+    near = store.search(embeddings, NEIGHBOURS, exclude_rows=rows)
+    found = np.where(near.rows >= 0, codes[near.rows], -1)
+    decisions = decide(found, near.scores, means.cosines(embeddings, found, own=codes[rows]))
+    return decisions, decisions.classes == codes[rows]
+
+
+def sampled_rows(codes: Rows, most: int = SAMPLED) -> Rows:
+    """Up to `most` rows at even steps among those that leave another photo of their class behind, int64 (n,)."""
+    usable = np.flatnonzero(np.bincount(codes)[codes] >= 2)
+    count = min(most, len(usable))
+    return usable[np.arange(count) * len(usable) // max(count, 1)]
+
+
+def fit(decisions: Decisions, right: Right) -> Calibration:
+    """Fits the logistic by Newton's method, with a small ridge so that separable sets stay finite.
+
+    Falls back to the shipped fit for fewer than 200 decisions.
+    """
+    if len(right) < MIN_PHOTOS:
+        return SHIPPED
+    signals = decisions.signals
+    middle, scale = signals.mean(axis=0), signals.std(axis=0) + 1e-9
+    design = np.column_stack([(signals - middle) / scale, np.ones(len(right))])
+    ridge = np.diag([RIDGE, RIDGE, RIDGE, 0.01])
+    weights = np.zeros(4)
+    for _ in range(STEPS):
+        expected = sigmoid(design @ weights)
+        slope = design.T @ (right - expected) - ridge @ weights
+        curvature = (design * (expected * (1 - expected))[:, None]).T @ design + ridge
+        weights += np.linalg.solve(curvature, slope)
+    raw = weights[:3] / scale
+    fitted = Calibration((float(raw[0]), float(raw[1]), float(raw[2])), float(weights[3] - raw @ middle))
+    probabilities = fitted.probabilities(decisions)
+    return Calibration(
+        fitted.weights,
+        fitted.bias,
+        photos=len(right),
+        top1=float(right.mean()),
+        auroc=auroc(probabilities, right),
+        error=calibration_error(probabilities, right),
+        thresholds=tuple(lowest_threshold(probabilities, right, precision) for precision in PRECISIONS),
+    )
+
+
+SHIPPED = Calibration((7.36, 0.0, 0.0), -3.24)
+
+
+def sigmoid(values: Values) -> Values:
+    """1 / (1 + exp(-x)), without overflow."""
+    result: Values = np.exp(-np.logaddexp(0, -values))
+    return result
+
+
+def lowest_threshold(probabilities: Values, right: Right, precision: float) -> float:
+    """The lowest probability above which, itself included, at least a share `precision` of decisions is right; else 1.
+
+    >>> lowest_threshold(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True]), 0.75)
+    0.6
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    kept = right[order].cumsum() / np.arange(1, len(right) + 1)
+    ends = np.append(np.diff(probabilities[order]) < 0, True)  # equal probabilities are taken or left together
+    places = np.flatnonzero((kept >= precision) & ends)
+    return float(probabilities[order][places[-1]]) if len(places) else 1.0
+
+
+def calibration_error(probabilities: Values, right: Right) -> float:
+    """The expected calibration error in ten bins of equal width (Guo et al., ICML 2017).
+
+    >>> round(calibration_error(np.array([0.85, 0.85, 0.15, 0.15]), np.array([True, True, False, False])), 2)
+    0.15
+    """
+    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=probabilities - right, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def auroc(scores: Values, positive: Right) -> float | None:
+    """The share of (positive, negative) pairs in which the positive one has the higher score; ties count half.
+
+    None where there are no such pairs.
+
+    >>> auroc(np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, False]))
+    0.875
+    """
+    pairs = int(positive.sum()) * int((~positive).sum())
+    if not pairs:
+        return None
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[place]
+    lowest = positive.sum() * (positive.sum() + 1) / 2
+    return float((ranks[positive].sum() - lowest) / pairs)

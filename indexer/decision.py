@@ -1,0 +1,90 @@
+"""The class that a photo's neighbours speak for, and what is known of how sure that is.
+
+Of the classes among the ten nearest photos, the answer is the one with the highest mean of two cosines: to its nearest
+photo, and to the mean of all its photos. The second lets a class that is near as a whole win over one lucky photo
+(nearest class mean: Mensink et al., "Distance-based image classification", TPAMI 2013).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from model.types import Embeddings, Rows
+
+NEIGHBOURS = 10
+MEAN_WEIGHT = 0.5
+VOTE_TEMPERATURE = 0.05
+Values = npt.NDArray[np.float64]
+
+
+class Decisions(NamedTuple):
+    """The answers to n queries.
+
+    `classes` int64 (n,) are codes. `agreement` is the share of the votes that the class has, where a neighbour votes
+    with softmax(cosine / 0.05). `scores` are the mean of the two cosines, and `margins` how far the next class is
+    behind; without another class among the neighbours that is as far as the last neighbour.
+    """
+
+    classes: Rows
+    agreement: Values
+    scores: Values
+    margins: Values
+
+    @property
+    def signals(self) -> Values:
+        """What the probability is computed from: float64 (n, 3)."""
+        return np.stack([self.agreement, self.scores, self.margins], axis=1)
+
+
+class ClassMeans:
+    """The mean direction of each class, from sums to which a row can be added and from which one can be taken."""
+
+    def __init__(self, sums: Embeddings, counts: Rows) -> None:
+        self.sums, self.counts = sums, counts
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, codes: Rows) -> "ClassMeans":
+        """Unit rows float32 (n, D) with class codes int64 (n,) from 0."""
+        order = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+        return cls(np.add.reduceat(embeddings[order], starts, axis=0), np.bincount(codes))
+
+    def cosines(self, queries: Embeddings, codes: Rows, own: Rows | None = None) -> Values:
+        """Cosines of unit queries float32 (n, D) to the means of some classes, int64 (n, K) -> float64 (n, K).
+
+        `own` int64 (n,) are the classes of queries that are rows of the gallery: each is taken from the mean of its own
+        class. A class of which nothing is left, and the code -1, have -inf.
+        """
+        sums = self.sums[codes].astype(np.float64)
+        counts = np.where(codes >= 0, self.counts[codes], 0)
+        if own is not None:
+            mine = codes == own[:, None]
+            sums -= np.where(mine[:, :, None], queries[:, None, :], 0)
+            counts = counts - mine
+        lengths = np.linalg.norm(sums, axis=2)
+        products = np.einsum("nd,nkd->nk", queries.astype(np.float64), sums)
+        found: Values = np.where((counts > 0) & (lengths > 0), products / np.maximum(lengths, 1e-12), -np.inf)
+        return found
+
+
+def decide(codes: Rows, cosines: npt.NDArray[np.float32], to_means: Values) -> Decisions:
+    """Decides from each query's nearest rows, best first.
+
+    codes int64 (n, K) are their classes, -1 where there is no row; cosines (n, K); to_means (n, K) as from
+    `ClassMeans.cosines`. Of equal classes the one with the nearer photo wins.
+    """
+    there = codes >= 0
+    scores = np.where(there, cosines, -np.inf).astype(np.float64)
+    weights = np.exp((scores - scores[:, :1]) / VOTE_TEMPERATURE)
+    same = (codes[:, :, None] == codes[:, None, :]) & there[:, None, :]
+    votes = (same * weights[:, None, :]).sum(axis=2) / weights.sum(axis=1, keepdims=True)
+    nearest_of_class = np.where(same, scores[:, None, :], -np.inf).max(axis=2)
+    mean = np.where(np.isneginf(to_means), nearest_of_class, to_means)  # the photo itself, of a class with one photo
+    of_class = np.where(there, (1 - MEAN_WEIGHT) * nearest_of_class + MEAN_WEIGHT * mean, -np.inf)
+    place = of_class.argmax(axis=1)
+    row = np.arange(len(codes))
+    others = np.where(codes == codes[row, place][:, None], -np.inf, of_class).max(axis=1)
+    last = np.where(there, scores, np.inf).min(axis=1)
+    margins = of_class[row, place] - np.where(np.isneginf(others), last, others)
+    return Decisions(codes[row, place], votes[row, place], of_class[row, place], margins)
