@@ -14,9 +14,10 @@ import numpy as np
 
 from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
 from indexer.checkpoint import Checkpoint
+from indexer.decider import Decider
 from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
 from indexer.items import GalleryItem, ItemTable, write_items
-from indexer.manifest import EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
+from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
@@ -189,10 +190,11 @@ def _publish(
             [str(root), model_sha256, embedder.embedding_id, choice],
         ]
     )
-    if current is not None and current.content_sha256 == content:
+    if current is not None and current.content_sha256 == content and current.files.keys() >= FOR_DECISIONS:
         return current, False
     embeddings = np.stack([one.embedding for one in embedded])
     store, recipe = _stored(embeddings, choice)
+    decider = Decider.of(store, embeddings, [item.label for item in items])
     now = datetime.now(UTC)
     manifest = Manifest(
         id=f"{now:%Y%m%dT%H%M%S.%fZ}-{content[:8]}",
@@ -215,6 +217,7 @@ def _publish(
         if store.storage.lossy:
             (directory / EMBEDDINGS_NAME).write_bytes(embeddings.astype("<f4", copy=False).data)
         write_items(directory / ITEMS_NAME, items)
+        decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
         (directory / SKIPPED_NAME).write_text(listed, encoding="utf-8")
         return manifest

@@ -5,7 +5,7 @@ something else where a class has few photos. It holds for photos whose class is 
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ MIN_PHOTOS = 200
 RIDGE = 1.0
 STEPS = 50
 BINS = 10
+CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 PRECISIONS = tuple(round(0.5 + 0.01 * step, 2) for step in range(50))
 
 Right = npt.NDArray[np.bool_]
@@ -59,8 +60,16 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Raises TypeError or KeyError for a value that is not one of `to_json`."""
-        return cls(**{**value, "weights": tuple(value["weights"]), "thresholds": tuple(value["thresholds"])})
+        """Raises KeyError, TypeError or ValueError for a value that is not one of `to_json`."""
+        first, second, third = map(float, value["weights"])
+        thresholds = tuple(map(float, value["thresholds"]))
+        read = cls(**{**value, "weights": (first, second, third), "thresholds": thresholds})
+        if not np.isfinite([*read.weights, read.bias, *thresholds]).all() or len(thresholds) not in (
+            0,
+            len(PRECISIONS),
+        ):
+            raise ValueError("a number is missing or not finite")
+        return read
 
 
 def leave_one_out(
@@ -114,7 +123,56 @@ def fit(decisions: Decisions, right: Right) -> Calibration:
     )
 
 
-SHIPPED = Calibration((7.36, 0.0, 0.0), -3.24)
+SHIPPED = Calibration((3.23, -0.80, 9.65), -1.63)
+"""Fitted on the 28 classes of cars/val, in galleries with two, three and four photos each: 0.47 of these are right."""
+
+
+class Bin(NamedTuple):
+    """Decisions with a probability from `low` to `high`, and the share of them that is right (None where none is)."""
+
+    low: float
+    high: float
+    photos: int
+    right: float | None
+
+
+class Point(NamedTuple):
+    """The lowest probability that keeps a precision, and the share of decisions that have it."""
+
+    precision: float
+    threshold: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """A reliability diagram in ten bins, precision against coverage, the AUROC and the expected calibration error."""
+
+    bins: list[Bin]
+    curve: list[Point]
+    auroc: float | None
+    error: float
+
+    def to_json(self) -> dict[str, Any]:
+        bins, curve = [one._asdict() for one in self.bins], [point._asdict() for point in self.curve]
+        return {"bins": bins, "curve": curve, "auroc": self.auroc, "error": self.error}
+
+
+def reliability(probabilities: Values, right: Right) -> Reliability:
+    """How often decisions with such probabilities are right: both (n,), n at least 1."""
+    places = _bins(probabilities)
+    bins = [
+        Bin(place / BINS, (place + 1) / BINS, int(inside.sum()), float(right[inside].mean()) if inside.any() else None)
+        for place in range(BINS)
+        for inside in (places == place,)
+    ]
+    thresholds = [(precision, lowest_threshold(probabilities, right, precision)) for precision in CURVE]
+    curve = [Point(precision, limit, float((probabilities >= limit).mean())) for precision, limit in thresholds]
+    return Reliability(bins, curve, auroc(probabilities, right), calibration_error(probabilities, right))
+
+
+def _bins(probabilities: Values) -> Rows:
+    return np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
 
 
 def sigmoid(values: Values) -> Values:
@@ -142,8 +200,7 @@ def calibration_error(probabilities: Values, right: Right) -> float:
     >>> round(calibration_error(np.array([0.85, 0.85, 0.15, 0.15]), np.array([True, True, False, False])), 2)
     0.15
     """
-    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=probabilities - right, minlength=BINS)
+    gaps = np.bincount(_bins(probabilities), weights=probabilities - right, minlength=BINS)
     return float(np.abs(gaps).sum() / len(right))
 
 

@@ -31,6 +31,10 @@ class Decisions(NamedTuple):
     scores: Values
     margins: Values
 
+    def only(self, chosen: npt.NDArray[np.bool_]) -> "Decisions":
+        """Those of some queries, bool (n,)."""
+        return Decisions(self.classes[chosen], self.agreement[chosen], self.scores[chosen], self.margins[chosen])
+
     @property
     def signals(self) -> Values:
         """What the probability is computed from: float64 (n, 3)."""

@@ -162,6 +162,16 @@ class ItemNames:
     def __len__(self) -> int:
         return len(self._classes)
 
+    @property
+    def codes(self) -> Rows:
+        """The number of each row's class, int64 (n,), counted by when a class first occurs; see `labels`."""
+        return np.array(self._classes, np.int64)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes by number."""
+        return self._labels
+
     def at(self, row: int) -> tuple[str, str]:
         """Id and class of a row from 0; raises IndexError."""
         label = self._labels[self._classes[row]]

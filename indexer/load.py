@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from indexer.decider import Decider
 from indexer.items import ItemNames, ItemTable
-from indexer.manifest import INDEX_NAME, ITEMS_NAME, Manifest
+from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from model.card import INT8
 from model.embedder import Embedder
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 BESIDE_BYTES = 100 << 20
 """What loading takes beside the index itself: blocks of rows that are checked."""
 
+IN_MEMORY = (INDEX_NAME, ITEMS_NAME, CLASSES_NAME)
+
 
 class Contents(NamedTuple):
     """A version in memory."""
@@ -26,6 +29,7 @@ class Contents(NamedTuple):
     store: FaissStore
     items: ItemTable
     names: ItemNames
+    decider: Decider | None
 
 
 def read_contents(directory: Path, manifest: Manifest) -> Contents:
@@ -35,7 +39,8 @@ def read_contents(directory: Path, manifest: Manifest) -> Contents:
     try:
         if len(items) != manifest.count:
             raise IndexInvalid(f"{directory / ITEMS_NAME} has {len(items)} items for {manifest.count} vectors.")
-        return Contents(store, items, items.names())
+        names = items.names()
+        return Contents(store, items, names, Decider.read(directory, manifest, names.codes, names.labels))
     except IndexInvalid:
         items.close()
         raise
@@ -43,7 +48,7 @@ def read_contents(directory: Path, manifest: Manifest) -> Contents:
 
 def refuse_too_large(directory: Path, manifest: Manifest, available_bytes: float) -> None:
     """Raises IndexTooLarge before a byte is read of a version that does not fit into the memory that is left."""
-    needed = manifest.files[INDEX_NAME].bytes + manifest.files[ITEMS_NAME].bytes + BESIDE_BYTES
+    needed = sum(manifest.files[name].bytes for name in IN_MEMORY if name in manifest.files) + BESIDE_BYTES
     if needed > available_bytes:
         raise IndexTooLarge(
             f"{directory} takes {needed >> 20} MiB of memory while it is loaded, and {int(available_bytes) >> 20} MiB "

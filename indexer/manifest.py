@@ -15,6 +15,10 @@ INDEX_NAME = "index.faiss"
 ITEMS_NAME = "items.sqlite"
 SKIPPED_NAME = "skipped.json"
 EMBEDDINGS_NAME = "embeddings.f32"
+CLASSES_NAME = "classes.f32"
+CALIBRATION_NAME = "calibration.json"
+FOR_DECISIONS = {CLASSES_NAME, CALIBRATION_NAME}
+"""Files that a version from before there were decisions lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ class Manifest:
         lossy = self.storage.lossy
         if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has no measured recall for its storage.")
-        if self.files.keys() != {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}:
+        always = {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}
+        if self.files.keys() not in (always, always | FOR_DECISIONS):
             raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
         vectors_bytes = self.storage.bytes_per_value * self.dim * self.count
         if self.dim < 1 or not 0 <= vectors_bytes <= self.files[INDEX_NAME].bytes:

@@ -149,9 +149,9 @@ class Batcher:
         self._metrics.batch_photos.labels("search").observe(len(waiting))
         search_ms = (time.perf_counter() - started) * 1000
         forward_ms = (started - embedded[0][0].begun) * 1000
-        for one, hits in zip(waiting, found, strict=True):
+        for one, its_own in zip(waiting, found, strict=True):
             stages_ms = {"decode": one.decode_ms, "forward": forward_ms, "search": search_ms}
-            one.reply.set_result(SearchResult(hits, stages_ms))
+            one.reply.set_result(SearchResult(its_own, stages_ms))
 
 
 def _goes_along(batch: _Batch, before: list[_Batch]) -> bool:
@@ -165,7 +165,7 @@ def _goes_along(batch: _Batch, before: list[_Batch]) -> bool:
 def _answer_alone(waiting: _Waiting) -> SearchResult:
     """The answer to one query, on all cores."""
     result = waiting.engine.answer(waiting.query)
-    return SearchResult(result.hits, {"decode": waiting.decode_ms, **result.stages_ms})
+    return SearchResult(result.found, {"decode": waiting.decode_ms, **result.stages_ms})
 
 
 def _answer_one_by_one(waiting: Sequence[_Waiting], problem: BaseException) -> None:

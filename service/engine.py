@@ -5,10 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from indexer.benchmark.evaluate import Served
+from indexer.decider import Decider, Decision
+from indexer.decision import NEIGHBOURS
 from indexer.items import GalleryItem, ItemNames, ItemTable
 from indexer.load import load_embedder, read_contents
 from indexer.manifest import Manifest
@@ -45,11 +48,21 @@ class Versions:
     embedding_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Hits, best first, and the milliseconds of each stage: decode, forward, search."""
+class Found(NamedTuple):
+    """Hits, best first, and the class that the whole gallery speaks for.
+
+    `decision` is None where only some classes were asked for, and for an index from before there were decisions.
+    """
 
     hits: list[Hit]
+    decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What was found, and the milliseconds of each stage: decode, forward, search."""
+
+    found: Found
     stages_ms: dict[str, float]
 
 
@@ -71,6 +84,7 @@ class Engine:
     store: FaissStore
     items: ItemTable
     names: ItemNames
+    decider: Decider | None
     gallery_root: Path
 
     @classmethod
@@ -113,14 +127,30 @@ class Engine:
     @property
     def served(self) -> Served:
         """This gallery, to evaluate against."""
-        return Served(self.store, self.items, self.manifest.id)
+        return Served(self.store, self.items, self.manifest.id, self.decider)
 
     def search(self, photo: PhotoSource, k: int = 5, classes: Sequence[str] = ()) -> list[Hit]:
         """The k nearest photos of the gallery, best first; only those of `classes` where there are any.
 
         Raises InvalidK, UnknownClass, ImageRejected, and FileUnreadable for a path.
         """
-        return self.answer(self.query(photo, k, classes)).hits
+        return self.answer(self.query(photo, k, classes)).found.hits
+
+    def decide(self, photo: PhotoSource) -> Decision | None:
+        """The class of a photo, and the probability that it is right; None for an index from before decisions.
+
+        Raises ImageRejected, and FileUnreadable for a path.
+        """
+        return self.answer(self.query(photo, 1)).found.decision
+
+    def outcome(self, found: Found, precision: float) -> dict[str, Any] | None:
+        """A decision as it is answered: "class", or "unsure" where such decisions are right less often than wanted."""
+        if found.decision is None or self.decider is None:
+            return None
+        made = found.decision
+        sure = made.probability >= self.decider.calibration.threshold(precision)
+        numbers = {"probability": round(made.probability, 4), "agreement": round(made.agreement, 4)}
+        return {"outcome": "class" if sure else "unsure", "class": made.label, **numbers}
 
     def query(self, photo: PhotoSource, k: int, labels: Sequence[str] = ()) -> Query:
         """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""
@@ -135,26 +165,29 @@ class Engine:
         return self.embedder.submit_crops(crops, lone=lone)
 
     def answer(self, query: Query) -> SearchResult:
-        """The hits of one query, and the milliseconds of `forward` and `search`."""
+        """What one query finds, and the milliseconds of `forward` and `search`."""
         started = time.perf_counter()
         embeddings = self.submit([query], lone=True).wait()
         embedded = time.perf_counter()
-        (hits,) = self.nearest(embeddings, [query])
+        (found,) = self.nearest(embeddings, [query])
         search_ms = (time.perf_counter() - embedded) * 1000
-        return SearchResult(hits, {"forward": (embedded - started) * 1000, "search": search_ms})
+        return SearchResult(found, {"forward": (embedded - started) * 1000, "search": search_ms})
 
-    def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[list[Hit]]:
-        """The hits of each query, by its row of float32 (B, D); those among the whole gallery are found in one call."""
-        found: dict[int, list[Hit]] = {}
+    def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[Found]:
+        """What each query finds, by its row of float32 (B, D); all among the whole gallery are searched in one call."""
+        found: dict[int, Found] = {}
         whole = [place for place, query in enumerate(queries) if query.among is None]
         some = [[place] for place, query in enumerate(queries) if query.among is not None]
         for places in [whole, *some] if whole else some:
-            most = max(queries[place].k for place in places)
+            most = max(NEIGHBOURS, *(queries[place].k for place in places))
             # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
             near = self.store.search(embeddings[places], most, among=queries[places[0]].among, threads=1)
-            for place, rows, scores in zip(places, near.rows, near.scores, strict=True):
+            decider = self.decider if places is whole else None
+            decisions = decider.decide(embeddings[places], near) if decider else [None] * len(places)
+            for place, rows, scores, decision in zip(places, near.rows, near.scores, decisions, strict=True):
                 best = zip(rows[rows >= 0][: queries[place].k].tolist(), scores.tolist(), strict=False)
-                found[place] = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
+                hits = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
+                found[place] = Found(hits, decision)
         return [found[place] for place in range(len(queries))]
 
     def photo_path(self, item: GalleryItem) -> Path:

@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         256 * MIB, description="Most that photos being received and searched may take together; more get 429."
     )
 
+    precision: Annotated[float, Field(ge=0.5, le=0.99)] = Field(
+        0.95, description="How often a class that an answer names must be right; else it is `unsure`."
+    )
+
     keys_file: Path | None = Field(
         None, description="API keys, a line each: `KEY HOLDER SCOPE`, with the scope `search` or `admin`."
     )

@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from indexer.benchmark.report import ClassScore, Confusion, Evaluation, Report
+from indexer.benchmark.report import ClassScore, Confidence, Confusion, Evaluation, Report
+from indexer.calibration import auroc, calibration_error, fit
+from indexer.decider import Decider
+from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, decide
 from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
 from indexer.items import ItemTable
 from indexer.stores.base import VectorStore
@@ -35,15 +38,18 @@ from model.types import Embeddings, Rows
 
 RECALL_AT = (1, 5, 10)
 QUERIES_PER_CALL = 256
+WANTED_PRECISION = 0.95
+"""Of decisions, for the figures of their coverage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gallery to evaluate against, and the id of its index version."""
+    """A gallery to evaluate against, the id of its index version, and what it decides with, where it has that."""
 
     store: VectorStore
     items: ItemTable
     version: str
+    decider: Decider | None = None
 
 
 def evaluate(
@@ -91,24 +97,36 @@ def score(
     if gallery is None:
         store: VectorStore = FaissStore.create(queries)
         ids, found_labels, identical = [one.photo.id for one in embedded], labels, None
+        files = Counter(one.sha256 for one in embedded)
     else:
         store, rows = gallery.store, gallery.items.all()
         ids, found_labels = [row.id for row in rows], [row.label for row in rows]
-        in_gallery = {row.sha256 for row in rows}
-        identical = sum(one.sha256 in in_gallery for one in embedded)
+        files = Counter(row.sha256 for row in rows)
+        identical = sum(one.sha256 in files for one in embedded)
     names, both = np.unique(np.array([*labels, *found_labels]), return_inverse=True)
     codes, row_codes = np.split(both, [len(labels)])
     relevant_count = np.bincount(row_codes, minlength=len(names))[codes] - (gallery is None)
-    nearest, first_rank, precision = _search(queries, codes, relevant_count, store, row_codes, gallery, before_chunk)
+    copied = np.array([files[one.sha256] > (gallery is None) for one in embedded])
+    means = _class_means(queries, row_codes, gallery, names)
+    nearest, first_rank, precision, decisions = _search(
+        queries, codes, relevant_count, store, row_codes, gallery, means, before_chunk
+    )
     found = [str(names[code]) for code in row_codes[nearest]]
     correct = row_codes[nearest] == codes
+    right = None if decisions is None else decisions.classes == codes
+    by_class = np.unique(codes, return_inverse=True)[1]
     report = Report(
         mode="leave-one-out" if gallery is None else "gallery",
         top1=float(correct.mean()),
         correct=int(correct.sum()),
         total=len(correct),
-        ci95=bootstrap_over_classes(correct, np.unique(codes, return_inverse=True)[1]),
+        ci95=bootstrap_over_classes(correct, by_class),
         ci95_photos=bootstrap_over_photos(correct),
+        class_top1=None if right is None else float(right.mean()),
+        class_ci95=None if right is None else bootstrap_over_classes(right, by_class),
+        confidence=None if decisions is None else _confidence(decisions, codes, relevant_count > 0, gallery),
+        copies=int(copied.sum()),
+        top1_without_copies=None if copied.all() else float(correct[~copied].mean()),
         recall_at={str(k): recall_at(first_rank, k) for k in RECALL_AT},
         map_at_r=float(precision.mean()),
         classes=len(set(labels)),
@@ -136,6 +154,20 @@ def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Serve
         raise EvaluationSetInvalid(f"{usable}; leave-one-out needs a class with at least two photos.")
 
 
+def _class_means(
+    queries: Embeddings, row_codes: Rows, gallery: Served | None, names: npt.NDArray[np.str_]
+) -> ClassMeans | None:
+    """The means of the classes that are searched, by their codes; None for a gallery without them."""
+    if gallery is None:
+        return ClassMeans.of(queries, row_codes)
+    if gallery.decider is None:
+        return None
+    known = gallery.decider
+    sums = np.zeros((len(names), queries.shape[1]), np.float32)
+    sums[np.searchsorted(names, known.labels)] = known.means.sums
+    return ClassMeans(sums, np.bincount(row_codes, minlength=len(names)))
+
+
 def _search(
     queries: Embeddings,
     codes: Rows,
@@ -143,21 +175,56 @@ def _search(
     store: VectorStore,
     row_codes: Rows,
     gallery: Served | None,
+    means: ClassMeans | None,
     before_chunk: Callable[[], None],
-) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
-    """The nearest row of each query, the rank of the first relevant one, and AP@R; its own row counts in a gallery."""
-    depth = min(len(store), max(*RECALL_AT, int(relevant_count.max())))
-    nearest, first_rank, precision = [], [], []
+) -> tuple[Rows, Rows, npt.NDArray[np.float64], Decisions | None]:
+    """The nearest row of each query, the rank of the first relevant one, AP@R, and the decision on its class.
+
+    Its own row counts in a gallery.
+    """
+    depth = min(len(store), max(*RECALL_AT, NEIGHBOURS, int(relevant_count.max())))
+    nearest, first_rank, precision, decided = [], [], [], []
     for start in range(0, len(queries), QUERIES_PER_CALL):
         before_chunk()
         part = slice(start, start + QUERIES_PER_CALL)
         own = np.arange(start, start + len(queries[part])) if gallery is None else None
-        rows = store.search(queries[part], depth, exclude_rows=own).rows
+        rows, scores = store.search(queries[part], depth, exclude_rows=own)
         relevant = (row_codes[rows] == codes[part, None]) & (rows >= 0)
         nearest.append(rows[:, 0])
         first_rank.append(first_relevant_rank(relevant))
         precision.append(average_precision_at_r(relevant, relevant_count[part]))
-    return np.concatenate(nearest), np.concatenate(first_rank), np.concatenate(precision)
+        if means is not None:
+            near = np.where(rows >= 0, row_codes[rows], -1)[:, :NEIGHBOURS]
+            to_means = means.cosines(queries[part], near, codes[part] if gallery is None else None)
+            decided.append(decide(near, scores[:, :NEIGHBOURS], to_means))
+    decisions = Decisions(*map(np.concatenate, zip(*decided, strict=True))) if decided else None
+    return np.concatenate(nearest), np.concatenate(first_rank), np.concatenate(precision), decisions
+
+
+def _confidence(
+    decisions: Decisions, codes: Rows, answerable: npt.NDArray[np.bool_], gallery: Served | None
+) -> Confidence | None:
+    """How the probability does on queries that have their class to be found; None where there is none."""
+    if not answerable.any():
+        return None
+    asked = decisions.only(answerable)
+    right = asked.classes == codes[answerable]
+    probabilities, certain = np.empty(len(right)), np.empty(len(right), np.bool_)
+    if gallery is not None and gallery.decider is not None:
+        parts = [(gallery.decider.calibration, np.ones(len(right), np.bool_))]
+    else:
+        half = np.random.default_rng(0).permutation(int(codes.max()) + 1)[codes[answerable]] % 2 == 0
+        parts = [(fit(asked.only(~tried), right[~tried]), tried) for tried in (half, ~half)]
+    for calibration, tried in parts:
+        probabilities[tried] = calibration.probabilities(asked)[tried]
+        certain[tried] = probabilities[tried] >= calibration.threshold(WANTED_PRECISION)
+    return Confidence(
+        wanted=WANTED_PRECISION,
+        coverage=float(certain.mean()),
+        precision=float(right[certain].mean()) if certain.any() else None,
+        error=calibration_error(probabilities, right),
+        auroc=auroc(probabilities, right),
+    )
 
 
 def _per_class(labels: Sequence[str], correct: npt.NDArray[np.bool_]) -> list[ClassScore]:

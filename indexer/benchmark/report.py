@@ -26,10 +26,30 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Confidence:
+    """How far the probability of a decision can be trusted, on the queries whose class could be found.
+
+    With `wanted` as the precision, a share `coverage` of the queries is decided, and `precision` of these rightly (None
+    where none is). `error` is the expected calibration error, `auroc` that of right against wrong decisions. For
+    leave-one-out the probability is fitted on the queries of half of the classes and tried on the others, and the other
+    way round.
+    """
+
+    wanted: float
+    coverage: float
+    precision: float | None
+    error: float
+    auroc: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The benchmark on one labelled set; all scores are shares of `total`, the usable photos.
 
     `top1` = `correct` / `total`. `ci95` is the 95% bootstrap interval over classes, `ci95_photos` over photos.
+    `class_top1` is the share of queries whose class is decided rightly, as `/search` decides it, with `class_ci95` over
+    classes; these and `confidence` are None against an index from before there were decisions. `copies` counts
+    queries of which the set (leave-one-out) or the gallery holds the same file; `top1_without_copies` is of the others.
     `unanswerable` lists the ids of photos without another one of their class; they count as wrong.
     `identical_in_gallery` counts queries whose file is in the gallery (mode "gallery" only).
     """
@@ -40,6 +60,11 @@ class Report:
     total: int
     ci95: tuple[float, float]
     ci95_photos: tuple[float, float]
+    class_top1: float | None
+    class_ci95: tuple[float, float] | None
+    confidence: Confidence | None
+    copies: int
+    top1_without_copies: float | None
     recall_at: dict[str, float]
     map_at_r: float
     classes: int

@@ -7,6 +7,7 @@ import typer
 
 from model.errors import CarsearchError, missing_dependency
 from service import __version__
+from service.cli.calibrate import calibrate
 from service.cli.evaluate import evaluate
 from service.cli.index import index
 from service.cli.output import complain, out
@@ -26,6 +27,7 @@ app.command(add_help_option=False, context_settings={"allow_extra_args": True, "
 )  # its options are `model.training`'s
 app.command()(export)
 app.command()(index)
+app.command()(calibrate)
 app.command()(evaluate)
 app.command()(search)
 app.command()(serve)

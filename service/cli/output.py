@@ -64,8 +64,12 @@ def report_tables(report: "Report") -> Group:
         "top-1": f"{report.top1:.5f} = {report.correct}/{report.total}",
         "95% over classes": f"{report.ci95[0]:.4f} .. {report.ci95[1]:.4f}",
         "95% over photos": f"{report.ci95_photos[0]:.4f} .. {report.ci95_photos[1]:.4f}",
+        "class": report.class_top1 and f"{report.class_top1:.5f}",
+        "class, 95% over classes": report.class_ci95 and "{:.4f} .. {:.4f}".format(*report.class_ci95),
+        **confidence_rows(report),
         **{f"recall@{k}": f"{share:.4f}" for k, share in report.recall_at.items()},
         "mAP@R": f"{report.map_at_r:.4f}",
+        "copies of another photo": f"{report.copies}" + without_copies(report),
         "unanswerable": str(len(report.unanswerable)),
         "skipped": str(len(report.skipped)),
         "identical file in the gallery": report.identical_in_gallery,
@@ -82,6 +86,26 @@ def report_tables(report: "Report") -> Group:
     for pair in report.most_confused[:CLASSES_SHOWN]:
         confused.add_row(Text(pair.label), Text(pair.nearest_label), str(pair.count))
     return Group(summary, hardest, confused)
+
+
+def confidence_rows(report: "Report") -> dict[str, str | None]:
+    """The figures of the probability, None where there is none."""
+    told = report.confidence
+    if told is None:
+        return {}
+    kept = "none" if told.precision is None else f"{told.precision:.3f}"
+    return {
+        f"decided at {told.wanted:.0%} precision": f"{told.coverage:.3f} of the photos, {kept} of them rightly",
+        "calibration error": f"{told.error:.3f}",
+        "AUROC right or wrong": None if told.auroc is None else f"{told.auroc:.3f}",
+    }
+
+
+def without_copies(report: "Report") -> str:
+    """What top-1 is without queries that have a copy."""
+    if not report.copies or report.top1_without_copies is None:
+        return ""
+    return f", top-1 without them {report.top1_without_copies:.5f}"
 
 
 def folded(text: str) -> Text:

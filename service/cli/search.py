@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service.cli.options import IndexOption, RuntimeOption
-from service.cli.output import hits_table, out
+from service.cli.output import hits_table, out, say
 
 
 def search(
@@ -15,19 +15,23 @@ def search(
     index_dir: IndexOption = Path("index"),
     k: Annotated[int, typer.Option("-k", help="How many photos, 1 to 100.")] = 5,
     class_: Annotated[list[str] | None, typer.Option("--class", help="Only photos of this class; repeatable.")] = None,
+    precision: Annotated[float, typer.Option(min=0.5, max=0.99, help="How often a class must be right.")] = 0.95,
     runtime: RuntimeOption = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
-    """Find the photos of a gallery that are nearest to one photo."""
+    """Find the photos of a gallery that are nearest to one photo, and the class that they speak for."""
     from model.images.sources import read_photo
     from service.engine import open_index
 
     data = read_photo(photo)  # before the index is read
     engine = open_index(index_dir, runtime=runtime)
-    found = engine.search(data, k, class_ or [])
-    hits = [{"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score} for hit in found]
+    found = engine.answer(engine.query(data, k, class_ or [])).found
+    hits = [{"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score} for hit in found.hits]
+    decision = engine.outcome(found, precision)
     if json_:
-        answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": asdict(engine.versions)}
-        out.print_json(data=answer, ensure_ascii=False)
+        answer = {"nearest": hits[0] if hits else None, "results": hits, "decision": decision}
+        out.print_json(data={**answer, "versions": asdict(engine.versions)}, ensure_ascii=False)
     else:
+        if decision is not None:
+            say("{outcome}: {class}, probability {probability:.2f}, {agreement:.0%} of the votes".format(**decision))
         out.print(hits_table(hits))

@@ -1,5 +1,7 @@
 """What goes over HTTP, as types: requests, responses and the one error shape."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine import Versions
@@ -21,6 +23,15 @@ class Hit(Schema):
     image: str = Field(description="Path of the photo on this server.")
 
 
+class Decision(Schema):
+    """The class that the ten nearest photos of the whole gallery speak for, whatever `k` is."""
+
+    outcome: Literal["class", "unsure"] = Field(description="Whether such decisions are right as often as wanted.")
+    label: str = Field(serialization_alias="class", validation_alias="class")
+    probability: float = Field(description="That the class is right, if it is in the gallery at all.")
+    agreement: float = Field(description="Share of the votes that the class has.")
+
+
 class Timings(Schema):
     """Where the time went, in milliseconds; `queue` is the wait for a free thread and for the batch before."""
 
@@ -32,10 +43,11 @@ class Timings(Schema):
 
 
 class SearchResponse(Schema):
-    """The nearest photo, and the first k with it."""
+    """The nearest photo, the first k with it, and the class that they speak for."""
 
     nearest: Hit | None
     results: list[Hit]
+    decision: Decision | None = Field(description="null where classes were asked for, or the index is an old one.")
     versions: Versions
     timings_ms: Timings
 

@@ -170,3 +170,24 @@ def test_real_photos_find_themselves(cars: Path, tmp_path: Path, fake_embedder: 
     engine = Engine.load(IndexDirectory(tmp_path / "index"), runtime="fake")
     for path in photos:
         assert engine.search(path.read_bytes(), 1)[0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_the_answer_names_the_class_and_how_sure_it_is_whatever_k_is(api_client: AppClient) -> None:
+    one, all_ = (search(api_client, car_photo(1, 99), k=k)["decision"] for k in (1, 12))
+    assert one == all_
+    assert set(one) == {"outcome", "class", "probability", "agreement"}
+    assert one["class"] == "car 1"
+    assert 0 < one["probability"] < 1
+    assert 0.5 < one["agreement"] <= 1
+
+
+def test_a_class_is_named_where_it_is_right_as_often_as_wanted(api_client: AppClient) -> None:
+    decision = search(api_client, car_photo(1, 99))["decision"]
+    for precision, outcome in ((0.5, "class"), (0.99, "unsure")):
+        told = search(api_client, car_photo(1, 99), precision=precision)["decision"]
+        assert told == {**decision, "outcome": outcome}
+    assert api_client.post("/search?precision=1.5", files={"file": car_photo()}).status_code == 422
+
+
+def test_among_some_classes_only_there_is_no_decision(api_client: AppClient) -> None:
+    assert search(api_client, car_photo(1, 99), **{"class": ["car 1"]})["decision"] is None

@@ -31,8 +31,18 @@ def test_http_command_line_and_library_find_the_same_with_the_same_scores(
     assert hits_of(answer) == hits_of(over_http)
     assert answer["nearest"] == answer["results"][0]
     assert answer["versions"] == over_http["versions"]
-    hits = Engine.load(real_index).search(photo.read_bytes(), 12)
+    engine = Engine.load(real_index)
+    hits = engine.search(photo.read_bytes(), 12)
     assert [astuple(hit) for hit in hits] == hits_of(over_http)
+    decision = engine.decide(photo)
+    assert decision is not None
+    assert answer["decision"] == over_http["decision"]
+    assert answer["decision"] == {
+        "outcome": answer["decision"]["outcome"],
+        "class": decision.label,
+        "probability": round(decision.probability, 4),
+        "agreement": round(decision.agreement, 4),
+    }
 
 
 def test_the_command_line_prints_a_table_for_people(

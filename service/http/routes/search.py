@@ -36,6 +36,9 @@ async def search(
     class_: Annotated[
         list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
     ] = None,
+    precision: Annotated[
+        float | None, Query(ge=0.5, le=0.99, description="How often a class that is named must be right.")
+    ] = None,
 ) -> Response:
     """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
     state: State = request.app.state.parts
@@ -57,11 +60,12 @@ async def search(
     # Made by hand: models of pydantic would take a tenth of the event loop's time.
     hits = [
         {"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score, "image": _image_path(hit.id)}
-        for hit in result.hits
+        for hit in result.found.hits
     ]
     timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}
-    answer = {"nearest": hits[0] if hits else None, "results": hits, "versions": vars(engine.versions)}
-    return JSONResponse({**answer, "timings_ms": timings_ms})
+    wanted = state.settings.precision if precision is None else precision
+    answer = {"nearest": hits[0] if hits else None, "results": hits, "decision": engine.outcome(result.found, wanted)}
+    return JSONResponse({**answer, "versions": vars(engine.versions), "timings_ms": timings_ms})
 
 
 def _trace_stages(begun_ns: int, stages_ms: dict[str, float]) -> None:

@@ -30,7 +30,9 @@ def index(tmp_path: Path) -> IndexDirectory:
     return IndexDirectory(tmp_path / "index")
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "items.sqlite", "skipped.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["index.faiss", "items.sqlite", "skipped.json", "classes.f32", "calibration.json", "manifest.json"]
+)
 def test_the_next_build_replaces_a_damaged_version(
     photos: Path, index: IndexDirectory, fake_embedder: Embedder, name: str
 ) -> None:

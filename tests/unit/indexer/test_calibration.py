@@ -16,6 +16,7 @@ from indexer.calibration import (
     fit,
     leave_one_out,
     lowest_threshold,
+    reliability,
     sampled_rows,
 )
 from indexer.decision import ClassMeans, Decisions
@@ -97,6 +98,18 @@ def test_leave_one_out_is_the_decision_of_a_gallery_without_the_photo() -> None:
             [(near.scores[0][found[0] == code].max() + from_others[0][found[0] == code][0]) for code in found[0]]
         )
         assert decisions.classes[row] == found[0][best]
+
+
+def test_a_reliability_diagram_has_the_share_that_is_right_in_each_bin() -> None:
+    found = reliability(np.array([0.05, 0.72, 0.78, 0.95, 1.0]), np.array([False, True, False, True, True]))
+    told = {(one.low, one.photos, one.right) for one in found.bins if one.photos}
+    assert told == {(0.0, 1, 0.0), (0.7, 2, 0.5), (0.9, 2, 1.0)}
+    assert [one.right for one in found.bins[1:7]] == [None] * 6
+    by_precision = {point.precision: (point.threshold, point.coverage) for point in found.curve}
+    assert by_precision[0.6] == (0.05, 1.0)
+    assert by_precision[0.7] == (0.72, 0.8)
+    assert by_precision[0.99] == (0.95, 0.4)
+    assert json.loads(json.dumps(found.to_json()))["bins"][9] == {"low": 0.9, "high": 1.0, "photos": 2, "right": 1.0}
 
 
 def test_a_sample_takes_rows_at_even_steps_and_none_that_is_alone_in_its_class() -> None:

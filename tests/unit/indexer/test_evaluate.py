@@ -27,7 +27,8 @@ dog/Image2.png cat/Image3.png
 """
 REPORT_KEYS = {
     "mode", "top1", "correct", "total", "ci95", "ci95_photos", "recall_at", "map_at_r", "classes", "per_class",
-    "most_confused", "unanswerable", "skipped", "identical_in_gallery", "versions",
+    "most_confused", "unanswerable", "skipped", "identical_in_gallery", "versions", "class_top1", "class_ci95",
+    "confidence", "copies", "top1_without_copies",
 }  # fmt: skip
 
 
@@ -124,6 +125,45 @@ def test_a_duplicate_counts_as_a_neighbour_and_ties_go_to_the_lowest_row() -> No
     evaluation = scored("AABB", [[1, 0], [0, 1], [1, 0], [1, 0]])
     assert evaluation.predictions == [("0", "2"), ("1", "0"), ("2", "0"), ("3", "0")]
     assert evaluation.report.correct == 1
+
+
+def test_the_class_is_decided_rightly_where_the_nearest_photo_misleads() -> None:
+    # On a line (angles in degrees): A at 0, 4, 5, 6 and B at 1, 60, 61.
+    angles = np.radians([0, 4, 5, 6, 1, 60, 61])
+    report = scored("AAAABBB", np.stack([np.cos(angles), np.sin(angles)], axis=1)).report
+    # The photo at 0 has a B as its nearest and the A as a whole nearer; the B at 1 lies among the A for both.
+    assert report.top1 == pytest.approx(5 / 7)
+    assert report.class_top1 == pytest.approx(6 / 7)
+    assert report.class_ci95 is not None
+    assert report.class_ci95[0] <= 6 / 7 <= report.class_ci95[1]
+
+
+def test_the_probability_is_tried_on_classes_that_it_was_not_fitted_on() -> None:
+    random = np.random.default_rng(0)
+    codes = np.repeat(np.arange(40), 12)
+    rows = random.normal(size=(40, 24))[codes] + 1.1 * random.normal(size=(480, 24))
+    report = scored([f"class {code}" for code in codes], rows).report
+    told = report.confidence
+    assert report.class_top1 is not None
+    assert report.class_top1 > report.top1  # ten neighbours and the mean know more than one neighbour
+    assert told is not None
+    assert told.wanted == 0.95
+    assert told.error < 0.08
+    assert told.auroc is not None
+    assert told.auroc > 0.75
+    assert told.precision is not None
+    assert 0.1 < told.coverage < 1
+    assert told.precision > 0.9
+
+
+def test_copies_are_counted_and_the_score_is_told_without_them() -> None:
+    rows = unit([[1, 0, 0], [1, 0, 0], [0, 1, 0.1], [0, 1, 0], [0, 0.9, 0.5]])
+    photos = embedded("AABBA", rows)
+    photos[1] = Embedded(photos[1].photo, photos[0].sha256, rows[1])
+    report = score(photos, [], None, {}).report
+    assert (report.top1, report.copies) == (0.8, 2)
+    assert report.top1_without_copies == pytest.approx(2 / 3)
+    assert scored("AABB", np.eye(4)).report.copies == 0
 
 
 def test_a_photo_alone_in_its_class_is_wrong_and_listed() -> None:

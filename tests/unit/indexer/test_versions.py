@@ -23,6 +23,7 @@ from tests.conftest import write_fake_model
 from tests.support.servers import run_cli
 from tests.unit.indexer.sets import assert_clean, content_of, files_of, items_of, write_photos
 
+VERSION_FILES = ("index.faiss", "items.sqlite", "skipped.json", "classes.f32", "calibration.json")
 HOLD = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, 2); print('held', flush=True); input()"
 
 
@@ -65,7 +66,7 @@ def test_a_version_lies_where_the_design_says_and_says_what_it_is(
     assert (index.root / CURRENT_NAME).read_text() == f"{version}\n"
     assert set(files_of(index.root)) == {
         CURRENT_NAME,
-        *(f"versions/{version}/{name}" for name in ("index.faiss", "items.sqlite", "skipped.json", "manifest.json")),
+        *(f"versions/{version}/{name}" for name in (*VERSION_FILES, "manifest.json")),
         *(f"models/{model}/{name}" for name in ("card.json", "golden.jpg", "weights.safetensors")),
     }
     directory = index.path_of(version)
@@ -78,7 +79,7 @@ def test_a_version_lies_where_the_design_says_and_says_what_it_is(
     assert manifest["embedding_id"] == fake_embedder.embedding_id
     assert manifest["preprocessing_sha256"] == fake_embedder.card.input.sha256
     assert manifest["gallery"] == {"root": str(photos.resolve()), "classes": 2, "skipped": 0}
-    for name in ("index.faiss", "items.sqlite", "skipped.json"):
+    for name in VERSION_FILES:
         data = (directory / name).read_bytes()
         assert manifest["files"][name] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert index.verify(version).to_json() == manifest

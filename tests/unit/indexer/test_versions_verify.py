@@ -16,7 +16,7 @@ from tests.conftest import write_fake_model
 from tests.support.servers import run_cli
 from tests.unit.indexer.sets import write_photos
 
-VERSION_FILES = ("index.faiss", "items.sqlite", "skipped.json", "manifest.json")
+VERSION_FILES = ("index.faiss", "items.sqlite", "skipped.json", "classes.f32", "calibration.json", "manifest.json")
 MODEL_FILES = ("card.json", "weights.safetensors", "golden.jpg")
 
 
@@ -50,7 +50,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
-@pytest.mark.parametrize("name", VERSION_FILES[:3])
+@pytest.mark.parametrize("name", VERSION_FILES[:-1])
 def test_damage_to_a_file_of_a_version_is_found(
     index: IndexDirectory, name: str, damage: Callable[[Path], None]
 ) -> None:

@@ -24,7 +24,7 @@ from model.errors import CarsearchError, EmbeddingInvalid, ImageUndecodable
 from model.runtimes.base import Pending
 from model.types import Embeddings
 from service.batching import Batcher
-from service.engine import Engine, Hit, Query, SearchResult
+from service.engine import Engine, Found, Hit, Query, SearchResult
 from service.observability.metrics import Metrics
 from tests.support.calls import eventually
 from tests.support.photos import KOREAN, car_photo
@@ -91,23 +91,23 @@ class Doubles:
 
         return Pending(wait, self.computing.open.is_set)
 
-    def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[list[Hit]]:
+    def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[Found]:
         photos = [int(photo) for photo in embeddings[:, 0]]
         self.searched.append(photos)
         if UNSEARCHABLE in photos:
             raise EmbeddingInvalid("The search failed.")
         return [
-            [Hit(rank, str(2 * photo), "", 1.0) for rank in range(1, query.k + 1)]
+            Found([Hit(rank, str(2 * photo), "", 1.0) for rank in range(1, query.k + 1)], None)
             for photo, query in zip(photos, queries, strict=True)
         ]
 
     def answer(self, query: Query) -> SearchResult:
-        (hits,) = self.nearest(self.submit([query], lone=True).wait(), [query])
-        return SearchResult(hits, {"forward": 1.0, "search": 1.0})
+        (found,) = self.nearest(self.submit([query], lone=True).wait(), [query])
+        return SearchResult(found, {"forward": 1.0, "search": 1.0})
 
     def search(self, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
         result = self.answer(self.query(data, k, labels))
-        return SearchResult(result.hits, {"decode": 1.0, **result.stages_ms})
+        return SearchResult(result.found, {"decode": 1.0, **result.stages_ms})
 
 
 class Bench:
@@ -159,7 +159,7 @@ def run(scenario: Callable[[Bench], Coroutine[Any, Any, None]], threads: int = 2
 
 
 def ids(result: SearchResult) -> list[str]:
-    return [hit.id for hit in result.hits]
+    return [hit.id for hit in result.found.hits]
 
 
 def test_a_lone_search_goes_through_at_once() -> None:
@@ -391,7 +391,7 @@ def test_087_in_any_company_a_search_finds_what_it_finds_alone(
             async def together(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels
             ) -> list[Hit]:
-                return (await one.batcher.search(engine, PHOTOS[photo], k, labels)).hits
+                return (await one.batcher.search(engine, PHOTOS[photo], k, labels)).found.hits
 
             async def by_itself(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels

@@ -1,0 +1,93 @@
+"""What a version holds to decide on the class of a photo: the means of its classes, and the fit of the probability."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from indexer.calibration import Calibration, fit, leave_one_out, sampled_rows
+from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, decide
+from indexer.manifest import CALIBRATION_NAME, CLASSES_NAME, Manifest
+from indexer.stores.base import Neighbours, VectorStore
+from model.errors import IndexInvalid
+from model.storage import read_json
+from model.types import Embeddings, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The class of a photo; `probability` that it is right, if that class is in the gallery at all.
+
+    `agreement` is the share of its votes among the ten nearest photos.
+    """
+
+    label: str
+    probability: float
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """Decides by a gallery; `codes` int64 (N,) are the classes of its rows, `labels` their names."""
+
+    codes: Rows
+    labels: Sequence[str]
+    means: ClassMeans
+    calibration: Calibration
+
+    @classmethod
+    def of(cls, store: VectorStore, embeddings: Embeddings, labels: Sequence[str]) -> Self:
+        """Fits the probability to unit rows float32 (N, D), which `store` may have rounded, and their classes."""
+        codes, names = numbered(labels)
+        means = ClassMeans.of(embeddings, codes)
+        rows = sampled_rows(codes)
+        fitted = fit(*leave_one_out(store, embeddings[rows], rows, codes, means))
+        return cls(codes, names, means, fitted)
+
+    @classmethod
+    def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:
+        """Reads what `write` wrote, of a version whose files have been verified; None for one from before decisions.
+
+        Raises IndexInvalid when it is not what the item table says.
+        """
+        if CLASSES_NAME not in manifest.files:
+            return None
+        sums = np.fromfile(directory / CLASSES_NAME, "<f4")
+        if len(sums) != len(labels) * manifest.dim or not np.isfinite(sums).all():
+            raise IndexInvalid(
+                f"{directory / CLASSES_NAME} has not a row of numbers for each of {len(labels)} classes."
+            )
+        try:
+            calibration = Calibration.from_json(read_json(directory / CALIBRATION_NAME, IndexInvalid))
+        except (KeyError, TypeError, ValueError) as problem:
+            raise IndexInvalid(f"{directory / CALIBRATION_NAME} lacks or misspells a field: {problem}.") from problem
+        means = ClassMeans(sums.reshape(len(labels), manifest.dim), np.bincount(codes, minlength=len(labels)))
+        return cls(codes, labels, means, calibration)
+
+    def write(self, directory: Path) -> None:
+        """Writes `classes.f32`, the sum of the rows of each class, and `calibration.json`, not yet durably."""
+        (directory / CLASSES_NAME).write_bytes(self.means.sums.astype("<f4", copy=False).tobytes())
+        text = json.dumps(self.calibration.to_json(), indent=1)
+        (directory / CALIBRATION_NAME).write_text(text, encoding="utf-8")
+
+    def decisions(self, queries: Embeddings, near: Neighbours) -> Decisions:
+        """Decides on unit queries float32 (n, D) from their nearest rows of the whole gallery, at least ten of them."""
+        rows = near.rows[:, :NEIGHBOURS]
+        found = np.where(rows >= 0, self.codes[rows], -1)
+        return decide(found, near.scores[:, :NEIGHBOURS], self.means.cosines(queries, found))
+
+    def decide(self, queries: Embeddings, near: Neighbours) -> list[Decision]:
+        """As `decisions`, with names and probabilities."""
+        made = self.decisions(queries, near)
+        answers = zip(made.classes, self.calibration.probabilities(made), made.agreement, strict=True)
+        return [Decision(self.labels[code], float(probability), float(share)) for code, probability, share in answers]
+
+
+def numbered(labels: Sequence[str]) -> tuple[Rows, list[str]]:
+    """The number of each label, int64 (n,), by when it first occurs, and the labels by number."""
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+    return codes, list(numbers)
