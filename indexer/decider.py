@@ -21,7 +21,7 @@ from model.types import Embeddings, Rows
 class Decision:
     """The class of a photo; `probability` that it is right, if that class is in the gallery at all.
 
-    `agreement` is the share of its votes among the ten nearest photos.
+    `agreement` is the share of the ten nearest photos that are of this class.
     """
 
     label: str

@@ -14,31 +14,31 @@ from model.types import Embeddings, Rows
 
 NEIGHBOURS = 10
 MEAN_WEIGHT = 0.5
-VOTE_TEMPERATURE = 0.05
+LEAD_TEMPERATURE = 0.02
 Values = npt.NDArray[np.float64]
 
 
 class Decisions(NamedTuple):
-    """The answers to n queries.
+    """The answers to n queries, and three signals of how sure they are.
 
-    `classes` int64 (n,) are codes. `agreement` is the share of the votes that the class has, where a neighbour votes
-    with softmax(cosine / 0.05). `scores` are the mean of the two cosines, and `margins` how far the next class is
-    behind; without another class among the neighbours that is as far as the last neighbour.
+    `classes` int64 (n,) are codes. `agreement` is the share of the neighbours that are of the class. `lead` is the
+    class's part of softmax(score / 0.02) over the scores of all classes among the neighbours. `nearest` is 1 where the
+    nearest photo is of the class, and 0 elsewhere.
     """
 
     classes: Rows
     agreement: Values
-    scores: Values
-    margins: Values
+    lead: Values
+    nearest: Values
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> "Decisions":
         """Those of some queries, bool (n,)."""
-        return Decisions(self.classes[chosen], self.agreement[chosen], self.scores[chosen], self.margins[chosen])
+        return Decisions(self.classes[chosen], self.agreement[chosen], self.lead[chosen], self.nearest[chosen])
 
     @property
     def signals(self) -> Values:
         """What the probability is computed from: float64 (n, 3)."""
-        return np.stack([self.agreement, self.scores, self.margins], axis=1)
+        return np.stack([self.agreement, self.lead, self.nearest], axis=1)
 
 
 class ClassMeans:
@@ -80,15 +80,17 @@ def decide(codes: Rows, cosines: npt.NDArray[np.float32], to_means: Values) -> D
     """
     there = codes >= 0
     scores = np.where(there, cosines, -np.inf).astype(np.float64)
-    weights = np.exp((scores - scores[:, :1]) / VOTE_TEMPERATURE)
     same = (codes[:, :, None] == codes[:, None, :]) & there[:, None, :]
-    votes = (same * weights[:, None, :]).sum(axis=2) / weights.sum(axis=1, keepdims=True)
     nearest_of_class = np.where(same, scores[:, None, :], -np.inf).max(axis=2)
     mean = np.where(np.isneginf(to_means), nearest_of_class, to_means)  # the photo itself, of a class with one photo
     of_class = np.where(there, (1 - MEAN_WEIGHT) * nearest_of_class + MEAN_WEIGHT * mean, -np.inf)
-    place = of_class.argmax(axis=1)
-    row = np.arange(len(codes))
-    others = np.where(codes == codes[row, place][:, None], -np.inf, of_class).max(axis=1)
-    last = np.where(there, scores, np.inf).min(axis=1)
-    margins = of_class[row, place] - np.where(np.isneginf(others), last, others)
-    return Decisions(codes[row, place], votes[row, place], of_class[row, place], margins)
+    best, row = of_class.argmax(axis=1), np.arange(len(codes))
+    chosen = codes[row, best]
+    once = ~np.tril(same, -1).any(axis=2)  # the first neighbour of each class stands for it
+    weights = np.where(once, np.exp((of_class - of_class[row, best][:, None]) / LEAD_TEMPERATURE), 0)
+    return Decisions(
+        classes=chosen,
+        agreement=(codes == chosen[:, None]).sum(axis=1) / there.sum(axis=1),
+        lead=1 / weights.sum(axis=1),
+        nearest=(codes[:, 0] == chosen).astype(np.float64),
+    )

@@ -31,7 +31,7 @@ def calibrate(
         raise IndexInvalid("An earlier release built this index, without decisions; run carsearch index once.")
     rows = sampled_rows(decider.codes)
     if not len(rows):
-        raise IndexInvalid("Every class of this index has one photo, so that nothing is left to decide by.")
+        raise IndexInvalid("No class of this index has ten photos, too few to try; the fit that ships is used.")
     embeddings = engine.store.vectors(rows)
     decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, decider.means)
     found = reliability(decider.calibration.probabilities(decisions), right)
@@ -57,7 +57,5 @@ def _tables(found: "Reliability", photos: int) -> Group:
 
 
 def _sentence(calibration: "Calibration", precision: float, threshold: float) -> str:
-    fit = (
-        f"fitted on {calibration.photos} photos" if calibration.photos else "the fit that ships: too few photos for one"
-    )
+    fit = f"fitted on {calibration.photos} photos" if calibration.photos else "the fit that ships"
     return f"For a precision of {precision:.2f} a class is named from a probability of {threshold:.3f} on ({fit})."

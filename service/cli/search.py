@@ -33,5 +33,9 @@ def search(
         out.print_json(data={**answer, "versions": asdict(engine.versions)}, ensure_ascii=False)
     else:
         if decision is not None:
-            say("{outcome}: {class}, probability {probability:.2f}, {agreement:.0%} of the votes".format(**decision))
+            say(
+                "{outcome}: {class}, probability {probability:.2f}, {agreement:.0%} of the ten nearest photos".format(
+                    **decision
+                )
+            )
         out.print(hits_table(hits))

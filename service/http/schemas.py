@@ -29,7 +29,7 @@ class Decision(Schema):
     outcome: Literal["class", "unsure"] = Field(description="Whether such decisions are right as often as wanted.")
     label: str = Field(serialization_alias="class", validation_alias="class")
     probability: float = Field(description="That the class is right, if it is in the gallery at all.")
-    agreement: float = Field(description="Share of the votes that the class has.")
+    agreement: float = Field(description="Share of the ten nearest photos that are of the class.")
 
 
 class Timings(Schema):

@@ -53,13 +53,15 @@ def test_a_search_prints_the_class_and_how_sure_it_is(
 ) -> None:
     (tmp_path / "photo.jpg").write_bytes(car_photo(3, 99))
     printed = carsearch("search", tmp_path / "photo.jpg", "--index", index.root, "--precision", "0.5")
-    assert re.fullmatch(r"class: car 3, probability [01]\.\d\d, \d+% of the votes", printed.stdout.splitlines()[0])
+    assert re.fullmatch(
+        r"class: car 3, probability [01]\.\d\d, \d+% of the ten nearest photos", printed.stdout.splitlines()[0]
+    )
 
 
-def test_classes_of_one_photo_cannot_be_calibrated(
+def test_an_index_of_few_photos_a_class_cannot_be_tried(
     tmp_path: Path, shipped_embedder: Embedder, carsearch: Callable[..., Printed]
 ) -> None:
-    build_index(write_gallery(tmp_path / "photos", classes=3, photos=1), tmp_path / "index", shipped_embedder)
+    build_index(write_gallery(tmp_path / "photos", classes=3, photos=9), tmp_path / "index", shipped_embedder)
     printed = carsearch("calibrate", "--index", tmp_path / "index")
     assert printed.returncode == 1
-    assert "Every class of this index has one photo" in printed.stderr
+    assert "No class of this index has ten photos" in printed.stderr

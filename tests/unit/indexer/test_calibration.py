@@ -24,7 +24,7 @@ from indexer.stores.faiss import FaissStore
 
 
 def drawn(count: int, seed: int) -> tuple[Decisions, np.ndarray]:
-    """Decisions whose agreement says how often they are right: 1 / (1 + exp(4 - 8 agreement))."""
+    """Decisions that are right with 1 / (1 + exp(4 - 8 agreement)); the other signals are noise."""
     random = np.random.default_rng(seed)
     agreement = random.uniform(0, 1, count)
     right = random.uniform(0, 1, count) < 1 / (1 + np.exp(4 - 8 * agreement))
@@ -59,9 +59,8 @@ def test_where_everything_is_right_the_fit_stays_finite_and_every_precision_is_k
 def test_few_photos_get_the_fit_that_ships_whose_threshold_is_the_precision_itself() -> None:
     assert fit(*drawn(199, 0)) is SHIPPED
     assert (SHIPPED.photos, SHIPPED.threshold(0.95)) == (0, 0.95)
-    sure = Decisions(np.array([0, 0]), np.array([1.0, 0.2]), np.array([0.9, 0.5]), np.array([0.2, 0.0]))
-    high, low = SHIPPED.probabilities(sure)
-    assert low < 0.3 < 0.9 < high
+    sure = Decisions(np.array([0, 0]), np.array([1.0, 0.2]), np.array([1.0, 0.3]), np.array([1.0, 0.0]))
+    assert SHIPPED.probabilities(sure) == pytest.approx([1 / (1 + np.exp(-4.58)), 1 / (1 + np.exp(1.064))])
 
 
 def test_where_the_signals_say_nothing_hardly_any_decision_keeps_a_high_precision() -> None:
@@ -84,7 +83,7 @@ def test_leave_one_out_is_the_decision_of_a_gallery_without_the_photo() -> None:
     codes = np.repeat(np.arange(6), 5)
     rows = random.normal(size=(6, 8))[codes] + 0.6 * random.normal(size=(30, 8))
     unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    asked = sampled_rows(codes)
+    asked = sampled_rows(codes, photos=5)
     assert asked.tolist() == list(range(30))
     decisions, right = leave_one_out(FaissStore.create(unit), unit[asked], asked, codes, ClassMeans.of(unit, codes))
     assert right.tolist() == (decisions.classes == codes).tolist()
@@ -112,11 +111,12 @@ def test_a_reliability_diagram_has_the_share_that_is_right_in_each_bin() -> None
     assert json.loads(json.dumps(found.to_json()))["bins"][9] == {"low": 0.9, "high": 1.0, "photos": 2, "right": 1.0}
 
 
-def test_a_sample_takes_rows_at_even_steps_and_none_that_is_alone_in_its_class() -> None:
+def test_a_sample_takes_rows_at_even_steps_of_classes_with_enough_photos() -> None:
     codes = np.array([0, 1, 1, 2, 3, 3, 3])
-    assert sampled_rows(codes).tolist() == [1, 2, 4, 5, 6]
-    assert sampled_rows(codes, 2).tolist() == [1, 4]
-    assert sampled_rows(np.array([0, 1])).tolist() == []
+    assert sampled_rows(codes, photos=2).tolist() == [1, 2, 4, 5, 6]
+    assert sampled_rows(codes, 2, photos=2).tolist() == [1, 4]
+    assert sampled_rows(codes).tolist() == []
+    assert sampled_rows(np.repeat([0, 1, 2], [9, 10, 11])).tolist() == list(range(9, 30))
 
 
 @settings(max_examples=50, deadline=None)

@@ -21,19 +21,18 @@ def test_a_class_that_is_near_as_a_whole_wins_over_one_near_photo() -> None:
     codes, cosines = np.array([[0, 1, 1]]), np.array([[0.9, 0.86, 0.8]], np.float32)
     decisions = decide(codes, cosines, np.array([[0.6, 0.8, 0.8]]))
     assert decisions.classes.tolist() == [1]
-    assert decisions.scores[0] == pytest.approx((0.86 + 0.8) / 2)
-    assert decisions.margins[0] == pytest.approx((0.86 + 0.8) / 2 - (0.9 + 0.6) / 2)
-    votes = [math.exp((cosine - 0.9) / 0.05) for cosine in (0.9, 0.86, 0.8)]
-    assert decisions.agreement[0] == pytest.approx((votes[1] + votes[2]) / sum(votes), abs=1e-5)
+    assert decisions.agreement[0] == pytest.approx(2 / 3)
+    # The means of the two cosines are 0.75 and 0.83.
+    assert decisions.lead[0] == pytest.approx(1 / (1 + math.exp((0.75 - 0.83) / 0.02)), abs=1e-6)
+    assert decisions.nearest[0] == 0
 
 
-def test_with_one_class_among_the_neighbours_the_margin_is_that_to_the_last_of_them() -> None:
+def test_with_one_class_among_the_neighbours_every_signal_is_one() -> None:
     decisions = decide(np.array([[3, 3]]), np.array([[0.9, 0.7]], np.float32), np.array([[0.8, 0.8]]))
-    assert (decisions.classes[0], decisions.agreement[0]) == (3, 1)
-    assert decisions.margins[0] == pytest.approx(0.85 - 0.7)
+    assert [values.tolist() for values in decisions] == [[3], [1], [1], [1]]
 
 
-def test_rows_that_do_not_exist_have_no_vote() -> None:
+def test_rows_that_do_not_exist_change_nothing() -> None:
     few = decide(np.array([[1, 0, -1]]), np.array([[0.9, 0.8, -np.inf]], np.float32), np.array([[0.5, 0.5, -np.inf]]))
     whole = decide(np.array([[1, 0]]), np.array([[0.9, 0.8]], np.float32), np.array([[0.5, 0.5]]))
     assert [value.tolist() for value in few] == [value.tolist() for value in whole]
@@ -41,7 +40,7 @@ def test_rows_that_do_not_exist_have_no_vote() -> None:
 
 def test_of_equal_classes_the_one_with_the_nearer_photo_wins() -> None:
     decisions = decide(np.array([[5, 2]]), np.array([[0.75, 0.5]], np.float32), np.array([[0.5, 0.75]]))
-    assert (decisions.classes.tolist(), decisions.margins.tolist()) == ([5], [0])
+    assert (decisions.classes.tolist(), decisions.lead.tolist(), decisions.nearest.tolist()) == ([5], [0.5], [1])
 
 
 def test_a_photo_of_the_gallery_is_left_out_of_the_mean_of_its_own_class() -> None:
