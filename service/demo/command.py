@@ -11,6 +11,7 @@ from pathlib import Path
 from indexer.benchmark.evaluate import evaluate
 from indexer.benchmark.report import Report
 from indexer.build import build_index, published_embeddings
+from indexer.decider import Decision
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
 from model.errors import CarsearchError
@@ -52,6 +53,8 @@ def run(host: str, port: int, directory: Path | None = None) -> None:
         )
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         query = gallery.queries[0]
+        decision = open_index(index.root, runtime=embedder.runtime.name).decide(gallery.directory / query.file)
+        say(f"decision  a photo that is not in the gallery, of {query.label}: {_told(decision)}")
         say(f"server    {url}  (Ctrl-C ends it)\n")
         say(f"Search with a photo that is not in the gallery; its class is {query.label}:")
         photo = shlex.quote(f"file=@{gallery.directory.resolve() / query.file}")
@@ -73,8 +76,10 @@ def check(directory: Path | None = None) -> None:
         raise DemoFailed(f"The top-1 is not what the card promises, give or take {TOLERANCE}.")
     engine = open_index(index.root, runtime=embedder.runtime.name)
     for query in gallery.queries:
-        (nearest,) = engine.search(gallery.directory / query.file, 1)
+        found = engine.answer(engine.query(gallery.directory / query.file, 1)).found
+        nearest = found.hits[0]
         say(f"check     {query.file} is of {query.label}, found {nearest.label}, score {nearest.score:.4f}")
+        say(f"          {_told(found.decision)}")
         if nearest.label != query.label:
             raise DemoFailed(f"{query.file} is of {query.label} and the search found {nearest.label}.")
     say("check     passed")
@@ -115,12 +120,19 @@ def _build(gallery: DemoGallery, index: IndexDirectory, embedder: Embedder) -> s
     return built.version
 
 
+def _told(decision: Decision | None) -> str:
+    assert decision is not None  # noqa: S101  # the index was just built
+    return (
+        f"{decision.label}, probability {decision.probability:.2f}, {decision.agreement:.0%} of the ten nearest photos"
+    )
+
+
 def _evaluate(gallery: DemoGallery, index: IndexDirectory, version: str, embedder: Embedder) -> Report:
     """Leave-one-out over the gallery, with the embeddings that the index has."""
     known = published_embeddings(index, index.manifest(version), embedder.embedding_id)
     report = evaluate(gallery.photos, embedder, known=known).report
     interval = f"95% interval over classes {report.ci95[0]:.3f} .. {report.ci95[1]:.3f}"
-    say(f"top-1     {report.top1:.4f} = {report.correct}/{report.total}, {interval}")
+    say(f"top-1     {report.top1:.4f} = {report.correct}/{report.total}, {interval}; the class {report.class_top1:.4f}")
     say("          Leave-one-out in a small gallery of rendered cars: it shows that everything works here, and says")
     say("          nothing of real cars; the benchmark is in docs/benchmark.md.")
     return report

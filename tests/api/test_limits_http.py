@@ -16,8 +16,6 @@ from tests.support.photos import car_photo
 
 LIMIT = 300_000
 LIMITS = Limits(
-    upload_deadline_s=0.6,
-    upload_grace_s=0.3,
     archive_bytes=2 * LIMIT,
     archive=ArchiveLimits(entries=10),
     sync_photos=3,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,7 @@ def test_a_first_run_passes_and_a_later_one_embeds_nothing_of_the_gallery_again(
     assert process.returncode == 0, problems
     assert "12 rendered photos of 3 classes, 12 embedded" in printed
     assert "95% interval" in printed
+    assert re.search(r"          .*, probability 0\.\d\d, \d+% of the ten nearest photos\n", printed)
     assert printed.endswith("check     passed\n")
     printed, problems = (process := start(packed, tmp_path, "--check")).communicate(timeout=120)
     assert (process.returncode, "12 rendered photos of 3 classes, built before" in printed) == (0, True), problems
