@@ -36,6 +36,9 @@ MIN_PARITY_COSINE = 0.9999
 DECODER = "turbo-1"
 NVJPEG = "nvjpeg-1"
 
+MINUS_1_TO_1 = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
+"""Mean and standard deviation that the weights of EfficientNet-Lite expect."""
+
 
 def canonical_sha256(value: object) -> str:
     """Hash of a JSON value, whatever the order of its keys: 64 hex digits."""

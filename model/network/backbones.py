@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
+from model.card import MINUS_1_TO_1
+
 Weights = dict[str, Tensor]
 
 
@@ -16,12 +18,15 @@ Weights = dict[str, Tensor]
 class Backbone:
     """A network from normalised images (B, 3, H, W) to pooled features (B, `dim`).
 
-    `imagenet` returns a state dict for the module of `build`; it may raise what torch.load and downloads raise.
+    `imagenet` returns a state dict for the module of `build`; it may raise what torch.load and downloads raise. Those
+    weights, and others published for this network, expect pixels of values 0 to 1 normalised by `mean` and `std`.
     """
 
     dim: int
     build: Callable[[], nn.Module]
     imagenet: Callable[[], Weights]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 class GeM(nn.Module):
@@ -65,8 +70,10 @@ def _lite_imagenet(size: int) -> Weights:
 
 
 BACKBONES = {
-    "resnet18": Backbone(512, _resnet18, _resnet18_imagenet),
-    "efficientnet_lite0": Backbone(1280, lambda: _timm_features("tf_efficientnet_lite0"), lambda: _lite_imagenet(0)),
+    "resnet18": Backbone(512, _resnet18, _resnet18_imagenet, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "efficientnet_lite0": Backbone(
+        1280, lambda: _timm_features("tf_efficientnet_lite0"), lambda: _lite_imagenet(0), *MINUS_1_TO_1
+    ),
 }
 """ResNet-18 (He et al., CVPR 2016) with average pooling, as in the original project; EfficientNet-Lite0 (Tan & Le, ICML
 2019, without squeeze-and-excitation and with ReLU6, made for 8 bits) with GeM."""

@@ -94,6 +94,23 @@ def load_imagenet(network: EmbeddingNetwork) -> None:
         raise ModelInvalid(f"The ImageNet weights cannot be had ({reason}); use --init random.") from problem
 
 
+def load_weights_file(network: EmbeddingNetwork, path: Path) -> None:
+    """Loads a state dict by the names of torchvision or timm, from .safetensors or what torch.save wrote.
+
+    Layers that the backbone lacks, such as a classifier, are passed over. Raises ModelInvalid when one of the
+    backbone's is missing or the file cannot be read; nothing in it is executed.
+    """
+    try:
+        safe = path.suffix == ".safetensors"
+        tensors = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        own = network.backbone.state_dict().keys()
+        # timm's networks are the first part of a backbone, before its pooling.
+        named = {name if name in own else f"0.{name}": value for name, value in tensors.items()}
+        network.backbone.load_state_dict({name: value for name, value in named.items() if name in own})
+    except (OSError, RuntimeError, EOFError, AttributeError, SafetensorError, UnpicklingError) as problem:
+        raise ModelInvalid(f"{path} does not hold the weights of a {network.architecture}.") from problem
+
+
 def save_weights(network: EmbeddingNetwork, directory: Path) -> None:
     """Writes the backbone to `weights.safetensors`, durably: kernels in half precision, other tensors in full.
 

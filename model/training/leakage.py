@@ -1,6 +1,7 @@
 """What keeps validation honest: no class, and no photo, of it has been learned from, not even by an earlier model."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -19,11 +20,16 @@ NEAR_BITS = 10
 """Two photos whose 64-bit perceptual hashes differ in at most this many bits count as one."""
 
 
+def is_weights_file(init: str) -> bool:
+    """Whether `init` is a file of weights, of which nobody knows what they were trained on, and no model."""
+    return init not in NO_MODEL and Path(init).is_file()
+
+
 def seen_classes(models: Sequence[str]) -> set[str]:
     """Labels that models, by name or directory, were trained on, or were themselves started from or taught with."""
     seen: set[str] = set()
     for model in models:
-        if model not in NO_MODEL:
+        if model not in NO_MODEL and not is_weights_file(model):
             card = load_card(find_model(model))
             labels = card.training.get("labels", {})
             seen.update(labels.get("train", ()), labels.get("earlier", ()))

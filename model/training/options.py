@@ -40,7 +40,10 @@ class TrainOptions:
         (), "photos without labels, learned from through --teacher; may be repeated", type=Path, action="append"
     )
     teacher: str = _option("", "model to learn from: the name of one that ships or a directory")
-    init: str | None = _option(None, "where weights start: random, imagenet or a model; by default as the recipe says")
+    init: str | None = _option(
+        None,
+        "where weights start: random, imagenet, a file of weights or a model; by default as the recipe says",
+    )
     device: str = _option("auto", "auto is CUDA where there is one", choices=("auto", "cpu", "cuda"))
     devices: int = _option(1, "processes, one per GPU", type=_at_least(1))
     epochs: int | None = _option(None, "another number of epochs than the recipe's", type=_at_least(1))

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from model.card import InputSpec
+from model.card import MINUS_1_TO_1, InputSpec
 from model.errors import UnknownRecipe
 
 
@@ -15,7 +15,8 @@ class Recipe:
     `schedule` "step" multiplies the learning rate by `lr_factor` every `lr_step_epochs`; "onecycle" is that of Smith &
     Topin (2018), with `lr` as its maximum. `batch_size` counts photos over all processes.
 
-    `init` is where the backbone's weights start: "random", "imagenet" or a model, by name or directory.
+    `init` is where the backbone's weights start: "random", "imagenet", a file of weights, or a model, by name or
+    directory.
 
     `head` "linear" is plain cross-entropy. "normalised" is a softmax over cosines times `scale`, whose proxies learn
     `head_lr_factor` times as fast as the network. `teacher_weight` multiplies the loss of photos without labels.
@@ -115,9 +116,6 @@ QUICK = Recipe(
     label_smoothing=0.1,
 )
 """A small network in minutes on two cores, for a first run on one's own photos."""
-
-MINUS_1_TO_1 = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
-"""Mean and standard deviation that the Lite weights were trained with."""
 
 EFFICIENTNET_LITE0 = Recipe(
     name="efficientnet_lite0",

@@ -27,11 +27,12 @@ from model.artifact import create_artifact
 from model.card import canonical_sha256, verify_artifact
 from model.embedder import find_model
 from model.errors import ModelInvalid, RunMismatch, SettingsInvalid
-from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network
+from model.network.backbones import BACKBONES
+from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, load_weights_file
 from model.storage import read_json, write_durably
 from model.training.dataset import TrainingSet, ValidationSet
 from model.training.distillation import teacher_embeddings
-from model.training.leakage import NO_MODEL, check_unseen, seen_classes
+from model.training.leakage import NO_MODEL, check_unseen, is_weights_file, seen_classes
 from model.training.module import Classifier
 from model.training.options import TrainOptions
 from model.training.photo_sets import PhotoSets, load_sets
@@ -53,7 +54,7 @@ def train(options: TrainOptions) -> Path:
     _quieten()
     recipe = recipe_named(options.recipe).adapted(options.epochs, options.batch_size, options.crop)
     if options.init:
-        recipe = dataclasses.replace(recipe, init=options.init)
+        recipe = started_from(recipe, options.init)
     sets = load_sets(options, recipe)
     check_unseen({item.label for item in sets.validation}, (recipe.init, options.teacher))
     folder = options.out / TRAINING_FOLDER
@@ -87,13 +88,25 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*treespec.*")
 
 
-def initialise(network: EmbeddingNetwork, init: str) -> None:
-    """Starts a network's backbone from `init`: "random" leaves it, "imagenet" is load_imagenet, else it names a model.
+def started_from(recipe: Recipe, init: str) -> Recipe:
+    """The recipe with another start; published weights take pixels normalised as they expect them."""
+    published = init == "imagenet" or is_weights_file(init)
+    backbone = BACKBONES[recipe.architecture]
+    spec = dataclasses.replace(recipe.input, mean=backbone.mean, std=backbone.std) if published else recipe.input
+    return dataclasses.replace(recipe, init=init, input=spec)
 
-    Raises ModelNotFound; ModelInvalid, also when the model is of another architecture.
+
+def initialise(network: EmbeddingNetwork, init: str) -> None:
+    """Starts a network's backbone from `init`: "random" leaves it, "imagenet" is load_imagenet, else it is a file of
+    weights or names a model.
+
+    Raises ModelNotFound; ModelInvalid, also when the weights are of another architecture.
     """
     if init == "imagenet":
         load_imagenet(network)
+    if is_weights_file(init):
+        load_weights_file(network, Path(init))
+        return
     if init in NO_MODEL:
         return
     directory = find_model(init)
@@ -223,7 +236,8 @@ def _provenance(options: TrainOptions, recipe: Recipe, sets: PhotoSets, checkpoi
         for name, items in (("train", sets.train), ("validation", sets.validation))
     }
     labels["earlier"] = sorted(seen_classes((recipe.init, options.teacher)))
-    init = recipe.init if recipe.init in NO_MODEL else f"the model {Path(recipe.init).name}"
+    kind = "weights" if is_weights_file(recipe.init) else "model"
+    init = recipe.init if recipe.init in NO_MODEL else f"the {kind} {Path(recipe.init).name}"
     top1 = [state["current_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
     return {
         "recipe": {**dataclasses.asdict(recipe), "init": init},

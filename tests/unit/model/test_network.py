@@ -16,7 +16,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from model.card import WEIGHTS_NAME, InputSpec, load_card
 from model.errors import ModelInvalid
-from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, save_weights
+from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, load_weights_file, save_weights
 from tests.support.photos import car_pixels
 
 pytestmark = pytest.mark.torch
@@ -166,3 +166,40 @@ def test_missing_or_garbled_weights_are_refused(real_model: Path, tmp_path: Path
         (tmp_path / WEIGHTS_NAME).write_bytes(content)
     with pytest.raises(ModelInvalid, match=r"does not hold a resnet18\.$"):
         load_network(tmp_path, load_card(real_model))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_torchvision_s_weights_is_taken_without_its_classifier(
+    network: EmbeddingNetwork, tmp_path: Path, suffix: str
+) -> None:
+    torch.manual_seed(2)
+    weights, path = resnet18(weights=None).state_dict(), tmp_path / f"weights{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    load_weights_file(network, path)
+    assert all(torch.equal(value, weights[name]) for name, value in network.backbone.state_dict().items())
+
+
+def test_a_file_of_timm_s_weights_is_taken(tmp_path: Path) -> None:
+    first, second = (EmbeddingNetwork("efficientnet_lite0", SPEC) for _ in range(2))
+    names = first.backbone[0].state_dict()  # type: ignore[index]  # a Sequential
+    save_file({**names, "classifier.weight": torch.zeros(1)}, tmp_path / "lite.safetensors")
+    load_weights_file(second, tmp_path / "lite.safetensors")
+    assert all(torch.equal(value, names[name[2:]]) for name, value in second.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("content", ["half", "pickle", "text", "list", "missing"])
+def test_a_file_that_holds_no_such_weights_is_one_sentence_and_never_executed(
+    network: EmbeddingNetwork, tmp_path: Path, content: str
+) -> None:
+    path, canary = tmp_path / "weights.pth", tmp_path / "canary"
+    if content == "half":
+        torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
+    elif content == "pickle":
+        torch.save({"conv1.weight": Canary(canary)}, path)
+    elif content == "text":
+        path.write_text("no weights")
+    elif content == "list":
+        torch.save([1, 2], path)
+    with pytest.raises(ModelInvalid, match=r"does not hold the weights of a resnet18\.$"):
+        load_weights_file(network, path)
+    assert not canary.exists()

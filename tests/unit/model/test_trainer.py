@@ -20,8 +20,9 @@ from model.embedder import Embedder
 from model.errors import ModelInvalid, ModelNotFound
 from model.network.embedding_net import EmbeddingNetwork
 from model.training.__main__ import main
+from model.training.leakage import check_unseen
 from model.training.recipes import RECIPES
-from model.training.trainer import DurableCheckpoints, initialise
+from model.training.trainer import DurableCheckpoints, initialise, started_from
 from tests.support.photos import car_photo, write_gallery
 
 EPOCHS = 3
@@ -229,3 +230,16 @@ def test_random_leaves_the_weights_as_they_were_drawn() -> None:
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     initialise(network, "random")
     assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+
+
+def test_published_weights_get_pixels_normalised_as_they_expect_them(tmp_path: Path) -> None:
+    network = EmbeddingNetwork("resnet18", SMALL)
+    torch.save(network.backbone.state_dict(), tmp_path / "weights.pth")
+    for init in ("imagenet", str(tmp_path / "weights.pth")):
+        spec = started_from(RECIPES["resnet18"], init).input
+        assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert started_from(RECIPES["resnet18"], "random").input == RECIPES["resnet18"].input
+    other = EmbeddingNetwork("resnet18", SMALL)
+    initialise(other, str(tmp_path / "weights.pth"))
+    assert torch.equal(other.backbone.state_dict()["conv1.weight"], network.backbone.state_dict()["conv1.weight"])
+    check_unseen({"car 1"}, (str(tmp_path / "weights.pth"),))  # nobody knows what they were trained on
