@@ -49,11 +49,12 @@ class Decider:
 
     @classmethod
     def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:
-        """Reads what `write` wrote, of a version whose files have been verified; None for one from before decisions.
+        """Reads what `write` wrote, of a version whose files have been verified.
 
-        Raises IndexInvalid when it is not what the item table says.
+        None for an empty gallery and for a version from before decisions. Raises IndexInvalid when it is not what the
+        item table says.
         """
-        if CLASSES_NAME not in manifest.files:
+        if CLASSES_NAME not in manifest.files or not labels:
             return None
         sums = np.fromfile(directory / CLASSES_NAME, "<f4")
         if len(sums) != len(labels) * manifest.dim or not np.isfinite(sums).all():

@@ -25,7 +25,7 @@ import pytest
 
 from indexer.build import build_index
 from indexer.items import GalleryItem, write_items
-from indexer.manifest import INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
+from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.card import CARD_NAME, GOLDEN_NAME, WEIGHTS_NAME, card_sha256, load_card
@@ -261,6 +261,7 @@ def of_size(count: int) -> Change:
         (directory / ITEMS_NAME).unlink()
         items = [GalleryItem(row, f"a/{row}.jpg", "a", f"{row:064x}", b"x") for row in range(count)]
         write_items(directory / ITEMS_NAME, items)
+        (directory / CLASSES_NAME).write_bytes(unit(np.eye(512))[:count].astype("<f4").tobytes())
         edit(directory, count=count, gallery={"root": str(directory), "classes": min(count, 1), "skipped": 0})
 
     return change
@@ -275,7 +276,7 @@ def test_a_small_gallery_is_served(steady: Steady, count: int) -> None:
             assert answer.status_code == 200
             found = answer.json()
             assert [hit["id"] for hit in found["results"]] == ["a/0.jpg"][:count]
-            assert (found["nearest"] is None) == (count == 0)
+            assert (found["nearest"] is None) == (found["decision"] is None) == (count == 0)
         assert steady.server.client.get("/gallery/classes").status_code == 200
         known = steady.server.client.post("/search", params={"class": "a"}, files={"file": QUERY.read_bytes()})
         assert known.status_code == (200 if count else 422)
