@@ -30,17 +30,20 @@ def calibrate(
     if decider is None:
         raise IndexInvalid("An earlier release built this index, without decisions; run carsearch index once.")
     rows = sampled_rows(decider.codes)
-    if not len(rows):
-        raise IndexInvalid("No class of this index has ten photos, too few to try; the fit that ships is used.")
-    embeddings = engine.store.vectors(rows)
-    decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, decider.means)
-    found = reliability(decider.calibration.probabilities(decisions), right)
     threshold = decider.calibration.threshold(precision)
+    told = {"wanted": precision, "threshold": threshold, "photos": len(rows), "fitted": decider.calibration.to_json()}
+    if len(rows):
+        embeddings = engine.store.vectors(rows)
+        decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, decider.means)
+        found = reliability(decider.calibration.probabilities(decisions), right)
+        told |= found.to_json()
     if json_:
-        told = {"wanted": precision, "threshold": threshold, "photos": len(rows), **found.to_json()}
-        out.print_json(data={**told, "fitted": decider.calibration.to_json()})
+        out.print_json(data=told)
         return
-    out.print(_tables(found, len(rows)))
+    if len(rows):
+        out.print(_tables(found, len(rows)))
+    else:
+        say("No class of this index has ten photos, too few to try the probabilities on.")
     say(_sentence(decider.calibration, precision, threshold))
 
 
