@@ -1,8 +1,9 @@
-"""The class that a photo's neighbours speak for, and what is known of how sure that is.
+"""The class of a photo, decided from its nearest photos, and signals of how sure that is.
 
-Of the classes among the ten nearest photos, the answer is the one with the highest mean of two cosines: to its nearest
-photo, and to the mean of all its photos. The second lets a class that is near as a whole win over one lucky photo
-(nearest class mean: Mensink et al., "Distance-based image classification", TPAMI 2013).
+Each class among the ten nearest photos has a score: the mean of the cosine to its nearest photo and of the cosine to
+the mean of all its photos. The class with the highest score is the answer. The second cosine lets a class that is near
+as a whole win over one photo that is near by chance (nearest class mean: Mensink et al., "Distance-based image
+classification", TPAMI 2013).
 """
 
 from typing import NamedTuple

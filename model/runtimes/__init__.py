@@ -60,7 +60,7 @@ def _automatic(precision: str | None) -> str:
 
 
 def _has_cuda_driver() -> bool:
-    """Whether NVIDIA's driver is installed; without it nobody waits seconds for the import of torch."""
+    """Whether NVIDIA's driver is installed. The import of torch, which could tell too, takes seconds."""
     try:
         CDLL("libcuda.so.1")
     except OSError:

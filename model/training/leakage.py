@@ -21,7 +21,7 @@ NEAR_BITS = 10
 
 
 def is_weights_file(init: str) -> bool:
-    """Whether `init` is a file of weights, of which nobody knows what they were trained on, and no model."""
+    """Whether `init` is a file of weights and not a model. Such a file does not record what it was trained on."""
     return init not in NO_MODEL and Path(init).is_file()
 
 

@@ -37,7 +37,7 @@ def whiten_on(
 
 
 def can_be_whitened(items: Sequence[Item]) -> bool:
-    """Whether photos are of enough classes for a whitening."""
+    """Whether at least ten classes have two photos, as `fit_whitening` needs."""
     return sum(count >= 2 for count in Counter(item.label for item in items).values()) >= MIN_CLASSES
 
 
