@@ -16,7 +16,7 @@ from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refu
 from indexer.checkpoint import Checkpoint
 from indexer.decider import Decider
 from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
-from indexer.items import GalleryItem, ItemTable, write_items
+from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
@@ -194,7 +194,8 @@ def _publish(
         return current, False
     embeddings = np.stack([one.embedding for one in embedded])
     store, recipe = _stored(embeddings, choice)
-    decider = Decider.of(store, embeddings, [item.label for item in items])
+    names = ItemNames((item.id, item.label) for item in items)
+    decider = Decider.of(store, embeddings, names.codes, names.labels)
     now = datetime.now(UTC)
     manifest = Manifest(
         id=f"{now:%Y%m%dT%H%M%S.%fZ}-{content[:8]}",

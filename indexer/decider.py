@@ -39,13 +39,12 @@ class Decider:
     calibration: Calibration
 
     @classmethod
-    def of(cls, store: VectorStore, embeddings: Embeddings, labels: Sequence[str]) -> Self:
+    def of(cls, store: VectorStore, embeddings: Embeddings, codes: Rows, labels: Sequence[str]) -> Self:
         """Fits the probability to unit rows float32 (N, D), which `store` may have rounded, and their classes."""
-        codes, names = numbered(labels)
         means = ClassMeans.of(embeddings, codes)
         rows = sampled_rows(codes)
         fitted = fit(*leave_one_out(store, embeddings[rows], rows, codes, means))
-        return cls(codes, names, means, fitted)
+        return cls(codes, labels, means, fitted)
 
     @classmethod
     def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:
@@ -85,10 +84,3 @@ class Decider:
         made = self.decisions(queries, near)
         answers = zip(made.classes, self.calibration.probabilities(made), made.agreement, strict=True)
         return [Decision(self.labels[code], float(probability), float(share)) for code, probability, share in answers]
-
-
-def numbered(labels: Sequence[str]) -> tuple[Rows, list[str]]:
-    """The number of each label, int64 (n,), by when it first occurs, and the labels by number."""
-    numbers: dict[str, int] = {}
-    codes = np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
-    return codes, list(numbers)

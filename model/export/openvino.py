@@ -17,6 +17,7 @@ from model.card import (
     MIN_PARITY_COSINE,
     PRECISIONS,
     WEIGHTS_NAME,
+    WHITENING_NAME,
     CalibrationSet,
     Card,
     InputSpec,
@@ -79,7 +80,7 @@ def export(
     sets, calibrating = read_calibration(calibration, card.input)
     crops = [crop for _, crop in spread_photos(photos or _photos_of_training(directory), card.input, PARITY_PHOTOS)]
     card.save(directory)  # until the new graph is measured, the artifact has none of this precision
-    verify_files(directory, card, (WEIGHTS_NAME, GOLDEN_NAME))
+    verify_files(directory, card, {WEIGHTS_NAME, GOLDEN_NAME, WHITENING_NAME} & card.files.keys())
     try:
         _write(convert(load_network(directory, card)), directory, precision, calibrating)
         records = {name: FileRecord.of(directory / name) for name in graph_names(precision)}

@@ -140,7 +140,7 @@ def load_network(directory: Path, card: Card) -> EmbeddingNetwork:
         network.backbone.load_state_dict(load_file(directory / WEIGHTS_NAME))
         if WHITENING_NAME in card.files:
             network.whiten(load_file(directory / WHITENING_NAME)[TENSOR])
-    except (OSError, RuntimeError, SafetensorError) as problem:
+    except (OSError, LookupError, RuntimeError, SafetensorError) as problem:
         raise ModelInvalid(f"{directory / WEIGHTS_NAME} does not hold a {card.architecture}.") from problem
     if network.dim != card.embedding_dim:
         raise ModelInvalid(f"The card says {card.embedding_dim} dimensions, the network has {network.dim}.")

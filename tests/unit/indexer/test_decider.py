@@ -10,7 +10,7 @@ import pytest
 
 from indexer.build import build_index
 from indexer.calibration import SHIPPED
-from indexer.decider import Decider, numbered
+from indexer.decider import Decider
 from indexer.load import Contents, read_contents
 from indexer.manifest import CALIBRATION_NAME, CLASSES_NAME, FOR_DECISIONS, MANIFEST_NAME, Manifest
 from indexer.stores.faiss import FaissStore
@@ -69,10 +69,10 @@ def test_a_photo_is_decided_by_the_version_that_was_built(index: IndexDirectory,
 
 def test_a_gallery_with_enough_photos_gets_a_fit_of_its_own() -> None:
     random = np.random.default_rng(0)
-    labels = [f"class {number}" for number in np.repeat(np.arange(30), 10)]
+    codes, labels = np.repeat(np.arange(30), 10), [f"class {number}" for number in range(30)]
     rows = random.normal(size=(30, 16)).repeat(10, axis=0) + 0.8 * random.normal(size=(300, 16))
     unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    decider = Decider.of(FaissStore.create(unit), unit, labels)
+    decider = Decider.of(FaissStore.create(unit), unit, codes, labels)
     fitted = decider.calibration
     assert fitted.photos == 300
     assert fitted.top1 is not None
@@ -124,8 +124,3 @@ def test_a_version_with_half_of_the_files_is_incomplete(index: IndexDirectory) -
     (directory / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(IndexInvalid, match="is incomplete"):
         Manifest.read(directory)
-
-
-def test_labels_are_numbered_by_when_they_first_occur() -> None:
-    codes, labels = numbered(["b", "a", "b", "c"])
-    assert (codes.tolist(), labels) == ([0, 1, 0, 2], ["b", "a", "c"])
