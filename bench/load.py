@@ -9,6 +9,7 @@ connection is timed from its intended start, so that a server that stalls cannot
 import json
 import math
 import resource
+import select
 import selectors
 import socket
 import subprocess
@@ -255,11 +256,8 @@ class Generator:
         self._requests = requests
         self._rate_per_s = rate_per_s = order.rate_per_s
         self._server_pid = order.server_pid
-        # select() waits to the microsecond, epoll() to the millisecond: too coarse to start requests by. But select()
-        # looks at every connection each time, and knows only the first thousand.
-        fine = rate_per_s is not None and rate_per_s < FINE_PER_S
-        self._selector = selectors.SelectSelector() if fine else selectors.DefaultSelector()
-        self._coarse = rate_per_s is not None and not fine
+        self._selector = selectors.EpollSelector()
+        self._coarse = rate_per_s is not None and rate_per_s >= FINE_PER_S
         self._turn = 0
         self._busy: set[Connection] = set()
         self._due: deque[float] = deque()
@@ -351,7 +349,10 @@ class Generator:
             self._release(connection)
 
     def _listen(self, wait_s: float) -> None:
-        for key, events in self._selector.select(wait_s):
+        # epoll() waits to the millisecond, too coarse to start requests by. select() waits to the microsecond, but looks
+        # at each of its sockets every time: here it has one, which is ready when one of epoll's is.
+        select.select([self._selector], [], [], wait_s)
+        for key, events in self._selector.select(0):
             connection: Connection = key.data
             if events & selectors.EVENT_WRITE:
                 self._send(connection)
