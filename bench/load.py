@@ -349,8 +349,8 @@ class Generator:
             self._release(connection)
 
     def _listen(self, wait_s: float) -> None:
-        # epoll() waits to the millisecond, too coarse to start requests by. select() waits to the microsecond, but looks
-        # at each of its sockets every time: here it has one, which is ready when one of epoll's is.
+        # epoll() waits to the millisecond, too coarse to start requests by. select() waits to the microsecond but looks
+        # at every socket each time: here it has one, which is ready when one of epoll's is.
         select.select([self._selector], [], [], wait_s)
         for key, events in self._selector.select(0):
             connection: Connection = key.data

@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
 WHITENING_NAME = "whitening.safetensors"
+CAR_HEAD_NAME = "car_head.f32"
 GOLDEN_NAME = "golden.jpg"
 FP32, BF16, INT8 = "fp32", "bf16", "int8"
 PRECISIONS = (INT8, FP32)
@@ -33,7 +34,7 @@ MIN_PARITY_COSINE = 0.9999
 
 # Names of the pixels that model.images.decode and transform make of a photo, and of those that model.images.nvjpeg
 # makes. When the bits of decoding or resizing change, the name must change, and with it every embedding_id.
-DECODER = "turbo-1"
+DECODER = "turbo-2"
 NVJPEG = "nvjpeg-1"
 
 MINUS_1_TO_1 = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
@@ -144,6 +145,15 @@ class WhiteningRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CarHeadRecord:
+    """What a car head was fitted on: photos of cars, by their classes, and other pictures."""
+
+    cars: int
+    others: int
+    labels: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """Leave-one-out top-1 on a labelled set, as `carsearch evaluate` reports it, and the command to repeat it."""
 
@@ -180,6 +190,7 @@ class Card:
     parity: list[Parity] = field(default_factory=list)
     calibration: list[CalibrationSet] = field(default_factory=list)
     whitening: WhiteningRecord | None = None
+    car_head: CarHeadRecord | None = None
     training: dict[str, Any] = field(default_factory=dict)
     scores: list[Score] = field(default_factory=list)
     about: dict[str, str] = field(default_factory=dict)
@@ -251,6 +262,7 @@ class Card:
                 parity=[Parity(**parity) for parity in value["parity"]],
                 calibration=[CalibrationSet(**one) for one in value.get("calibration", ())],
                 whitening=WhiteningRecord(**value["whitening"]) if value.get("whitening") else None,
+                car_head=CarHeadRecord(**value["car_head"]) if value.get("car_head") else None,
                 training=dict(value["training"]),
                 scores=[
                     Score(**{**one, "ci95": tuple(one["ci95"]), "ci95_photos": tuple(one["ci95_photos"])})

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from model.card import BF16, DECODER, FP32, GOLDEN_NAME, INT8, NVJPEG, Card, card_sha256, load_card, verify_artifact
+from model.car_head import CarHead
+from model.card import (
+    BF16,
+    CAR_HEAD_NAME,
+    DECODER,
+    FP32,
+    GOLDEN_NAME,
+    INT8,
+    NVJPEG,
+    Card,
+    card_sha256,
+    load_card,
+    verify_artifact,
+)
 from model.dataset import read_file
 from model.errors import (
     BackendUnavailable,
@@ -61,6 +74,8 @@ class Embedder:
         self.model_sha256 = card_sha256(directory)
         self.preparation = preparation or HostPreparation(card.input)
         self.embedding_id = card.embedding_id(runtime.precision, self.preparation.decoder)
+        has_head = CAR_HEAD_NAME in card.files
+        self.car_head = CarHead.read(directory / CAR_HEAD_NAME, self.dim) if has_head else None
         self.batch, self.in_flight, self.enough = runtime.batch, runtime.in_flight, runtime.enough
 
     @classmethod

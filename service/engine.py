@@ -26,6 +26,8 @@ from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
 
 MAX_K = 100
+CAR_THRESHOLD = 0.5
+"""Lowest probability of a car at which a class is named: docs/benchmark.md tells what passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,12 @@ class Found(NamedTuple):
     """Hits, best first, and the class that the whole gallery speaks for.
 
     `decision` is None where only some classes were asked for, and for an index from before there were decisions.
+    `car_probability` is None where the model has no car head.
     """
 
     hits: list[Hit]
     decision: Decision | None
+    car_probability: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +148,19 @@ class Engine:
         return self.answer(self.query(photo, 1)).found.decision
 
     def outcome(self, found: Found, precision: float) -> dict[str, Any] | None:
-        """A decision as it is answered: "class", or "unsure" where such decisions are right less often than wanted."""
+        """A decision as it is answered: "class", "not_a_car", or "unsure" where such decisions are right too seldom."""
         if found.decision is None or self.decider is None:
             return None
         made = found.decision
         sure = made.probability >= self.decider.calibration.threshold(precision)
-        numbers = {"probability": round(made.probability, 4), "agreement": round(made.agreement, 4)}
-        return {"outcome": "class" if sure else "unsure", "class": made.label, **numbers}
+        no_car = found.car_probability is not None and found.car_probability < CAR_THRESHOLD
+        return {
+            "outcome": "not_a_car" if no_car else "class" if sure else "unsure",
+            "class": made.label,
+            "probability": round(made.probability, 4),
+            "agreement": round(made.agreement, 4),
+            "car_probability": None if found.car_probability is None else round(found.car_probability, 4),
+        }
 
     def query(self, photo: PhotoSource, k: int, labels: Sequence[str] = ()) -> Query:
         """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""
@@ -184,10 +194,12 @@ class Engine:
             near = self.store.search(embeddings[places], most, among=queries[places[0]].among, threads=1)
             decider = self.decider if places is whole else None
             decisions = decider.decide(embeddings[places], near) if decider else [None] * len(places)
-            for place, rows, scores, decision in zip(places, near.rows, near.scores, decisions, strict=True):
+            head = self.embedder.car_head
+            cars = head.probabilities(embeddings[places]).tolist() if head else [None] * len(places)
+            for place, rows, scores, decision, car in zip(places, near.rows, near.scores, decisions, cars, strict=True):
                 best = zip(rows[rows >= 0][: queries[place].k].tolist(), scores.tolist(), strict=False)
                 hits = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
-                found[place] = Found(hits, decision)
+                found[place] = Found(hits, decision, car)
         return [found[place] for place in range(len(queries))]
 
     def photo_path(self, item: GalleryItem) -> Path:

@@ -15,9 +15,9 @@ from model.training.whitening import whiten_on
 def change_space(directory: Path, whiten: Sequence[Path] = (), mirror: bool | None = None) -> Card:
     """Fits a whitening on photos of classes that a model was trained on, and sets whether it embeds the mirror image.
 
-    No photos, or None, keep what there is. The model has today's decoder afterwards. Graphs, parity, golden embeddings
-    and scores of the old space leave the card. Raises DataInvalid when there are too few classes; the artifact is then
-    as it was.
+    No photos, or None, keep what there is. The model has today's decoder afterwards. Graphs, car head, parity, golden
+    embeddings and scores of the old space leave the card. Raises DataInvalid when there are too few classes; the
+    artifact is then as it was.
     """
     card = load_card(directory)
     kept = {name: card.files[name] for name in (WEIGHTS_NAME, GOLDEN_NAME, WHITENING_NAME) if name in card.files}
@@ -33,6 +33,7 @@ def change_space(directory: Path, whiten: Sequence[Path] = (), mirror: bool | No
         parity=[],
         calibration=[],
         whitening=None if whiten else card.whitening,
+        car_head=None,
         scores=[],
     )
     network = load_network(directory, changed)

@@ -1,20 +1,16 @@
 """RGB pixels to the crop that a network takes: the only resize and crop, for training, indexing and serving.
 
-Resizing is an antialiased bilinear filter in fixed point, with the same bits on every processor.
+Resizing is Pillow's antialiased bilinear filter, whose sums are of whole numbers: the same bits on every processor.
 """
 
 import dataclasses
-import threading
 
-import cykooz_resizer as resizer
 import numpy as np
+from PIL import Image
 
 from model.card import InputSpec
 from model.images.decode import decode
 from model.types import Pixels
-
-BILINEAR = resizer.ResizeOptions(resizer.ResizeAlg.convolution(resizer.FilterType.bilinear))
-thread_local = threading.local()
 
 
 def prepare(data: bytes, spec: InputSpec) -> Pixels:
@@ -51,11 +47,4 @@ def crop_corner(width: int, height: int, crop: int) -> tuple[int, int]:
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Antialiased bilinear resize: uint8 (H, W, 3) -> uint8 (height, width, 3), always a copy."""
-    if pixels.shape[:2] == (height, width):
-        return pixels.copy()
-    if not hasattr(thread_local, "resizer"):
-        thread_local.resizer = resizer.Resizer()  # keeps a buffer; not safe to share between threads
-    source = resizer.ImageData(pixels.shape[1], pixels.shape[0], resizer.PixelType.U8x3, pixels.tobytes())
-    resized = resizer.ImageData(width, height, resizer.PixelType.U8x3)
-    thread_local.resizer.resize(source, resized, BILINEAR)
-    return np.frombuffer(bytearray(resized.rust_image.buffer()), np.uint8).reshape(height, width, 3)
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))

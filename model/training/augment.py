@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 from PIL import Image, ImageEnhance
+from torchvision.transforms.functional import adjust_hue
 
+from model.training.recipes import Recipe
 from model.types import Pixels
 
 CROP_ASPECT = (3 / 4, 4 / 3)
+ERASED_AREA = (0.02, 0.2)
 
 
 def random_crop(photo: Pixels, crop: int, random: np.random.Generator, min_area: float = 0.08) -> Pixels:
@@ -18,10 +21,12 @@ def random_crop(photo: Pixels, crop: int, random: np.random.Generator, min_area:
     return (resized[:, ::-1] if random.random() < 0.5 else resized).copy()
 
 
-def _random_box(width: int, height: int, random: np.random.Generator, min_area: float) -> tuple[int, int, int, int]:
+def _random_box(
+    width: int, height: int, random: np.random.Generator, min_area: float, max_area: float = 1
+) -> tuple[int, int, int, int]:
     """(left, top, width, height): ten attempts, then the largest central box within the aspect limits."""
     for _ in range(10):
-        area = width * height * random.uniform(min_area, 1)
+        area = width * height * random.uniform(min_area, max_area)
         aspect = math.exp(random.uniform(math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])))
         box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < box_width <= width and 0 < box_height <= height:
@@ -32,11 +37,21 @@ def _random_box(width: int, height: int, random: np.random.Generator, min_area: 
     return (width - box_width) // 2, (height - box_height) // 2, box_width, box_height
 
 
-def jitter(crop: Pixels, random: np.random.Generator, strength: float, grey: float) -> Pixels:
-    """Brightness, contrast and saturation each times 1 - strength .. 1 + strength; a share `grey` loses its colour."""
+def change_colours(crop: Pixels, random: np.random.Generator, recipe: Recipe) -> Pixels:
+    """Brightness, contrast, saturation and hue by the recipe's `jitter` and `hue`; a share `grey` loses its colour."""
     image = Image.fromarray(crop)
     for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = kind(image).enhance(random.uniform(1 - strength, 1 + strength))
-    if random.random() < grey:
+        image = kind(image).enhance(random.uniform(1 - recipe.jitter, 1 + recipe.jitter))
+    if recipe.hue:
+        image = adjust_hue(image, random.uniform(-recipe.hue, recipe.hue))
+    if random.random() < recipe.grey:
         image = image.convert("L").convert("RGB")
     return np.asarray(image).copy()
+
+
+def erase(crop: Pixels, random: np.random.Generator) -> Pixels:
+    """Fills a rectangle with noise (Zhong et al., "Random erasing data augmentation", AAAI 2020)."""
+    left, top, width, height = _random_box(crop.shape[1], crop.shape[0], random, *ERASED_AREA)
+    erased = crop.copy()
+    erased[top : top + height, left : left + width] = random.integers(0, 256, (height, width, 3), np.uint8)
+    return erased

@@ -13,7 +13,7 @@ from model.dataset import Item
 from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
 from model.images.transform import canvas, fit
-from model.training.augment import jitter, random_crop
+from model.training.augment import change_colours, erase, random_crop
 from model.training.recipes import Recipe
 from model.training.sampler import Key
 from model.types import Pixels
@@ -49,8 +49,10 @@ class TrainingSet:
         recipe = self.recipe
         random = np.random.default_rng((recipe.seed, epoch, row))
         crop = random_crop(self._canvas(row), recipe.crop_at(epoch), random, recipe.crop_area)
-        if recipe.jitter or recipe.grey:
-            crop = jitter(crop, random, recipe.jitter, recipe.grey)
+        if recipe.jitter or recipe.hue or recipe.grey:
+            crop = change_colours(crop, random, recipe)
+        if random.random() < recipe.erase:
+            crop = erase(crop, random)
         return crop, self.targets[row], row - self.labelled if row >= self.labelled else UNLABELLED
 
     def _canvas(self, row: int) -> Pixels:

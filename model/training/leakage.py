@@ -33,7 +33,8 @@ def seen_classes(models: Sequence[str]) -> set[str]:
             card = load_card(find_model(model))
             labels = card.training.get("labels", {})
             seen.update(labels.get("train", ()), labels.get("earlier", ()))
-            seen.update(card.whitening.labels if card.whitening else ())
+            for fitted in (card.whitening, card.car_head):
+                seen.update(fitted.labels if fitted else ())
     return seen
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIMILARITY_TEMPERATURE = 0.1
+CLUSTER_TEMPERATURE = 0.05
 
 
 class NormalisedHead(nn.Module):
@@ -42,6 +43,25 @@ class TeacherLoss(nn.Module):
         found = _neighbours(student @ student.T)
         pairs = F.kl_div(found.log_softmax(dim=1), wanted.softmax(dim=1), reduction="batchmean")
         return (1 - cosines).mean() + pairs
+
+
+class PseudoClassLoss(nn.Module):
+    """Cross-entropy with clusters of a teacher's embeddings as classes (Caron et al., "Deep Clustering", ECCV 2018).
+
+    A photo belongs to each cluster as a softmax over the teacher's cosines to the centres says, temperature 0.05.
+    """
+
+    centres: Tensor
+
+    def __init__(self, dim: int, centres: Tensor, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("centres", centres, persistent=False)
+        self.head = NormalisedHead(dim, len(centres), scale)
+
+    def forward(self, features: Tensor, teacher: Tensor) -> Tensor:
+        """Features (B, D) and teacher embeddings (B, T), unit rows -> the mean loss."""
+        wanted = (teacher @ self.centres.T / CLUSTER_TEMPERATURE).softmax(dim=1)
+        return F.cross_entropy(self.head(features), wanted)
 
 
 def _neighbours(cosines: Tensor) -> Tensor:

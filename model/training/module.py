@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from model.network.embedding_net import EmbeddingNetwork
 from model.retrieval import leave_one_out_nearest
-from model.training.losses import NormalisedHead, TeacherLoss
+from model.training.clustering import cluster_centres
+from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss
 from model.training.recipes import Recipe
 from model.types import Embeddings
 
@@ -50,7 +51,7 @@ class Classifier(L.LightningModule):
         self.head = nn.Linear(network.dim, classes) if linear else NormalisedHead(network.dim, classes, recipe.scale)
         rows = torch.from_numpy(teacher if teacher is not None else np.empty((0, 1), np.float32))
         self.register_buffer("teacher", rows, persistent=False)
-        self.agreement = TeacherLoss(network.dim, rows.shape[1]) if len(rows) else None
+        self.agreement = _teaching(network.dim, rows, recipe) if len(rows) else None
         self.recipe = recipe
         self.validation_targets = validation_targets
         self.validated: list[tuple[Tensor, Tensor]] = []
@@ -116,3 +117,10 @@ class Classifier(L.LightningModule):
             steps = int(self.trainer.estimated_stepping_batches)
             schedule = {"scheduler": OneCycleLR(optimizer, rates, total_steps=steps), "interval": "step"}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": schedule})
+
+
+def _teaching(dim: int, teacher: Tensor, recipe: Recipe) -> TeacherLoss | PseudoClassLoss:
+    if not recipe.pseudo_classes:
+        return TeacherLoss(dim, teacher.shape[1])
+    centres = cluster_centres(teacher.numpy(), recipe.pseudo_classes, recipe.seed)
+    return PseudoClassLoss(dim, torch.from_numpy(centres), recipe.scale)

@@ -21,11 +21,16 @@ class Recipe:
     `head` "linear" is plain cross-entropy. "normalised" is a softmax over cosines times `scale`, whose proxies learn
     `head_lr_factor` times as fast as the network. `teacher_weight` multiplies the loss of photos without labels.
 
+    `pseudo_classes` is the number of clusters of the teacher's embeddings that become the classes of photos
+    without labels; 0 means that those photos learn the teacher's cosines.
+
     Crops cover at least `crop_area` of a photo. `train_crops` lists their sides in pixels over equal parts of the
     epochs, because smaller crops are cheaper; empty means the input's own. `jitter` is how far brightness, contrast and
-    saturation may differ from 1, `grey` the share of crops without colour.
+    saturation may differ from 1, `hue` how far hues may turn (0.5 is half of the circle), `grey` the share of crops
+    without colour, `erase` the share in which a rectangle is filled with noise.
 
-    `keep` says whose weights become the model: those of the epoch that validates best, or of the last one. With
+    `keep` says whose weights are kept: those of the epoch that validates best, or of the last one. The model's weights
+    are their mean with those of `init` and of the teacher, which have the shares `init_share` and `teacher_share`. With
     `whiten` the model gets a whitening where there are enough classes.
     """
 
@@ -46,11 +51,16 @@ class Recipe:
     scale: float = 16.0
     head_lr_factor: float = 1.0
     teacher_weight: float = 1.0
+    pseudo_classes: int = 0
     crop_area: float = 0.08
     train_crops: tuple[int, ...] = ()
     jitter: float = 0.0
+    hue: float = 0.0
     grey: float = 0.0
+    erase: float = 0.0
     keep: Literal["best", "last"] = "best"
+    init_share: float = 0.0
+    teacher_share: float = 0.0
     whiten: bool = True
     holdout: float = 0.2
     seed: int = 0
@@ -120,7 +130,7 @@ QUICK = Recipe(
 EFFICIENTNET_LITE0 = Recipe(
     name="efficientnet_lite0",
     architecture="efficientnet_lite0",
-    input=InputSpec(resize=256, crop=224, fit="stretch", mean=MINUS_1_TO_1[0], std=MINUS_1_TO_1[1]),
+    input=InputSpec(resize=288, crop=288, fit="stretch", mean=MINUS_1_TO_1[0], std=MINUS_1_TO_1[1]),
     epochs=10,
     batch_size=32,
     lr=5e-4,
@@ -131,10 +141,16 @@ EFFICIENTNET_LITE0 = Recipe(
     init="imagenet",
     head="normalised",
     head_lr_factor=10.0,
+    pseudo_classes=300,
     crop_area=0.3,
-    train_crops=(192,),
+    train_crops=(160, 160, 160, 192, 192),
     jitter=0.3,
-    grey=0.1,
+    hue=0.2,
+    grey=0.2,
+    erase=0.25,
+    keep="last",
+    init_share=0.2,
+    teacher_share=0.3,
 )
 """The model for real photos, and the teacher of `RESNET18`: published ImageNet weights, fine-tuned on cars."""
 

@@ -30,6 +30,7 @@ from model.errors import ModelInvalid, RunMismatch, SettingsInvalid
 from model.network.backbones import BACKBONES
 from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, load_weights_file
 from model.storage import read_json, write_durably
+from model.training.averaging import average_weights, measure_batch_statistics
 from model.training.dataset import TrainingSet, ValidationSet
 from model.training.distillation import teacher_embeddings
 from model.training.leakage import NO_MODEL, check_unseen, is_weights_file, seen_classes
@@ -39,6 +40,7 @@ from model.training.photo_sets import PhotoSets, load_sets
 from model.training.recipes import Recipe, recipe_named
 from model.training.sampler import TrainingSampler, ValidationSampler
 from model.training.whitening import can_be_whitened, whiten_on
+from model.training.whole_photos import score
 
 RUN_NAME = "run.json"
 TRAINING_FOLDER = "training"
@@ -74,8 +76,9 @@ def train(options: TrainOptions) -> Path:
         kept = "best.ckpt" if sets.validation and recipe.keep == "best" else "last.ckpt"
         checkpoint = torch.load(folder / kept, map_location="cpu", weights_only=True)
         classifier.load_state_dict(checkpoint["state_dict"])
-        provenance = _provenance(options, recipe, sets, checkpoint)
+        _average(network, recipe, options.teacher, sets)
         whitening = whiten_on(network, sets.train) if recipe.whiten and can_be_whitened(sets.train) else None
+        provenance = _provenance(options, recipe, sets, int(checkpoint["epoch"]) + 1, network)
         create_artifact(network.cpu(), options.out, options.out.resolve().name, provenance, whitening)
     trainer.strategy.barrier()
     return options.out
@@ -116,6 +119,22 @@ def initialise(network: EmbeddingNetwork, init: str) -> None:
             f"{init} is a {card.architecture}; the recipe's {network.architecture} cannot start from it."
         )
     network.backbone.load_state_dict(load_network(directory, card).backbone.state_dict())
+
+
+def _average(network: EmbeddingNetwork, recipe: Recipe, teacher: str, sets: PhotoSets) -> None:
+    """The mean with the weights of `init` and of the teacher, as the recipe says."""
+    others = []
+    if recipe.init_share:
+        start = EmbeddingNetwork(recipe.architecture, recipe.input)
+        initialise(start, recipe.init)
+        others.append((start, recipe.init_share))
+    if recipe.teacher_share:
+        teaching = EmbeddingNetwork(recipe.architecture, recipe.input)
+        initialise(teaching, teacher)
+        others.append((teaching, recipe.teacher_share))
+    if others:
+        average_weights(network, others)
+        measure_batch_statistics(network, sets.train)
 
 
 def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoSets) -> None:
@@ -229,7 +248,9 @@ class Loaders(L.LightningDataModule):
         return self._loader(self.val_photos, sampler, 64, drop_last=False)
 
 
-def _provenance(options: TrainOptions, recipe: Recipe, sets: PhotoSets, checkpoint: dict[str, Any]) -> dict[str, Any]:
+def _provenance(
+    options: TrainOptions, recipe: Recipe, sets: PhotoSets, epoch: int, network: EmbeddingNetwork
+) -> dict[str, Any]:
     """What the card says about the run; its labels show what was trained on."""
     labels = {
         name: sorted({item.label for item in items})
@@ -238,7 +259,6 @@ def _provenance(options: TrainOptions, recipe: Recipe, sets: PhotoSets, checkpoi
     labels["earlier"] = sorted(seen_classes((recipe.init, options.teacher)))
     kind = "weights" if is_weights_file(recipe.init) else "model"
     init = recipe.init if recipe.init in NO_MODEL else f"the {kind} {Path(recipe.init).name}"
-    top1 = [state["current_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
     return {
         "recipe": {**dataclasses.asdict(recipe), "init": init},
         "train": {"photos": len(sets.train), "classes": len(labels["train"])},
@@ -249,7 +269,7 @@ def _provenance(options: TrainOptions, recipe: Recipe, sets: PhotoSets, checkpoi
         },
         "validation": {"photos": len(sets.validation), "classes": len(labels["validation"])},
         "labels": labels,
-        "epoch": int(checkpoint["epoch"]) + 1,
-        "validation_top1": round(float(top1[0]), 6) if top1 else None,
+        "epoch": epoch,
+        "validation_top1": round(score(network, sets.validation), 6) if sets.validation else None,
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS_KEPT},
     }

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,9 +33,12 @@ def search(
         out.print_json(data={**answer, "versions": asdict(engine.versions)}, ensure_ascii=False)
     else:
         if decision is not None:
-            say(
-                "{outcome}: {class}, probability {probability:.2f}, {agreement:.0%} of the ten nearest photos".format(
-                    **decision
-                )
-            )
+            say(_sentence(decision))
         out.print(hits_table(hits))
+
+
+def _sentence(decision: dict[str, Any]) -> str:
+    if decision["outcome"] == "not_a_car":
+        return f"not_a_car: the photo shows a car with a probability of {decision['car_probability']:.2f}"
+    told = "{outcome}: {class}, probability {probability:.2f}, {agreement:.0%} of the ten nearest photos"
+    return told.format(**decision)

@@ -34,6 +34,13 @@ def export(
         list[Path] | None,
         typer.Option(help="First fit a whitening on photos of classes that were trained on; may be repeated."),
     ] = None,
+    cars: Annotated[
+        list[Path] | None,
+        typer.Option(help="Last fit the head that knows cars, on photos of classes that were trained on; repeatable."),
+    ] = None,
+    not_cars: Annotated[
+        list[Path] | None, typer.Option(help="Pictures without a car, for the head; repeatable.")
+    ] = None,
     mirror: Annotated[
         bool | None, typer.Option(help="First let it embed photo and mirror image, at twice the time, or not.")
     ] = None,
@@ -41,11 +48,17 @@ def export(
     """Export a network to OpenVINO and measure how closely the graph gives its embeddings."""
     from model.export.openvino import export as run
 
+    if bool(cars) != bool(not_cars):
+        raise typer.BadParameter("--cars and --not-cars go together.")
     if whiten or mirror is not None:
         from model.export.embedding_space import change_space
 
         change_space(model_dir, whiten or (), mirror)
     with progress_bar("comparing") as progress:
         parity = run(model_dir, photos, progress, precision=precision, calibration=calibration or [])
+    if cars and not_cars:
+        from model.export.car_head import fit_car_head
+
+        fit_car_head(model_dir, cars, not_cars)
     cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
     say(f"exported {precision}: {cosines} on {parity.photos} photos")

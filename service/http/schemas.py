@@ -26,10 +26,13 @@ class Hit(Schema):
 class Decision(Schema):
     """The class that the ten nearest photos of the whole gallery speak for, whatever `k` is."""
 
-    outcome: Literal["class", "unsure"] = Field(description="Whether such decisions are right as often as wanted.")
+    outcome: Literal["class", "unsure", "not_a_car"] = Field(
+        description="`unsure` where such decisions are right less often than wanted."
+    )
     label: str = Field(serialization_alias="class", validation_alias="class")
     probability: float = Field(description="That the class is right, if it is in the gallery at all.")
     agreement: float = Field(description="Share of the ten nearest photos that are of the class.")
+    car_probability: float | None = Field(description="That the photo shows a car; null for a model that cannot tell.")
 
 
 class Timings(Schema):

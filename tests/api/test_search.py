@@ -1,20 +1,26 @@
 """POST /search and the gallery: the right answer, whatever else is going on."""
 
+import dataclasses
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
+from model.car_head import CarHead
+from model.card import CAR_HEAD_NAME, load_card
 from model.embedder import Embedder
+from model.storage import FileRecord
 from service.engine import Engine
 from service.http.schemas import SearchResponse
+from tests.conftest import write_fake_model
 from tests.support.app import AppClient, running_app
 from tests.support.calls import search
-from tests.support.photos import KOREAN, car_photo, write_gallery
+from tests.support.photos import KOREAN, car_photo, jpeg, write_gallery
 
 KOREAN_ID = f"{quote(KOREAN)}/0.jpg"
 
@@ -175,7 +181,8 @@ def test_real_photos_find_themselves(cars: Path, tmp_path: Path, fake_embedder: 
 def test_the_answer_names_the_class_and_how_sure_it_is_whatever_k_is(api_client: AppClient) -> None:
     one, all_ = (search(api_client, car_photo(1, 99), k=k)["decision"] for k in (1, 12))
     assert one == all_
-    assert set(one) == {"outcome", "class", "probability", "agreement"}
+    assert set(one) == {"outcome", "class", "probability", "agreement", "car_probability"}
+    assert one["car_probability"] is None  # this model has no car head
     assert one["class"] == "car 1"
     assert 0 < one["probability"] < 1
     assert one["agreement"] == 0.4  # all four photos of the class are among the ten nearest
@@ -191,6 +198,28 @@ def test_a_class_is_named_where_it_is_right_as_often_as_wanted(api_client: AppCl
             outcomes.add(told["outcome"])
     assert outcomes == {"class", "unsure"}
     assert api_client.post("/search?precision=1.5", files={"file": car_photo()}).status_code == 422
+
+
+def test_a_picture_that_is_no_car_is_told(gallery: Path, tmp_path: Path) -> None:
+    """The head is fitted to cars, and to noise instead of other pictures."""
+    model = write_fake_model(tmp_path / "model")
+    embedder = Embedder.load(model, "fake")
+    cars = np.stack([embedder.embed_photo(car_photo(kind, view)) for kind in range(10) for view in range(5)])
+    head = CarHead.fit(cars, np.stack([embedder.embed_photo(noise(seed)) for seed in range(50)]))
+    head.write(model / CAR_HEAD_NAME)
+    card = load_card(model)
+    files = {**card.files, CAR_HEAD_NAME: FileRecord.of(model / CAR_HEAD_NAME)}
+    dataclasses.replace(card, files=files).save(model)
+    build_index(gallery, IndexDirectory(tmp_path / "index"), Embedder.load(model, "fake"))
+    with running_app(tmp_path / "index") as client:
+        car, other = (search(client, photo)["decision"] for photo in (car_photo(1, 99), noise(99)))
+    assert car["outcome"] != "not_a_car"
+    assert car["car_probability"] > 0.5 > other["car_probability"]
+    assert other["outcome"] == "not_a_car"
+
+
+def noise(seed: int) -> bytes:
+    return jpeg(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8))
 
 
 def test_among_some_classes_only_there_is_no_decision(api_client: AppClient) -> None:

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.card import DECODER, WEIGHTS_NAME, WHITENING_NAME, load_card, verify_artifact
+from model.card import DECODER, WEIGHTS_NAME, WHITENING_NAME, CarHeadRecord, load_card, verify_artifact
 from model.embedder import Embedder
 from model.errors import DataInvalid, ModelInvalid
+from model.export.car_head import fit_car_head
 from model.export.embedding_space import change_space
 from model.export.openvino import export
 from model.network.embedding_net import EmbeddingNetwork, load_network
 from model.training.leakage import seen_classes
-from tests.support.photos import car_photo, car_pixels, write_gallery
+from tests.support.photos import car_photo, car_pixels, jpeg, write_gallery
 
 pytestmark = pytest.mark.torch
 
@@ -25,7 +26,7 @@ CROPS = torch.from_numpy(np.stack([car_pixels(kind, 0, (64, 64)) for kind in ran
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough classes for a whitening."""
-    return write_gallery(tmp_path_factory.mktemp("whitening"), classes=10, photos=3, first_kind=40)
+    return write_gallery(tmp_path_factory.mktemp("whitening"), classes=10, photos=5, first_kind=40)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_whitening_stands_between_pooling_and_the_norm_and_is_part_of_the_id(a
     assert card == verify_artifact(artifact)
     assert set(card.files) - set(before.files) == {WHITENING_NAME}
     assert card.whitening is not None
-    assert (card.whitening.photos, len(card.whitening.labels)) == (30, 10)
+    assert (card.whitening.photos, len(card.whitening.labels)) == (50, 10)
     assert card.embedding_id("fp32") != before.embedding_id("fp32")
     assert (card.precisions, list(card.golden)) == ([], ["torch/fp32"])
     network = network_of(artifact)
@@ -96,6 +97,26 @@ def test_too_few_classes_leave_the_model_as_it_was(artifact: Path, gallery: Path
 def test_the_classes_of_a_whitening_count_as_seen(artifact: Path, photos: Path) -> None:
     change_space(artifact, [photos])
     assert seen_classes((str(artifact),)) == {f"car {kind}" for kind in range(40, 50)}
+
+
+def test_a_car_head_is_a_part_of_the_model_and_its_classes_count_as_seen(
+    artifact: Path, photos: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for seed in range(50):
+        noise = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
+        (pictures / f"{seed}.jpg").write_bytes(jpeg(noise))
+    before = load_card(artifact)
+    fit_car_head(artifact, [photos], [pictures])
+    head = Embedder.load(artifact, "torch").car_head
+    assert head is not None
+    card = verify_artifact(artifact)
+    assert card.embedding_id("fp32") == before.embedding_id("fp32")
+    assert card.car_head == CarHeadRecord(50, 50, sorted(f"car {kind}" for kind in range(40, 50)))
+    assert seen_classes((str(artifact),)) == {f"car {kind}" for kind in range(40, 50)}
+    assert change_space(artifact, mirror=True).car_head is None
+    assert Embedder.load(artifact, "torch").car_head is None
 
 
 def test_a_model_of_another_decoder_is_refused_with_the_command_that_makes_it_anew(

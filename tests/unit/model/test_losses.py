@@ -1,6 +1,7 @@
 """What training minimises, with numbers that can be checked by hand."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from model.card import InputSpec
 from model.network.embedding_net import EmbeddingNetwork
-from model.training.losses import NormalisedHead, TeacherLoss
+from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss
 from model.training.module import Classifier
 from model.training.recipes import QUICK, RECIPES, Recipe
 
@@ -43,6 +44,18 @@ def test_pairs_alone_teach_the_space_that_is_searched() -> None:
     rows = torch.nn.functional.normalize(features.detach(), dim=1)
     cosines = (rows @ rows.T).fill_diagonal_(-1)
     assert cosines.argmax(dim=1).tolist() == [1, 0, 3, 2]
+
+
+def test_a_photo_without_a_label_belongs_to_the_clusters_that_the_teacher_finds_it_near() -> None:
+    centres = torch.eye(2)
+    loss = PseudoClassLoss(2, centres, scale=16)
+    loss.head.weight.data = torch.eye(2)
+    near_first = torch.tensor([[1.0, 0.0]])
+    between = torch.full((1, 2), 0.5**0.5)
+    # The head's logits are 16 and 0; the teacher's, 20 and 0, leave e^-20 for the second cluster.
+    assert loss(near_first, near_first).item() == pytest.approx(0, abs=1e-5)
+    assert loss(torch.tensor([[0.0, 1.0]]), near_first).item() == pytest.approx(16, abs=1e-3)
+    assert loss(between, between).item() == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_a_batch_without_labels_or_without_a_teacher_is_one_too() -> None:
@@ -81,3 +94,12 @@ def test_every_recipe_takes_a_step(recipe: Recipe) -> None:
     torch.autograd.backward(classifier.loss(features, torch.tensor([0, 1, 0, 1]), torch.full((4,), -1)))
     optimizer.step()
     assert not torch.equal(classifier.network.backbone.state_dict()[first], kernel)
+
+
+def test_a_recipe_with_pseudo_classes_makes_clusters_of_the_teachers_embeddings() -> None:
+    network = EmbeddingNetwork("resnet18", InputSpec(resize=32, crop=32))
+    teacher = np.repeat(np.eye(4, dtype=np.float32), 5, axis=0)
+    recipe = dataclasses.replace(QUICK, pseudo_classes=4)
+    agreement = Classifier(network, recipe, 3, np.zeros(0, np.int64), teacher).agreement
+    assert isinstance(agreement, PseudoClassLoss)
+    assert sorted(agreement.centres.argmax(dim=1).tolist()) == [0, 1, 2, 3]
