@@ -10,8 +10,8 @@ from indexer.decider import Decider
 from indexer.items import ItemNames, ItemTable
 from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
-from model.card import INT8
-from model.embedder import Embedder
+from model.card import DECODER, INT8, load_card
+from model.embedder import Embedder, find_model, shipped_models
 from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge, ModelMismatch
 
 if TYPE_CHECKING:
@@ -86,12 +86,16 @@ def load_embedder(
     index: "IndexDirectory", manifest: Manifest, runtime: str, cache_dir: Path | None, previous: Embedder | None
 ) -> Embedder:
     """The model of a version, `previous` if that is the same; raises DimMismatch, ModelMismatch or ModelInvalid."""
+    again = f"build the index again: carsearch index GALLERY --index {index.root}"
     if previous is not None and _gives(previous, manifest):
         embedder = previous
     else:
         path = index.model_path(manifest.model_sha256)
+        if not is_of_todays_decoder(path):
+            raise ModelMismatch(
+                f"Index version {manifest.id} is of an earlier release, which decoded photos in another way; {again}"
+            )
         embedder = Embedder.load_like(path, manifest.embedding_id, runtime, cache_dir)
-    again = f"build the index again: carsearch index GALLERY --index {index.root}"
     if not _gives(embedder, manifest):
         precision = embedder.card.precision_of(manifest.embedding_id)
         way_out = f"use the runtime {'openvino' if precision == INT8 else 'torch'}, or " if precision else ""
@@ -113,17 +117,33 @@ def embedder_for(
     precision: str | None = None,
     decoder: Literal["cpu", "nvjpeg"] | None = None,
 ) -> Embedder:
-    """The model to build an index with: by default that of the current version, with its precision and decoder."""
+    """The model to build an index with: by default that of the current version, with its precision and decoder.
+
+    A shipped model of an earlier release, whose photos were decoded in another way, gives way to today's. Raises
+    ModelMismatch for any other model of such a release.
+    """
     if model is None:
         try:
             current = index.manifest(index.current())
         except IndexNotFound:
             return Embedder.load(None, runtime, precision, decoder=decoder or "cpu")
         path = index.model_path(current.model_sha256)
+        if not is_of_todays_decoder(path):
+            if current.model_name not in shipped_models():
+                raise ModelMismatch(
+                    f"{index.root} was built with {current.model_name} of an earlier release, which decoded photos in "
+                    "another way; run carsearch export MODEL, and then carsearch index GALLERY --model MODEL."
+                )
+            path = find_model(current.model_name)
         if precision is None and decoder is None:
             return Embedder.load_like(path, current.embedding_id, runtime)
         model = str(path)
     return Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
+
+
+def is_of_todays_decoder(model: Path) -> bool:
+    """Whether a model's embeddings are of photos as this release decodes them; raises ModelNotFound, ModelInvalid."""
+    return load_card(model).input.decoder == DECODER
 
 
 def _gives(embedder: Embedder, manifest: Manifest) -> bool:

@@ -217,12 +217,17 @@ class Embedder:
             )
 
 
+def shipped_models() -> list[str]:
+    """Names of the models that ship, in order."""
+    return sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
+
+
 def find_model(model: str | Path | None) -> Path:
     """The directory of a model: a path, the name of a shipped model, or by default `DEFAULT_MODEL`.
 
     Raises ModelNotFound naming the shipped models.
     """
-    names = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
+    names = shipped_models()
     name = DEFAULT_MODEL if model is None else str(model)
     if name in names:
         return PRETRAINED / name

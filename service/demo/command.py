@@ -12,7 +12,11 @@ from indexer.benchmark.evaluate import evaluate
 from indexer.benchmark.report import Report
 from indexer.build import build_index, published_embeddings
 from indexer.decider import Decision
+from indexer.items import ItemTable
+from indexer.load import is_of_todays_decoder
+from indexer.manifest import ITEMS_NAME
 from indexer.versions import CURRENT_NAME, IndexDirectory
+from model.dataset import read_items
 from model.embedder import Embedder
 from model.errors import CarsearchError
 from service import __version__
@@ -88,12 +92,26 @@ def check(directory: Path | None = None) -> None:
 def seed(directory: Path) -> None:
     """Publishes the demo's index in a directory that has none, so that a deployment starts without configuration.
 
-    An index that is there is left alone, whatever it is: it is the operator's.
+    An index that is there is left alone: it is the operator's. Only the demo's own is built anew, where an earlier
+    release left one that this release cannot serve.
     """
-    if (directory / CURRENT_NAME).exists():
+    gallery, index = DemoGallery.load(), IndexDirectory(directory)
+    if (directory / CURRENT_NAME).exists() and not _is_old_demo(index, gallery):
         say(f"{directory} has an index; it is left as it is.")
     else:
-        _build(DemoGallery.load(), IndexDirectory(directory), _load_model())
+        _build(gallery, index, _load_model())
+
+
+def _is_old_demo(index: IndexDirectory, gallery: DemoGallery) -> bool:
+    """Whether an index is of the demo's photos and of a release that decoded photos in another way."""
+    manifest = index.manifest(index.current())
+    if is_of_todays_decoder(index.model_path(manifest.model_sha256)):
+        return False
+    items = ItemTable(index.path_of(manifest.id) / ITEMS_NAME)
+    try:
+        return {item.id for item in items.all()} == {item.id for item in read_items(gallery.photos).items}
+    finally:
+        items.close()
 
 
 def _load_model() -> Embedder:

@@ -14,6 +14,7 @@ from service.demo import gallery as demo_gallery
 from service.demo.gallery import Query
 from tests.conftest import Printed
 from tests.support.calls import search
+from tests.support.old_release import of_an_earlier_release
 from tests.support.photos import car_photo, write_gallery
 from tests.support.servers import running_server
 
@@ -62,6 +63,25 @@ def test_an_operator_s_own_index_is_left_as_it_is(
     version = build_index(write_gallery(tmp_path / "own", classes=2), index, real_embedder).version
     assert carsearch("demo", "--seed", index.root).returncode == 0
     assert (index.current(), [one.name for one in (index.root / "versions").iterdir()]) == (version, [version])
+
+
+def test_a_demo_index_of_an_earlier_release_is_replaced_and_one_of_an_operator_is_not(
+    ships: Path, tmp_path: Path, real_embedder: Embedder, carsearch: Carsearch
+) -> None:
+    """Their models name the decoder of that release; whoever has photos of their own decides when to index them."""
+    volume, own = IndexDirectory(tmp_path / "volume"), IndexDirectory(tmp_path / "own-index")
+    assert carsearch("demo", "--seed", volume.root).returncode == 0
+    build_index(write_gallery(tmp_path / "own", classes=2), own, real_embedder)
+    for index in (volume, own):
+        of_an_earlier_release(index)
+    old = volume.current()
+    seeded = carsearch("demo", "--seed", volume.root)
+    assert "12 rendered photos of 3 classes, 12 embedded" in seeded.stdout
+    assert volume.current() != old
+    with running_server(volume.root, tmp_path / "log") as server:
+        assert search(server, car_photo(1, 9))["nearest"]["class"] == "car 1"
+    assert "it is left as it is" in carsearch("demo", "--seed", own.root).stdout
+    del ships
 
 
 def test_a_volume_that_cannot_be_written_is_told(ships: Path, tmp_path: Path, carsearch: Carsearch) -> None:

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 from indexer.build import build_index
-from indexer.load import read_contents
+from indexer.load import embedder_for, load_embedder, read_contents
 from indexer.manifest import INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from model.errors import DimMismatch, IndexInvalid
+from model.errors import DimMismatch, IndexInvalid, ModelMismatch
 from model.storage import FileRecord
+from tests.conftest import write_fake_model
 from tests.support.hostile import write_hostile_reader
+from tests.support.old_release import of_an_earlier_release
 from tests.support.servers import clean_environment
 from tests.unit.indexer.sets import assert_clean, unit, write_photos
 from tests.unit.test_layout import ROOT
@@ -111,6 +113,27 @@ def test_a_version_that_cannot_be_loaded_is_not_rolled_back_to(
     with pytest.raises(IndexInvalid, match="has 2 items for 3 vectors"):
         index.rollback()
     assert index.current() == new
+
+
+def test_an_index_of_an_earlier_release_is_refused_with_the_command_that_builds_it_anew(index: IndexDirectory) -> None:
+    of_an_earlier_release(index)
+    sentence = rf"decoded photos in another way; build the index again: carsearch index GALLERY --index {index.root}"
+    with pytest.raises(ModelMismatch, match=sentence):
+        load_embedder(index, index.manifest(index.current()), "fake", None, None)
+
+
+def test_it_is_built_anew_with_the_model_of_that_name_that_ships_now(
+    index: IndexDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_an_earlier_release(index)
+    with pytest.raises(ModelMismatch, match=r"built with fake of an earlier release, .* carsearch export MODEL"):
+        embedder_for(index, None, "fake")
+    write_fake_model(tmp_path / "ships" / "fake")
+    monkeypatch.setattr("model.embedder.PRETRAINED", tmp_path / "ships")
+    embedder = embedder_for(index, None, "fake")
+    assert embedder.directory == tmp_path / "ships" / "fake"
+    assert build_index(tmp_path / "photos", index, embedder).embedded == len(NAMES)
+    assert load_embedder(index, index.manifest(index.current()), "fake", None, None).dim == 64
 
 
 BUILD = """
