@@ -114,6 +114,20 @@ def precision(
 
 
 @app.command()
+def answers(
+    data: Annotated[Path, typer.Option(help="A labelled set of classes that the model was not trained on.")],
+    model: Annotated[str | None, typer.Option(help="Name of a model that ships, or a directory.")] = None,
+    pictures: Annotated[list[Path] | None, typer.Option(help="Pictures without a car; may be repeated.")] = None,
+    report: Report = None,
+) -> None:
+    """Measure what answers are worth: few photos a class, missing classes, colours, sizes, pictures without a car."""
+    from bench.answers import measure, tables_of
+
+    found = measure(data, model, pictures or [])
+    _tell(tables_of(found), asdict(found), report)
+
+
+@app.command()
 def card(
     model_dir: Annotated[Path, typer.Argument(help="The model whose card is completed.")],
     about: Annotated[Path | None, typer.Option(help="Texts by heading, a TOML file.")] = None,

@@ -60,10 +60,8 @@ class Decider:
             raise IndexInvalid(
                 f"{directory / CLASSES_NAME} has not a row of numbers for each of {len(labels)} classes."
             )
-        try:
-            calibration = Calibration.from_json(read_json(directory / CALIBRATION_NAME, IndexInvalid))
-        except (KeyError, TypeError, ValueError) as problem:
-            raise IndexInvalid(f"{directory / CALIBRATION_NAME} lacks or misspells a field: {problem}.") from problem
+        calibration = read_calibration(directory, manifest)
+        assert calibration is not None  # noqa: S101  # the manifest names both files or neither
         means = ClassMeans(sums.reshape(len(labels), manifest.dim), np.bincount(codes, minlength=len(labels)))
         return cls(codes, labels, means, calibration)
 
@@ -84,3 +82,13 @@ class Decider:
         made = self.decisions(queries, near)
         answers = zip(made.classes, self.calibration.probabilities(made), made.agreement, strict=True)
         return [Decision(self.labels[code], float(probability), float(share)) for code, probability, share in answers]
+
+
+def read_calibration(directory: Path, manifest: Manifest) -> Calibration | None:
+    """The fit of a version's probability; None for a version from before decisions, IndexInvalid for a broken file."""
+    if CALIBRATION_NAME not in manifest.files:
+        return None
+    try:
+        return Calibration.from_json(read_json(directory / CALIBRATION_NAME, IndexInvalid))
+    except (KeyError, TypeError, ValueError) as problem:
+        raise IndexInvalid(f"{directory / CALIBRATION_NAME} lacks or misspells a field: {problem}.") from problem

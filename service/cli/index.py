@@ -13,6 +13,7 @@ from service.cli.options import DecoderOption, IndexOption, ModelOption, Precisi
 from service.cli.output import folded, list_skipped, out, progress_bar, say
 
 if TYPE_CHECKING:
+    from indexer.calibration import Calibration
     from indexer.versions import IndexDirectory
 
 
@@ -68,17 +69,20 @@ def index(
 
 def _list_versions(directory: "IndexDirectory", verify: bool) -> None:
     """Prints all versions, oldest first; raises the first problem that is found, after all are printed."""
+    from indexer.decider import read_calibration
     from indexer.versions import CURRENT_NAME
 
     versions = directory.versions()
     current = "" if versions and not (directory.root / CURRENT_NAME).exists() else directory.current()
-    table = Table("", "version", "photos", "classes", "model", "storage", "state")
+    table = Table("", "version", "photos", "classes", "model", "storage", "probability", "state")
     problems: list[CarsearchError] = []
     for version in versions:
-        about, state = ("", "", "", ""), "verified" if verify else ""
+        about, state = ("", "", "", "", ""), "verified" if verify else ""
         try:
             manifest = directory.verify(version) if verify else directory.manifest(version)
-            about = (str(manifest.count), manifest.gallery["classes"], manifest.model_name, manifest.storage)
+            fitted = read_calibration(directory.path_of(version), manifest)
+            counts = str(manifest.count), manifest.gallery["classes"]
+            about = (*counts, manifest.model_name, manifest.storage, _fit_of(fitted))
         except CarsearchError as problem:
             problems.append(problem)
             state = str(problem)
@@ -87,3 +91,12 @@ def _list_versions(directory: "IndexDirectory", verify: bool) -> None:
     out.print(table)
     if problems:
         raise problems[0]
+
+
+def _fit_of(calibration: "Calibration | None") -> str:
+    """How the probability of an index's classes was fitted."""
+    if calibration is None:
+        return "none"
+    if not calibration.photos:
+        return "as shipped"
+    return f"fitted on {calibration.photos} photos, error {calibration.error:.3f}, AUROC {calibration.auroc:.3f}"
