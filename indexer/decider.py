@@ -21,12 +21,14 @@ from model.types import Embeddings, Rows
 class Decision:
     """The class of a photo; `probability` that it is right, if that class is in the gallery at all.
 
-    `agreement` is the share of the ten nearest photos that are of this class.
+    `agreement` is the share of the ten nearest photos that are of this class, `car_probability` that the photo shows a
+    car at all; it is None for a model that cannot tell.
     """
 
     label: str
     probability: float
     agreement: float
+    car_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from indexer.decision import NEIGHBOURS
 from indexer.items import GalleryItem, ItemNames, ItemTable
 from indexer.load import load_embedder, read_contents
 from indexer.manifest import Manifest
+from indexer.stores.base import Neighbours
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.card import card_sha256
@@ -54,12 +55,10 @@ class Found(NamedTuple):
     """Hits, best first, and the class that the whole gallery speaks for.
 
     `decision` is None where only some classes were asked for, and for an index from before there were decisions.
-    `car_probability` is None where the model has no car head.
     """
 
     hits: list[Hit]
     decision: Decision | None
-    car_probability: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +152,14 @@ class Engine:
             return None
         made = found.decision
         sure = made.probability >= self.decider.calibration.threshold(precision)
-        no_car = found.car_probability is not None and found.car_probability < CAR_THRESHOLD
+        car = made.car_probability
+        no_car = car is not None and car < CAR_THRESHOLD
         return {
             "outcome": "not_a_car" if no_car else "class" if sure else "unsure",
             "class": made.label,
             "probability": round(made.probability, 4),
             "agreement": round(made.agreement, 4),
-            "car_probability": None if found.car_probability is None else round(found.car_probability, 4),
+            "car_probability": None if car is None else round(car, 4),
         }
 
     def query(self, photo: PhotoSource, k: int, labels: Sequence[str] = ()) -> Query:
@@ -192,15 +192,22 @@ class Engine:
             most = max(NEIGHBOURS, *(queries[place].k for place in places))
             # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
             near = self.store.search(embeddings[places], most, among=queries[places[0]].among, threads=1)
-            decider = self.decider if places is whole else None
-            decisions = decider.decide(embeddings[places], near) if decider else [None] * len(places)
-            head = self.embedder.car_head
-            cars = head.probabilities(embeddings[places]).tolist() if head else [None] * len(places)
-            for place, rows, scores, decision, car in zip(places, near.rows, near.scores, decisions, cars, strict=True):
+            decisions = self._decide(embeddings[places], near) if places is whole else [None] * len(places)
+            for place, rows, scores, decision in zip(places, near.rows, near.scores, decisions, strict=True):
                 best = zip(rows[rows >= 0][: queries[place].k].tolist(), scores.tolist(), strict=False)
                 hits = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
-                found[place] = Found(hits, decision, car)
+                found[place] = Found(hits, decision)
         return [found[place] for place in range(len(queries))]
+
+    def _decide(self, embeddings: Embeddings, near: Neighbours) -> Sequence[Decision | None]:
+        """Decides on queries float32 (B, D) from their nearest photos of the whole gallery."""
+        if self.decider is None:
+            return [None] * len(embeddings)
+        made = self.decider.decide(embeddings, near)
+        if self.embedder.car_head is None:
+            return made
+        cars = self.embedder.car_head.probabilities(embeddings).tolist()
+        return [replace(one, car_probability=car) for one, car in zip(made, cars, strict=True)]
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""

@@ -97,7 +97,7 @@ class Doubles:
         if UNSEARCHABLE in photos:
             raise EmbeddingInvalid("The search failed.")
         return [
-            Found([Hit(rank, str(2 * photo), "", 1.0) for rank in range(1, query.k + 1)], None, None)
+            Found([Hit(rank, str(2 * photo), "", 1.0) for rank in range(1, query.k + 1)], None)
             for photo, query in zip(photos, queries, strict=True)
         ]
 
