@@ -5,7 +5,6 @@ size of an upload, and pictures without a car.
 """
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from indexer.decision import NEIGHBOURS, ClassMeans, decide
 from indexer.stores.faiss import FaissStore
 from model.dataset import Item, read_items, read_unlabelled
 from model.embedder import Embedder
-from model.errors import CarsearchError
+from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
 from model.parallel import decode_pool, map_in_order
 from model.retrieval import leave_one_out_nearest
@@ -73,12 +72,11 @@ def measure(data: Path, model: str | None, pictures: Sequence[Path]) -> Answers:
     _, codes = np.unique([item.label for item in items], return_inverse=True)
     colour, chance = same_colour(rows, codes, colours_of(items))
     by_probability, by_cosine = unknown_classes(rows, codes)
-    others = {source.name: _readable(embedder, source) for source in pictures}
     head = embedder.car_head
-    scores = {name: head.probabilities(found) for name, found in others.items()} if head else {}
+    scores = {str(source): head.probabilities(_readable(embedder, source)) for source in pictures} if head else {}
     cars = head.probabilities(rows) if head else None
     return Answers(
-        by_photos=[by_photos(rows, codes, photos) for photos in PHOTOS_A_CLASS if photos < np.bincount(codes).max()],
+        by_photos=by_photos(rows, codes),
         unknown_auroc=by_probability,
         unknown_auroc_cosine=by_cosine,
         same_colour=colour,
@@ -92,23 +90,28 @@ def measure(data: Path, model: str | None, pictures: Sequence[Path]) -> Answers:
     )  # fmt: skip
 
 
-def by_photos(rows: Embeddings, codes: Rows, photos: int) -> ByPhotos:
-    """Unit rows float32 (n, D), classes int64 (n,): galleries of `photos` of each class, the others are the queries."""
-    nearest, decided = [], []
+def by_photos(rows: Embeddings, codes: Rows) -> list[ByPhotos]:
+    """Unit rows float32 (n, D), classes int64 (n,): galleries of so many photos of each class, from PHOTOS_A_CLASS.
+
+    The queries are the same for all sizes: the photos of each class that are in none of the galleries of a draw. Sizes
+    that leave a class without one are left out.
+    """
+    sizes = [size for size in PHOTOS_A_CLASS if size < np.bincount(codes).min()]
+    right = np.zeros((len(sizes), 2))
     for draw in range(DRAWS):
         order = np.random.default_rng(draw).permutation(len(rows))
         rank = np.empty(len(rows), np.int64)  # of a photo among those of its class, in a random order
         for code in np.unique(codes):
             mine = order[codes[order] == code]
             rank[mine] = np.arange(len(mine))
-        inside = rank < photos
-        near = FaissStore.create(rows[inside]).search(rows[~inside], min(NEIGHBOURS, int(inside.sum())))
-        found = codes[inside][near.rows]
-        means = ClassMeans.of(rows[inside], codes[inside])
-        made = decide(found, near.scores, means.cosines(rows[~inside], found))
-        nearest.append((found[:, 0] == codes[~inside]).mean())
-        decided.append((made.classes == codes[~inside]).mean())
-    return ByPhotos(photos, float(np.mean(nearest)), float(np.mean(decided)))
+        asked = rank >= max(sizes, default=0)
+        for place, size in enumerate(sizes):
+            inside = rank < size
+            near = FaissStore.create(rows[inside]).search(rows[asked], NEIGHBOURS)
+            found = np.where(near.rows >= 0, codes[inside][near.rows], -1)
+            made = decide(found, near.scores, ClassMeans.of(rows[inside], codes[inside]).cosines(rows[asked], found))
+            right[place] += (found[:, 0] == codes[asked]).mean(), (made.classes == codes[asked]).mean()
+    return [ByPhotos(size, *map(float, shares)) for size, shares in zip(sizes, right / DRAWS, strict=True)]
 
 
 def unknown_classes(rows: Embeddings, codes: Rows) -> tuple[float, float]:
@@ -133,9 +136,16 @@ def unknown_classes(rows: Embeddings, codes: Rows) -> tuple[float, float]:
         is_known = np.arange(len(rows)) < len(gallery)
         probabilities = [fitted.probabilities(known), fitted.probabilities(unknown)]
         cosines = [store.search(gallery, 1, exclude_rows=every).scores[:, 0], near.scores[:, 0]]
-        by_probability.append(auroc(np.concatenate(probabilities), is_known) or math.nan)
-        by_cosine.append(auroc(np.concatenate(cosines).astype(np.float64), is_known) or math.nan)
+        by_probability.append(_auroc(np.concatenate(probabilities), is_known))
+        by_cosine.append(_auroc(np.concatenate(cosines).astype(np.float64), is_known))
     return float(np.mean(by_probability)), float(np.mean(by_cosine))
+
+
+def _auroc(scores: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> float:
+    found = auroc(scores, known)
+    if found is None:
+        raise DataInvalid("A set needs at least two classes, so that half of them can be missing.")
+    return found
 
 
 def colour_of(photo: Pixels) -> int:
@@ -164,11 +174,16 @@ def colours_of(items: Sequence[Item]) -> Rows:
 
 
 def same_colour(rows: Embeddings, codes: Rows, colours: Rows) -> tuple[float, float]:
-    """The share of wrong nearest photos that have the query's colour, and of photos of other classes."""
+    """The share of wrong nearest photos that have the query's colour, and of all photos of classes other than its.
+
+    Both are 0 where no nearest photo is wrong.
+    """
     nearest = leave_one_out_nearest(rows)
-    wrong = codes[nearest] != codes
-    others = codes[:, None] != codes
-    alike = colours[:, None] == colours
+    wrong = np.flatnonzero(codes[nearest] != codes)
+    if not len(wrong):
+        return 0.0, 0.0
+    others = codes[wrong, None] != codes
+    alike = colours[wrong, None] == colours
     return float((colours[nearest] == colours)[wrong].mean()), float(alike[others].mean())
 
 
@@ -197,6 +212,8 @@ def _readable(embedder: Embedder, source: Path) -> Embeddings:
             found.append(embedder.embed_photo(item.read()))
         except CarsearchError:
             continue
+    if not found:
+        raise DataInvalid(f"None of the pictures in {source} can be read.")
     return np.stack(found)
 
 

@@ -10,7 +10,7 @@ from indexer.decider import Decider
 from indexer.items import ItemNames, ItemTable
 from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
-from model.card import DECODER, INT8, load_card
+from model.card import DECODER, INT8, NVJPEG, Card, load_card
 from model.embedder import Embedder, find_model, shipped_models
 from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge, ModelMismatch
 
@@ -91,10 +91,7 @@ def load_embedder(
         embedder = previous
     else:
         path = index.model_path(manifest.model_sha256)
-        if not is_of_todays_decoder(path):
-            raise ModelMismatch(
-                f"Index version {manifest.id} is of an earlier release, which decoded photos in another way; {again}"
-            )
+        refuse_other_decoder(index, manifest)
         embedder = Embedder.load_like(path, manifest.embedding_id, runtime, cache_dir)
     if not _gives(embedder, manifest):
         precision = embedder.card.precision_of(manifest.embedding_id)
@@ -119,8 +116,8 @@ def embedder_for(
 ) -> Embedder:
     """The model to build an index with: by default that of the current version, with its precision and decoder.
 
-    A shipped model of an earlier release, whose photos were decoded in another way, gives way to today's. Raises
-    ModelMismatch for any other model of such a release.
+    A model that an earlier release shipped, which decoded photos in another way, gives way to the one of that name that
+    ships now. Raises ModelMismatch for any other model of such a release.
     """
     if model is None:
         try:
@@ -129,16 +126,37 @@ def embedder_for(
             return Embedder.load(None, runtime, precision, decoder=decoder or "cpu")
         path = index.model_path(current.model_sha256)
         if not is_of_todays_decoder(path):
-            if current.model_name not in shipped_models():
+            old = load_card(path)
+            if not _has_shipped(old):
                 raise ModelMismatch(
-                    f"{index.root} was built with {current.model_name} of an earlier release, which decoded photos in "
-                    "another way; run carsearch export MODEL, and then carsearch index GALLERY --model MODEL."
+                    f"{index.root} was built with {old.name} of an earlier release, which decoded photos in another "
+                    f"way; run carsearch export MODEL, then carsearch index GALLERY --index {index.root} --model MODEL."
                 )
-            path = find_model(current.model_name)
+            path, space = find_model(old.name), old.space_of(current.embedding_id)
+            precision = precision or (space and space.precision)
+            decoder = decoder or ("nvjpeg" if space and space.decoder == NVJPEG else "cpu")
         if precision is None and decoder is None:
             return Embedder.load_like(path, current.embedding_id, runtime)
         model = str(path)
     return Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
+
+
+def refuse_other_decoder(index: "IndexDirectory", manifest: Manifest) -> None:
+    """Raises ModelMismatch for a version whose photos an earlier release decoded in another way."""
+    if not is_of_todays_decoder(index.model_path(manifest.model_sha256)):
+        raise ModelMismatch(
+            f"Index version {manifest.id} is of an earlier release, which decoded photos in another way; build the "
+            f"index again: carsearch index GALLERY --index {index.root}"
+        )
+
+
+def _has_shipped(card: Card) -> bool:
+    """Whether a model is an earlier one of those that ship: of the same name, architecture and training classes."""
+    if card.name not in shipped_models():
+        return False
+    now = load_card(find_model(card.name))
+    learned = [one.training.get("labels", {}).get("train") for one in (card, now)]
+    return card.architecture == now.architecture and learned[0] == learned[1]
 
 
 def is_of_todays_decoder(model: Path) -> bool:

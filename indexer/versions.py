@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from indexer.load import read_contents
+from indexer.load import read_contents, refuse_other_decoder
 from indexer.manifest import MANIFEST_NAME, Manifest
 from model.card import CARD_NAME, card_sha256, verify_artifact
 from model.errors import (
@@ -173,6 +173,7 @@ class IndexDirectory:
     def switch(self, version: str) -> Manifest:
         """Points CURRENT at a version, after verifying it and loading it as a server will."""
         manifest = self.verify(version)
+        refuse_other_decoder(self, manifest)
         read_contents(self.path_of(version), manifest).items.close()
         write_durably(self.root / CURRENT_NAME, f"{version}\n".encode())
         return manifest

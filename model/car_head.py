@@ -1,7 +1,7 @@
 """The probability that a photo shows a car at all: a logistic regression on its embedding.
 
 The embedding serves because whitening and the L2 norm keep what tells cars from other things; a second output of the
-graph would say the same for more time.
+graph would take longer and say the same.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class CarHead:
 
     @classmethod
     def fit(cls, cars: Embeddings, others: Embeddings) -> Self:
-        """Fits the head to photos of cars and to other pictures, float32 (n, D) each, which count alike together.
+        """Fits the head to photos of cars and to other pictures, float32 (n, D) each; both sides have the same weight.
 
         Newton's method with a ridge, as there may be fewer pictures than weights. Raises DataInvalid for fewer than 50
         of either.

@@ -28,7 +28,7 @@ from model.types import Embeddings, Pixels, Rows
 
 MAX_K = 100
 CAR_THRESHOLD = 0.5
-"""Lowest probability of a car at which a class is named: docs/benchmark.md tells what passes."""
+"""Lowest probability of a car at which a class is named: record 19 of docs/decisions.md says what passes."""
 
 
 @dataclass(frozen=True, slots=True)

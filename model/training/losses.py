@@ -55,7 +55,7 @@ class PseudoClassLoss(nn.Module):
 
     def __init__(self, dim: int, centres: Tensor, scale: float) -> None:
         super().__init__()
-        self.register_buffer("centres", centres, persistent=False)
+        self.register_buffer("centres", centres)  # a resumed run keeps its clusters
         self.head = NormalisedHead(dim, len(centres), scale)
 
     def forward(self, features: Tensor, teacher: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ class Recipe:
     without colour, `erase` the share in which a rectangle is filled with noise.
 
     `keep` says whose weights are kept: those of the epoch that validates best, or of the last one. The model's weights
-    are their mean with those of `init` and of the teacher, which have the shares `init_share` and `teacher_share`. With
-    `whiten` the model gets a whitening where there are enough classes.
+    are the mean of the kept ones, of those of `init` with the share `init_share`, and of those of the teacher, where
+    there is one, with the share `teacher_share`. A start from random weights leaves both out. With `whiten` the model
+    gets a whitening where there are enough classes.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 The same command resumes a run that was stopped or killed, after its last whole epoch. Validation is the benchmark's
 top-1 on classes that training never sees. The weights of the best epoch, or of the last where the recipe says so,
-become the artifact.
+averaged with others where it says that, become the artifact.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from model.artifact import create_artifact
-from model.card import canonical_sha256, verify_artifact
+from model.card import canonical_sha256, card_sha256, verify_artifact
 from model.embedder import find_model
 from model.errors import ModelInvalid, RunMismatch, SettingsInvalid
 from model.network.backbones import BACKBONES
@@ -68,6 +68,7 @@ def train(options: TrainOptions) -> Path:
     validation_set = ValidationSet(sets.validation, recipe.input)
     teacher = teacher_embeddings(options.teacher, sets.unlabelled) if sets.unlabelled else None
     classifier = Classifier(network, recipe, len(training_set.labels), validation_set.targets, teacher)
+    others = _networks_to_average(recipe, options.teacher)  # before hours of training: one may be missing
     trainer = _trainer(options, recipe, folder, monitor=bool(sets.validation))
     loaders = Loaders(options, recipe, training_set, validation_set)
     last = folder / "last.ckpt"
@@ -76,7 +77,9 @@ def train(options: TrainOptions) -> Path:
         kept = "best.ckpt" if sets.validation and recipe.keep == "best" else "last.ckpt"
         checkpoint = torch.load(folder / kept, map_location="cpu", weights_only=True)
         classifier.load_state_dict(checkpoint["state_dict"])
-        _average(network, recipe, options.teacher, sets)
+        if others:
+            average_weights(network, others)
+            measure_batch_statistics(network, sets.train)
         whitening = whiten_on(network, sets.train) if recipe.whiten and can_be_whitened(sets.train) else None
         provenance = _provenance(options, recipe, sets, int(checkpoint["epoch"]) + 1, network)
         create_artifact(network.cpu(), options.out, options.out.resolve().name, provenance, whitening)
@@ -121,25 +124,24 @@ def initialise(network: EmbeddingNetwork, init: str) -> None:
     network.backbone.load_state_dict(load_network(directory, card).backbone.state_dict())
 
 
-def _average(network: EmbeddingNetwork, recipe: Recipe, teacher: str, sets: PhotoSets) -> None:
-    """The mean with the weights of `init` and of the teacher, as the recipe says."""
+def _networks_to_average(recipe: Recipe, teacher: str) -> list[tuple[EmbeddingNetwork, float]]:
+    """The networks whose weights are averaged with those of the run, with their shares; none without a common start.
+
+    Raises what `initialise` raises.
+    """
     others = []
-    if recipe.init_share:
-        start = EmbeddingNetwork(recipe.architecture, recipe.input)
-        initialise(start, recipe.init)
-        others.append((start, recipe.init_share))
-    if recipe.teacher_share:
-        teaching = EmbeddingNetwork(recipe.architecture, recipe.input)
-        initialise(teaching, teacher)
-        others.append((teaching, recipe.teacher_share))
-    if others:
-        average_weights(network, others)
-        measure_batch_statistics(network, sets.train)
+    for start, share in ((recipe.init, recipe.init_share), (teacher, recipe.teacher_share)):
+        if start and share and recipe.init != "random":
+            other = EmbeddingNetwork(recipe.architecture, recipe.input)
+            initialise(other, start)
+            others.append((other, share))
+    return others
 
 
 def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoSets) -> None:
     """Marks the training directory as this run's, so that two runs never mix."""
-    identity = canonical_sha256([dataclasses.asdict(recipe), options.teacher, sets.identity()])
+    teacher = card_sha256(find_model(options.teacher)) if options.teacher else ""
+    identity = canonical_sha256([dataclasses.asdict(recipe), teacher, sets.identity()])
     if (folder / RUN_NAME).exists():
         try:
             known = read_json(folder / RUN_NAME, RunMismatch).get("identity")

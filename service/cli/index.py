@@ -99,4 +99,5 @@ def _fit_of(calibration: "Calibration | None") -> str:
         return "none"
     if not calibration.photos:
         return "as shipped"
-    return f"fitted on {calibration.photos} photos, error {calibration.error:.3f}, AUROC {calibration.auroc:.3f}"
+    auroc = "" if calibration.auroc is None else f", AUROC {calibration.auroc:.3f}"  # None where all were right
+    return f"fitted on {calibration.photos} photos, error {calibration.error:.3f}{auroc}"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from model.card import load_card
 from service.cli.options import Precision
 from service.cli.output import progress_bar, say
 
@@ -36,7 +37,7 @@ def export(
     ] = None,
     cars: Annotated[
         list[Path] | None,
-        typer.Option(help="Last fit the head that knows cars, on photos of classes that were trained on; repeatable."),
+        typer.Option(help="Then fit the head that knows cars, on photos of classes that were trained on; repeatable."),
     ] = None,
     not_cars: Annotated[
         list[Path] | None, typer.Option(help="Pictures without a car, for the head; repeatable.")
@@ -50,15 +51,18 @@ def export(
 
     if bool(cars) != bool(not_cars):
         raise typer.BadParameter("--cars and --not-cars go together.")
+    had_head = load_card(model_dir).car_head is not None
     if whiten or mirror is not None:
         from model.export.embedding_space import change_space
 
         change_space(model_dir, whiten or (), mirror)
-    with progress_bar("comparing") as progress:
-        parity = run(model_dir, photos, progress, precision=precision, calibration=calibration or [])
     if cars and not_cars:
         from model.export.car_head import fit_car_head
 
         fit_car_head(model_dir, cars, not_cars)
+    with progress_bar("comparing") as progress:
+        parity = run(model_dir, photos, progress, precision=precision, calibration=calibration or [])
     cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
     say(f"exported {precision}: {cosines} on {parity.photos} photos")
+    if had_head and load_card(model_dir).car_head is None:
+        say("The head that knows cars went with the old embeddings; fit another with --cars and --not-cars.")

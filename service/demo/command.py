@@ -95,23 +95,28 @@ def seed(directory: Path) -> None:
     An index that is there is left alone: it is the operator's. Only the demo's own is built anew, where an earlier
     release left one that this release cannot serve.
     """
-    gallery, index = DemoGallery.load(), IndexDirectory(directory)
-    if (directory / CURRENT_NAME).exists() and not _is_old_demo(index, gallery):
+    index = IndexDirectory(directory)
+    if (directory / CURRENT_NAME).exists() and not _is_old_demo(index):
         say(f"{directory} has an index; it is left as it is.")
     else:
-        _build(gallery, index, _load_model())
+        _build(DemoGallery.load(), index, _load_model())
 
 
-def _is_old_demo(index: IndexDirectory, gallery: DemoGallery) -> bool:
-    """Whether an index is of the demo's photos and of a release that decoded photos in another way."""
-    manifest = index.manifest(index.current())
-    if is_of_todays_decoder(index.model_path(manifest.model_sha256)):
-        return False
-    items = ItemTable(index.path_of(manifest.id) / ITEMS_NAME)
+def _is_old_demo(index: IndexDirectory) -> bool:
+    """Whether an index is of the demo's photos and of a release that decoded photos in another way.
+
+    One that cannot be read is the operator's to look at.
+    """
     try:
-        return {item.id for item in items.all()} == {item.id for item in read_items(gallery.photos).items}
-    finally:
+        manifest = index.manifest(index.current())
+        if is_of_todays_decoder(index.model_path(manifest.model_sha256)):
+            return False
+        items = ItemTable(index.path_of(manifest.id) / ITEMS_NAME)
+        found = {item.id for item in items.all()}
         items.close()
+    except CarsearchError:
+        return False
+    return found == {item.id for item in read_items(DemoGallery.load().photos).items}
 
 
 def _load_model() -> Embedder:

@@ -27,7 +27,8 @@ class Decision(Schema):
     """The class that the ten nearest photos of the whole gallery speak for, whatever `k` is."""
 
     outcome: Literal["class", "unsure", "not_a_car"] = Field(
-        description="`unsure` where such decisions are right less often than wanted."
+        description="`unsure` where such decisions are right less often than wanted, `not_a_car` where the photo "
+        "probably shows none."
     )
     label: str = Field(serialization_alias="class", validation_alias="class")
     probability: float = Field(description="That the class is right, if it is in the gallery at all.")

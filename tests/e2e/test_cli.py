@@ -1,6 +1,7 @@
 """The command line on bad input: one sentence on stderr, an exit status, never a traceback."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,7 +167,9 @@ def test_a_storage_is_chosen_kept_and_told_with_what_it_costs(
     again = carsearch("index", photos, *where).stdout
     assert again.startswith("unchanged: ")
     assert again.endswith("stored in fp16: recall@1 against fp32 1.00000\n")
-    assert "fp16" in carsearch("index", "--list", *where).stdout
+    listed = carsearch("index", "--list", *where).stdout
+    assert "fp16" in listed
+    assert "as shipped" in listed  # six photos are too few for a fit of their own
     whole = carsearch("index", photos, *where, "--storage", "fp32").stdout
     assert "stored in" not in whole
     assert "(0 embedded, " in whole
@@ -188,6 +191,20 @@ def test_versions_are_listed_verified_and_rolled_back_to(
     assert index.current() == first
     assert carsearch("index", "--rollback", "--to", second, *where).returncode == 0
     assert index.current() == second
+
+
+def test_the_list_tells_how_the_probability_of_a_version_was_fitted(
+    carsearch: Callable[..., Printed], tmp_path: Path, fake_embedder: Embedder
+) -> None:
+    """Each class has ten copies of one photo: every decision is right, and there is no AUROC."""
+    gallery = write_gallery(tmp_path / "photos", classes=20, photos=1)
+    for photo in list(gallery.rglob("*.jpg")):
+        for copy in range(9):
+            shutil.copy(photo, photo.with_name(f"copy {copy}.jpg"))
+    build_index(gallery, IndexDirectory(tmp_path / "index"), fake_embedder)
+    listed = carsearch("index", "--list", "--index", tmp_path / "index").stdout
+    assert "fitted on 200 photos, error 0.0" in " ".join(listed.split())
+    assert "AUROC" not in listed
 
 
 def test_verify_names_the_damaged_version_and_fails(

@@ -84,6 +84,13 @@ def test_a_demo_index_of_an_earlier_release_is_replaced_and_one_of_an_operator_i
     del ships
 
 
+def test_a_damaged_index_is_left_to_its_operator(ships: Path, tmp_path: Path, carsearch: Carsearch) -> None:
+    del ships
+    (tmp_path / CURRENT_NAME).write_text("nothing of this name\n")
+    assert "it is left as it is" in carsearch("demo", "--seed", tmp_path).stdout
+    assert (tmp_path / CURRENT_NAME).read_text() == "nothing of this name\n"
+
+
 def test_a_volume_that_cannot_be_written_is_told(ships: Path, tmp_path: Path, carsearch: Carsearch) -> None:
     del ships
     (tmp_path / "file").write_text("no directory")

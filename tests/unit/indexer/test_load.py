@@ -18,6 +18,7 @@ from indexer.load import embedder_for, load_embedder, read_contents
 from indexer.manifest import INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
+from model.card import load_card
 from model.embedder import Embedder
 from model.errors import DimMismatch, IndexInvalid, ModelMismatch
 from model.storage import FileRecord
@@ -120,6 +121,8 @@ def test_an_index_of_an_earlier_release_is_refused_with_the_command_that_builds_
     sentence = rf"decoded photos in another way; build the index again: carsearch index GALLERY --index {index.root}"
     with pytest.raises(ModelMismatch, match=sentence):
         load_embedder(index, index.manifest(index.current()), "fake", None, None)
+    with pytest.raises(ModelMismatch, match=sentence):
+        index.switch(index.current())
 
 
 def test_it_is_built_anew_with_the_model_of_that_name_that_ships_now(
@@ -128,11 +131,18 @@ def test_it_is_built_anew_with_the_model_of_that_name_that_ships_now(
     of_an_earlier_release(index)
     with pytest.raises(ModelMismatch, match=r"built with fake of an earlier release, .* carsearch export MODEL"):
         embedder_for(index, None, "fake")
-    write_fake_model(tmp_path / "ships" / "fake")
+    ships = write_fake_model(tmp_path / "ships" / "fake")
     monkeypatch.setattr("model.embedder.PRETRAINED", tmp_path / "ships")
+    card = load_card(ships)
+    replace(card, training={"labels": {"train": ["others"]}}).save(ships)
+    with pytest.raises(ModelMismatch, match=r"carsearch export MODEL"):  # a user's, which has a name of ours
+        embedder_for(index, None, "fake")
+    card.save(ships)
     embedder = embedder_for(index, None, "fake")
     assert embedder.directory == tmp_path / "ships" / "fake"
     assert build_index(tmp_path / "photos", index, embedder).embedded == len(NAMES)
+    with pytest.raises(ModelMismatch, match=r"decoded photos in another way"):
+        index.rollback()
     assert load_embedder(index, index.manifest(index.current()), "fake", None, None).dim == 64
 
 
@@ -141,6 +151,7 @@ import sys
 from pathlib import Path
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
+from model.card import load_card
 from model.embedder import Embedder
 photos, index, model = sys.argv[1:]
 build_index(Path(photos), IndexDirectory(Path(index)), Embedder.load(model, "fake"))

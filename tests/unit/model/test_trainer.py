@@ -115,6 +115,33 @@ def test_a_recipe_may_keep_the_last_epoch_and_only_watch_validation(
     assert torch.equal(load_file(tmp_path / WEIGHTS_NAME)["bn1.weight"], last["network.backbone.bn1.weight"])
 
 
+def test_weights_are_averaged_with_those_of_the_start_and_not_without_a_teacher_with_its(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all of the weight on the others nothing of the run itself is left."""
+    for name, shares in (("like-start", (1.0, 0.0)), ("like-teacher", (0.0, 1.0))):
+        recipe = dataclasses.replace(RECIPES["quick"], name=name, init_share=shares[0], teacher_share=shares[1])
+        monkeypatch.setitem(RECIPES, name, recipe)
+    first = load_file(trained / WEIGHTS_NAME)
+    start = ("--init", str(trained), "--epochs", "1")
+    assert main([*arguments(photos, tmp_path / "start", *start), "--recipe", "like-start"]) == 0
+    averaged = load_file(tmp_path / "start" / WEIGHTS_NAME)
+    assert torch.equal(averaged["conv1.weight"], first["conv1.weight"])
+    assert not torch.equal(averaged["bn1.running_mean"], first["bn1.running_mean"])  # measured anew
+    assert main([*arguments(photos, tmp_path / "alone", *start), "--recipe", "like-teacher"]) == 0
+    last = torch.load(tmp_path / "alone" / "training" / "last.ckpt", map_location="cpu", weights_only=True)
+    alone = load_file(tmp_path / "alone" / WEIGHTS_NAME)
+    assert torch.equal(alone["bn1.running_mean"], last["state_dict"]["network.backbone.bn1.running_mean"])
+
+
+def test_random_weights_are_never_averaged_in(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    averaging = dataclasses.replace(RECIPES["quick"], name="averaging", init_share=0.5, keep="last")
+    monkeypatch.setitem(RECIPES, "averaging", averaging)
+    assert main([*arguments(photos, tmp_path, "--epochs", "1"), "--recipe", "averaging"]) == 0
+    last = torch.load(tmp_path / "training" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    assert torch.equal(load_file(tmp_path / WEIGHTS_NAME)["conv1.weight"], last["network.backbone.conv1.weight"].half())
+
+
 def test_a_killed_run_goes_on_where_it_was(resumed: Path) -> None:
     first, second = epochs_with_score(resumed, 0), epochs_with_score(resumed, 1)
     assert second
