@@ -17,6 +17,7 @@ from rich.table import Table
 from indexer.calibration import auroc, fit, leave_one_out, sampled_rows
 from indexer.decision import NEIGHBOURS, ClassMeans, decide
 from indexer.stores.faiss import FaissStore
+from model.car_head import CarHead
 from model.dataset import Item, read_items, read_unlabelled
 from model.embedder import Embedder
 from model.errors import CarsearchError, DataInvalid
@@ -50,7 +51,7 @@ class Answers:
     photos that have the query's colour, `same_colour_chance` that of any two photos of different classes.
     `upload_distance` is 1 - cosine between a photo sent with 2,048 and with 512 pixels, in the mean. `pass_at_95` is
     the share of pictures without a car that pass where 95% of the photos of cars do; `pass_` and `cars_pass` are the
-    shares at the threshold that is served.
+    shares at the threshold that is served, and `grey_cars_pass` that of photos without their colour.
     """
 
     by_photos: list[ByPhotos]
@@ -62,6 +63,7 @@ class Answers:
     pass_at_95: dict[str, float]
     pass_: dict[str, float]
     cars_pass: float | None
+    grey_cars_pass: float | None
 
 
 def measure(data: Path, model: str | None, pictures: Sequence[Path]) -> Answers:
@@ -87,7 +89,17 @@ def measure(data: Path, model: str | None, pictures: Sequence[Path]) -> Answers:
         },
         pass_={name: float((found >= CAR_THRESHOLD).mean()) for name, found in scores.items()},
         cars_pass=None if cars is None else float((cars >= CAR_THRESHOLD).mean()),
+        grey_cars_pass=None if head is None else grey_cars_pass(embedder, head, items),
     )  # fmt: skip
+
+
+def grey_cars_pass(embedder: Embedder, head: CarHead, items: Sequence[Item]) -> float:
+    """The share of photos of cars that pass without their colour."""
+    passed = []
+    for item in items:
+        grey = Image.fromarray(embedder.prepare(item.read())).convert("L").convert("RGB")
+        passed.append(head.probabilities(embedder.embed_crops(np.asarray(grey)[None]))[0] >= CAR_THRESHOLD)
+    return float(np.mean(passed))
 
 
 def by_photos(rows: Embeddings, codes: Rows) -> list[ByPhotos]:
@@ -230,6 +242,7 @@ def tables_of(answers: Answers) -> list[Table]:
     rest.add_row("1 - cosine between 2,048 and 512 pixels", f"{answers.upload_distance:.4f}")
     if answers.cars_pass is not None:
         rest.add_row("photos of cars that pass as cars", f"{answers.cars_pass:.3f}")
+        rest.add_row("the same without their colour", f"{answers.grey_cars_pass:.3f}")
     for name, share in answers.pass_.items():
         rest.add_row(f"pictures of {name} that pass as cars", f"{share:.3f}")
         rest.add_row("the same where 95% of cars pass", f"{answers.pass_at_95[name]:.3f}")

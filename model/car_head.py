@@ -11,13 +11,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from model.errors import DataInvalid, ModelInvalid
+from model.errors import ModelInvalid
 from model.storage import write_durably
 from model.types import Embeddings
 
 RIDGE = 0.1
 STEPS = 20
-MIN_PHOTOS = 50
 Values = npt.NDArray[np.float64]
 
 
@@ -36,11 +35,8 @@ class CarHead:
     def fit(cls, cars: Embeddings, others: Embeddings) -> Self:
         """Fits the head to photos of cars and to other pictures, float32 (n, D) each; both sides have the same weight.
 
-        Newton's method with a ridge, as there may be fewer pictures than weights. Raises DataInvalid for fewer than 50
-        of either.
+        Newton's method with a ridge, as there may be fewer pictures than weights.
         """
-        if min(len(cars), len(others)) < MIN_PHOTOS:
-            raise DataInvalid(f"The car head needs at least {MIN_PHOTOS} photos of cars and as many other pictures.")
         rows = np.concatenate([cars, others]).astype(np.float64)
         design = np.column_stack([rows, np.ones(len(rows))])
         is_car = np.arange(len(rows)) < len(cars)

@@ -4,19 +4,26 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from model.car_head import CarHead
 from model.card import CAR_HEAD_NAME, DECODER, Card, CarHeadRecord, load_card, verify_files
 from model.dataset import read_items, read_unlabelled
+from model.errors import DataInvalid
 from model.export.embedding_space import change_space
 from model.network.embedding_net import load_network
 from model.storage import FileRecord
 from model.training.whole_photos import rows_of
 
+MIN_PHOTOS = 50
+
 
 def fit_car_head(directory: Path, cars: Sequence[Path], others: Sequence[Path]) -> Card:
     """Fits the head to labelled photos of cars, of classes that were trained on, and to pictures without a car.
 
-    Files that cannot be read are left out. Raises DataInvalid for fewer than 50 of either.
+    Each is used as it is and without its colour, so that a grey photo is no sign of anything. Files that cannot be read
+    are left out. Raises DataInvalid for fewer than 50 of either.
     """
     card = load_card(directory)
     if card.input.decoder != DECODER:
@@ -24,14 +31,30 @@ def fit_car_head(directory: Path, cars: Sequence[Path], others: Sequence[Path]) 
     others_files = {name: record for name, record in card.files.items() if name != CAR_HEAD_NAME}
     verify_files(directory, card, others_files)
     network = load_network(directory, card)
-    photos, used = rows_of(network, [item for source in cars for item in read_items(source).items], network)
-    pictures, _ = rows_of(network, [item for source in others for item in read_unlabelled(source).items], network)
+
+    def in_both(crops: Tensor) -> Tensor:
+        rows: Tensor = network(torch.cat([crops, grey(crops)]))
+        return rows
+
+    photos, used = rows_of(network, [item for source in cars for item in read_items(source).items], in_both)
+    pictures, _ = rows_of(network, [item for source in others for item in read_unlabelled(source).items], in_both)
+    if min(len(used), len(pictures) // 2) < MIN_PHOTOS:
+        raise DataInvalid(
+            f"The car head needs at least {MIN_PHOTOS} photos of cars and as many other pictures; there are "
+            f"{len(used)} and {len(pictures) // 2} that can be read."
+        )
     head = CarHead.fit(photos, pictures)
     # A card never names a head that is being written.
     dataclasses.replace(card, files=others_files, car_head=None).save(directory)
     head.write(directory / CAR_HEAD_NAME)
-    record = CarHeadRecord(len(photos), len(pictures), sorted({item.label for item in used}))
+    record = CarHeadRecord(len(used), len(pictures) // 2, sorted({item.label for item in used}))
     files = {**others_files, CAR_HEAD_NAME: FileRecord.of(directory / CAR_HEAD_NAME)}
     changed = dataclasses.replace(card, files=files, car_head=record)
     changed.save(directory)
     return changed
+
+
+def grey(crops: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) -> the same crops without their colour, by the luma of ITU-R BT.601."""
+    luma = crops.float() @ torch.tensor([0.299, 0.587, 0.114], device=crops.device)
+    return luma.round().to(torch.uint8)[..., None].expand_as(crops)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.car_head import CarHead
-from model.errors import DataInvalid, ModelInvalid
+from model.errors import ModelInvalid
 from model.types import Embeddings
 
 
@@ -48,8 +48,3 @@ def test_a_file_that_is_no_head_of_this_model_is_refused(values: list[float], tm
     (tmp_path / "car_head.f32").write_bytes(b"odd")
     with pytest.raises(ModelInvalid, match="cannot be read"):
         CarHead.read(tmp_path / "car_head.f32", 3)
-
-
-def test_too_few_pictures_are_refused() -> None:
-    with pytest.raises(DataInvalid, match="at least 50"):
-        CarHead.fit(around((1, 0), 500, 0), around((0, 1), 49, 1))

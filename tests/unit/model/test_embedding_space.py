@@ -105,9 +105,16 @@ def test_a_car_head_is_a_part_of_the_model_and_its_classes_count_as_seen(
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for seed in range(50):
-        noise = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
-        (pictures / f"{seed}.jpg").write_bytes(jpeg(noise))
+        pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
+        (pictures / f"{seed}.jpg").write_bytes(jpeg(pixels))
     before = load_card(artifact)
+    first = pictures / "0.jpg"
+    noise = first.read_bytes()
+    first.write_bytes(b"no photo")
+    with pytest.raises(DataInvalid, match="as many other pictures; there are 50 and 49 that can be read"):
+        fit_car_head(artifact, [photos], [pictures])
+    assert verify_artifact(artifact) == before
+    first.write_bytes(noise)
     fit_car_head(artifact, [photos], [pictures])
     head = Embedder.load(artifact, "torch").car_head
     assert head is not None
