@@ -257,7 +257,8 @@ class Generator:
         self._rate_per_s = rate_per_s = order.rate_per_s
         self._server_pid = order.server_pid
         self._selector = selectors.EpollSelector()
-        self._coarse = rate_per_s is not None and rate_per_s >= FINE_PER_S
+        self._fine = rate_per_s is not None and rate_per_s < FINE_PER_S
+        self._coarse = rate_per_s is not None and not self._fine
         self._turn = 0
         self._busy: set[Connection] = set()
         self._due: deque[float] = deque()
@@ -351,8 +352,10 @@ class Generator:
     def _listen(self, wait_s: float) -> None:
         # epoll() waits to the millisecond, too coarse to start requests by. select() waits to the microsecond but looks
         # at every socket each time: here it has one, which is ready when one of epoll's is.
-        select.select([self._selector], [], [], wait_s)
-        for key, events in self._selector.select(0):
+        if self._fine:
+            select.select([self._selector], [], [], wait_s)
+            wait_s = 0.0
+        for key, events in self._selector.select(wait_s):
             connection: Connection = key.data
             if events & selectors.EVENT_WRITE:
                 self._send(connection)

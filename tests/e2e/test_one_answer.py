@@ -42,6 +42,7 @@ def test_http_command_line_and_library_find_the_same_with_the_same_scores(
         "class": decision.label,
         "probability": round(decision.probability, 4),
         "agreement": round(decision.agreement, 4),
+        "car_probability": round(decision.car_probability or 0, 4),
     }
 
 
