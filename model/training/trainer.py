@@ -44,6 +44,9 @@ from model.training.whole_photos import score
 
 RUN_NAME = "run.json"
 TRAINING_FOLDER = "training"
+ENOUGH_FOR_STATISTICS = 256
+"""With fewer photos the mean of the networks' own batch statistics is the better estimate."""
+
 VERSIONS_KEPT = ("torch", "torchvision", "lightning", "pillow")
 
 
@@ -79,7 +82,8 @@ def train(options: TrainOptions) -> Path:
         classifier.load_state_dict(checkpoint["state_dict"])
         if others:
             average_weights(network, others)
-            measure_batch_statistics(network, sets.train)
+            if len(sets.train) >= ENOUGH_FOR_STATISTICS:
+                measure_batch_statistics(network, sets.train)
         whitening = whiten_on(network, sets.train) if recipe.whiten and can_be_whitened(sets.train) else None
         provenance = _provenance(options, recipe, sets, int(checkpoint["epoch"]) + 1, network)
         create_artifact(network.cpu(), options.out, options.out.resolve().name, provenance, whitening)

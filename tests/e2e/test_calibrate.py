@@ -49,13 +49,26 @@ def test_tables_and_a_sentence_are_printed(index: IndexDirectory, carsearch: Cal
 
 
 def test_a_search_prints_the_class_and_how_sure_it_is(
-    index: IndexDirectory, carsearch: Callable[..., Printed], tmp_path: Path
+    real_embedder: Embedder, carsearch: Callable[..., Printed], tmp_path: Path
 ) -> None:
+    index = IndexDirectory(tmp_path / "index")
+    build_index(write_gallery(tmp_path / "photos", classes=12, photos=18), index, real_embedder)
     (tmp_path / "photo.jpg").write_bytes(car_photo(3, 99))
     printed = carsearch("search", tmp_path / "photo.jpg", "--index", index.root, "--precision", "0.5")
     assert re.fullmatch(
-        r"class: car 3, probability [01]\.\d\d, \d+% of the ten nearest photos", printed.stdout.splitlines()[0]
+        r"(class|unsure): car \d+, probability [01]\.\d\d, \d+% of the ten nearest photos",
+        printed.stdout.splitlines()[0],
     )
+
+
+def test_a_search_prints_that_a_drawing_is_no_car(
+    index: IndexDirectory, carsearch: Callable[..., Printed], tmp_path: Path
+) -> None:
+    """The model that ships knows photos and rendered pictures of cars."""
+    (tmp_path / "photo.jpg").write_bytes(car_photo(3, 99))
+    printed = carsearch("search", tmp_path / "photo.jpg", "--index", index.root)
+    sentence = r"not_a_car: the photo shows a car with a probability of 0\.[0-4]\d"
+    assert re.fullmatch(sentence, printed.stdout.splitlines()[0])
 
 
 def test_an_index_of_few_photos_a_class_cannot_be_tried(

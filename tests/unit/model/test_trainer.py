@@ -127,7 +127,7 @@ def test_weights_are_averaged_with_those_of_the_start_and_not_without_a_teacher_
     assert main([*arguments(photos, tmp_path / "start", *start), "--recipe", "like-start"]) == 0
     averaged = load_file(tmp_path / "start" / WEIGHTS_NAME)
     assert torch.equal(averaged["conv1.weight"], first["conv1.weight"])
-    assert not torch.equal(averaged["bn1.running_mean"], first["bn1.running_mean"])  # measured anew
+    assert torch.equal(averaged["bn1.running_mean"], first["bn1.running_mean"])  # too few photos to measure them anew
     assert main([*arguments(photos, tmp_path / "alone", *start), "--recipe", "like-teacher"]) == 0
     last = torch.load(tmp_path / "alone" / "training" / "last.ckpt", map_location="cpu", weights_only=True)
     alone = load_file(tmp_path / "alone" / WEIGHTS_NAME)
