@@ -65,7 +65,8 @@ def good() -> Iterator[Picture]:
         yield Picture("018", f"EXIF: {what}", partial(jpeg, PIXELS, quality=95, exif=block), twin="plain")
     turned = np.asarray(PHOTO.transpose(Image.Transpose.ROTATE_90))
     xmp = b'<rdf:Description tiff:Orientation="6"/>'
-    yield Picture("019", "orientation in XMP alone", partial(jpeg, turned, quality=95, xmp=xmp), twin="plain")
+    in_xmp = partial(jpeg, turned, quality=95, xmp=xmp)  # whitening makes more of what JPEG loses
+    yield Picture("019", "orientation in XMP alone", in_xmp, twin="plain", least=0.995)
     for what, profile in (("broken", b"broken"), ("of 1 MB", bytes(1_000_000))):
         yield Picture("020", f"colour profile {what}", partial(png, PHOTO, icc_profile=profile), twin="plain")
     two = {"save_all": True, "append_images": TWO_FRAMES, "quality": 95}
