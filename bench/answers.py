@@ -48,7 +48,7 @@ class Answers:
 
     `unknown_auroc` tells photos whose class is in the gallery from those whose class is not, by the probability of the
     decision; `unknown_auroc_cosine` by the cosine to the nearest photo. `same_colour` is the share of wrong nearest
-    photos that have the query's colour, `same_colour_chance` that of any two photos of different classes.
+    photos that have the query's colour, `same_colour_chance` that of all photos of other classes than the query's.
     `upload_distance` is 1 - cosine between a photo sent with 2,048 and with 512 pixels, in the mean. `pass_at_95` is
     the share of pictures without a car that pass where 95% of the photos of cars do; `pass_` and `cars_pass` are the
     shares at the threshold that is served, and `grey_cars_pass` that of photos without their colour.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, Values, decide
 from indexer.stores.base import VectorStore
+from model.logistic import fit_logistic, sigmoid
 from model.types import Embeddings, Rows
 
 SAMPLED = 5_000
@@ -23,7 +24,6 @@ PHOTOS_OF_CLASS = 10
 """With five photos a class the calibration error on new photos was 0.12, and 0.05 with the fit that ships."""
 
 RIDGE = 1.0
-STEPS = 50
 BINS = 10
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 PRECISIONS = tuple(round(0.5 + 0.01 * step, 2) for step in range(50))
@@ -97,7 +97,7 @@ def sampled_rows(codes: Rows, most: int = SAMPLED, photos: int = PHOTOS_OF_CLASS
 
 
 def fit(decisions: Decisions, right: Right) -> Calibration:
-    """Fits the logistic by Newton's method, with a small ridge so that separable sets stay finite.
+    """Fits the logistic regression, with a small ridge so that separable sets stay finite.
 
     Falls back to the shipped fit for fewer than 200 decisions.
     """
@@ -106,13 +106,7 @@ def fit(decisions: Decisions, right: Right) -> Calibration:
     signals = decisions.signals
     middle, scale = signals.mean(axis=0), signals.std(axis=0) + 1e-9
     design = np.column_stack([(signals - middle) / scale, np.ones(len(right))])
-    ridge = np.diag([RIDGE, RIDGE, RIDGE, 0.01])
-    weights = np.zeros(4)
-    for _ in range(STEPS):
-        expected = sigmoid(design @ weights)
-        slope = design.T @ (right - expected) - ridge @ weights
-        curvature = (design * (expected * (1 - expected))[:, None]).T @ design + ridge
-        weights += np.linalg.solve(curvature, slope)
+    weights = fit_logistic(design, right, np.array([RIDGE, RIDGE, RIDGE, 0.01]))
     raw = weights[:3] / scale
     fitted = Calibration((float(raw[0]), float(raw[1]), float(raw[2])), float(weights[3] - raw @ middle))
     probabilities = fitted.probabilities(decisions)
@@ -180,12 +174,6 @@ def reliability(probabilities: Values, right: Right) -> Reliability:
 
 def _bins(probabilities: Values) -> Rows:
     return np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
-
-
-def sigmoid(values: Values) -> Values:
-    """1 / (1 + exp(-x)), without overflow."""
-    result: Values = np.exp(-np.logaddexp(0, -values))
-    return result
 
 
 def lowest_threshold(probabilities: Values, right: Right, precision: float) -> float:

@@ -151,7 +151,7 @@ def refuse_other_decoder(index: "IndexDirectory", manifest: Manifest) -> None:
 
 
 def _has_shipped(card: Card) -> bool:
-    """Whether a model is an earlier one of those that ship: of the same name, architecture and training classes."""
+    """Whether an earlier release shipped this model: a model that ships now has its name, architecture and classes."""
     if card.name not in shipped_models():
         return False
     now = load_card(find_model(card.name))

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from model.errors import ModelInvalid
+from model.logistic import Values, fit_logistic, sigmoid
 from model.storage import write_durably
 from model.types import Embeddings
 
 RIDGE = 0.1
-STEPS = 20
-Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,13 +27,13 @@ class CarHead:
 
     def probabilities(self, embeddings: Embeddings) -> Values:
         """float32 (n, D), unit rows -> float64 (n,)."""
-        return _sigmoid(embeddings @ self.weights + self.bias)
+        return sigmoid(embeddings @ self.weights + self.bias)
 
     @classmethod
     def fit(cls, cars: Embeddings, others: Embeddings) -> Self:
         """Fits the head to photos of cars and to other pictures, float32 (n, D) each; both sides have the same weight.
 
-        Newton's method with a ridge, as there may be fewer pictures than weights.
+        There may be fewer pictures than weights, hence the ridge.
         """
         rows = np.concatenate([cars, others]).astype(np.float64)
         design = np.column_stack([rows, np.ones(len(rows))])
@@ -43,12 +41,7 @@ class CarHead:
         fewer = min(len(cars), len(others))
         counts = np.where(is_car, fewer / len(cars), fewer / len(others))
         ridge = np.append(np.full(rows.shape[1], RIDGE), 1e-6)  # the bias is free
-        weights = np.zeros(len(ridge))
-        for _ in range(STEPS):
-            expected = _sigmoid(design @ weights)
-            slope = design.T @ (counts * (is_car - expected)) - ridge * weights
-            curvature = (design * (counts * expected * (1 - expected))[:, None]).T @ design + np.diag(ridge)
-            weights += np.linalg.solve(curvature, slope)
+        weights = fit_logistic(design, is_car, ridge, counts)
         return cls(weights[:-1], float(weights[-1]))
 
     def write(self, path: Path) -> None:
@@ -65,8 +58,3 @@ class CarHead:
         if len(values) != dim + 1 or not np.isfinite(values).all():
             raise ModelInvalid(f"{path} does not have {dim + 1} numbers.")
         return cls(values[:-1], float(values[-1]))
-
-
-def _sigmoid(values: Values) -> Values:
-    found: Values = 1 / (1 + np.exp(-np.clip(values, -50, 50)))
-    return found

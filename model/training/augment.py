@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from torchvision.transforms.functional import adjust_hue
 
 from model.training.recipes import Recipe
 from model.types import Pixels
@@ -43,10 +42,17 @@ def change_colours(crop: Pixels, random: np.random.Generator, recipe: Recipe) ->
     for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = kind(image).enhance(random.uniform(1 - recipe.jitter, 1 + recipe.jitter))
     if recipe.hue:
-        image = adjust_hue(image, random.uniform(-recipe.hue, recipe.hue))
+        image = turn_hue(image, random.uniform(-recipe.hue, recipe.hue))
     if random.random() < recipe.grey:
         image = image.convert("L").convert("RGB")
     return np.asarray(image).copy()
+
+
+def turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    """Turns all hues by `turn` of the colour circle (-0.5 to 0.5), as torchvision's `adjust_hue` does for Pillow."""
+    hue, saturation, value = image.convert("HSV").split()
+    turned = hue.point([(level + int(turn * 255)) % 256 for level in range(256)])
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
 def erase(crop: Pixels, random: np.random.Generator) -> Pixels:

@@ -103,9 +103,9 @@ def seed(directory: Path) -> None:
 
 
 def _is_old_demo(index: IndexDirectory) -> bool:
-    """Whether an index is of the demo's photos and of a release that decoded photos in another way.
+    """Whether an index holds the demo's photos, and an earlier release, which decoded photos in another way, built it.
 
-    One that cannot be read is the operator's to look at.
+    An index that cannot be read is left to the operator.
     """
     try:
         manifest = index.manifest(index.current())

@@ -81,7 +81,7 @@ def test_the_training_commands_of_the_benchmark_work_on_fewer_photos_and_epochs(
         re.sub(r" --(epochs|crop|validate-every) \d+", "", line) + (" --epochs 1" if " train " in line else "")
         for line in split()[0]
     ]
-    assert sum(" train " in line for line in small) == 3
+    assert sum(" train " in line for line in small) == 4
     run(small, tmp_path / "project")
 
 

@@ -19,12 +19,12 @@ def of_an_earlier_release(index: IndexDirectory) -> None:
     directory.rename(index.model_path(sha256))
     path = index.path_of(manifest.id) / MANIFEST_NAME
     text = path.read_text(encoding="utf-8")
-    for now, then in (
+    for today, earlier in (
         (manifest.model_sha256, sha256),
         (manifest.embedding_id, old.embedding_id(precision)),
         (manifest.preprocessing_sha256, old.input.sha256),
         (manifest.content_sha256, "0" * 64),  # that of its model too
     ):
-        text = text.replace(now, then)
+        text = text.replace(today, earlier)
     path.write_text(text, encoding="utf-8")
     index.verify(manifest.id)

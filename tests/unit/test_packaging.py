@@ -189,10 +189,11 @@ def test_the_demo_s_gallery_shows_names_that_no_network_was_trained_on() -> None
 
 
 def learned_classes(name: str) -> set[str]:
-    """All classes that a model's training, start, teacher and calibration have seen, by its card."""
+    """All classes that any part of a model has seen, by its card: weights, whitening, car head and quantisation."""
     card = load_card(PRETRAINED / name)
     labels = card.training["labels"]
-    return {*labels["train"], *labels["earlier"]}.union(*(one.labels for one in card.calibration))
+    fitted = [*card.calibration, *(one for one in (card.whitening, card.car_head) if one is not None)]
+    return {*labels["train"], *labels["earlier"]}.union(*(one.labels for one in fitted))
 
 
 @pytest.mark.parametrize("name", shipped_models())
