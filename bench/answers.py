@@ -6,7 +6,7 @@ size of an upload, and pictures without a car.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from rich.table import Table
 
-from indexer.calibration import auroc, fit, leave_one_out, sampled_rows
+from indexer.calibration import auroc, calibration_error, fit, leave_one_out, sampled_rows
 from indexer.decision import NEIGHBOURS, ClassMeans, decide
 from indexer.stores.faiss import FaissStore
 from model.car_head import CarHead
@@ -43,6 +43,20 @@ class ByPhotos:
 
 
 @dataclass(frozen=True, slots=True)
+class Probability:
+    """Means over `DRAWS` splits: a fit to half of the classes judges the decisions about the other half.
+
+    `auroc` tells right decisions from wrong ones, `error` is the calibration error, `coverage` the share of decisions
+    whose probability reaches the threshold for a precision of 0.95, and `precision` the share of these that is right.
+    """
+
+    auroc: float
+    error: float
+    coverage: float
+    precision: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """The figures of a model on a labelled set.
 
@@ -55,6 +69,7 @@ class Answers:
     """
 
     by_photos: list[ByPhotos]
+    probability: Probability | None
     unknown_auroc: float
     unknown_auroc_cosine: float
     same_colour: float
@@ -79,6 +94,7 @@ def measure(data: Path, model: str | None, pictures: Sequence[Path]) -> Answers:
     cars = head.probabilities(rows) if head else None
     return Answers(
         by_photos=by_photos(rows, codes),
+        probability=probability_of_halves(rows, codes),
         unknown_auroc=by_probability,
         unknown_auroc_cosine=by_cosine,
         same_colour=colour,
@@ -124,6 +140,29 @@ def by_photos(rows: Embeddings, codes: Rows) -> list[ByPhotos]:
             made = decide(found, near.scores, ClassMeans.of(rows[inside], codes[inside]).cosines(rows[asked], found))
             right[place] += (found[:, 0] == codes[asked]).mean(), (made.classes == codes[asked]).mean()
     return [ByPhotos(size, *map(float, shares)) for size, shares in zip(sizes, right / DRAWS, strict=True)]
+
+
+def probability_of_halves(rows: Embeddings, codes: Rows) -> Probability | None:
+    """Unit rows float32 (n, D), classes int64 (n,): what the probability is worth for classes it was not fitted to.
+
+    Splits whose other half is all right or all wrong are left out; None where no split is left.
+    """
+    figures = []
+    for draw in range(DRAWS):
+        half = (np.random.default_rng(draw).permutation(codes.max() + 1) < (codes.max() + 1) // 2)[codes]
+        decided = []
+        for part in (half, ~half):
+            own = np.unique(codes[part], return_inverse=True)[1]
+            every = np.arange(len(own))
+            store, means = FaissStore.create(rows[part]), ClassMeans.of(rows[part], own)
+            decided.append(leave_one_out(store, rows[part], every, own, means))
+        fitted, (decisions, right) = fit(*decided[0]), decided[1]
+        probabilities = fitted.probabilities(decisions)
+        told = probabilities >= fitted.threshold(0.95)
+        precision = right[told].mean() if told.any() else 1.0
+        if (area := auroc(probabilities, right)) is not None:
+            figures.append([area, calibration_error(probabilities, right), told.mean(), precision])
+    return Probability(*map(float, np.mean(figures, axis=0))) if figures else None
 
 
 def unknown_classes(rows: Embeddings, codes: Rows) -> tuple[float, float]:
@@ -235,6 +274,8 @@ def tables_of(answers: Answers) -> list[Table]:
     for one in answers.by_photos:
         photos.add_row(str(one.photos), f"{one.nearest:.3f}", f"{one.class_:.3f}")
     rest = Table("figure", "value")
+    for name, value in asdict(answers.probability).items() if answers.probability else ():
+        rest.add_row(f"probability, of other classes than it was fitted to: {name}", f"{value:.3f}")
     rest.add_row("AUROC of known against unknown classes, by probability", f"{answers.unknown_auroc:.3f}")
     rest.add_row("the same, by the cosine of the nearest photo", f"{answers.unknown_auroc_cosine:.3f}")
     rest.add_row("wrong nearest photos of the query's colour", f"{answers.same_colour:.3f}")

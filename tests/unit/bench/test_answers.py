@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.answers import COLOURS, by_photos, colour_of, measure, same_colour, tables_of, unknown_classes
+from bench.answers import (
+    COLOURS,
+    by_photos,
+    colour_of,
+    measure,
+    probability_of_halves,
+    same_colour,
+    tables_of,
+    unknown_classes,
+)
 from model.types import Embeddings
 from tests.support.photos import write_gallery
 
@@ -38,6 +47,23 @@ def test_photos_of_missing_classes_are_far_from_a_gallery_of_others() -> None:
     by_probability, by_cosine = unknown_classes(*classes_apart(24, 20))
     assert by_cosine == pytest.approx(1, abs=1e-6)
     assert 0 <= by_probability <= 1  # where every decision is right there is nothing to fit
+
+
+def test_where_every_decision_is_right_the_probability_has_nothing_to_tell() -> None:
+    assert probability_of_halves(*classes_apart(24, 20)) is None
+
+
+def test_the_probability_of_half_of_the_classes_holds_for_the_other_half() -> None:
+    """A quarter of the photos lies anywhere: the rest is right, and the probability tells which is which."""
+    rows, codes = classes_apart(24, 20)
+    lost = np.arange(len(rows)) % 4 == 0
+    rows[lost] = unit(np.random.default_rng(1).normal(size=(lost.sum(), 24)))
+    found = probability_of_halves(rows, codes)
+    assert found is not None
+    assert found.auroc > 0.88
+    assert found.error < 0.15
+    assert 0.5 < found.coverage < 0.75
+    assert found.precision > 0.93
 
 
 @pytest.mark.parametrize(
