@@ -18,7 +18,7 @@ from indexer.calibration import auroc, calibration_error, fit, leave_one_out, sa
 from indexer.decision import NEIGHBOURS, ClassMeans, decide
 from indexer.stores.faiss import FaissStore
 from model.car_head import CarHead
-from model.dataset import Item, read_items, read_unlabelled
+from model.dataset import Item, read_items, read_unlabelled, spread
 from model.embedder import Embedder
 from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
@@ -170,7 +170,9 @@ def unknown_classes(rows: Embeddings, codes: Rows) -> tuple[float, float]:
 
     Means over `DRAWS` galleries of half of the classes. Photos of the gallery are left out of it one at a time.
     """
-    by_probability, by_cosine = [], []
+    if codes.max() == 0:
+        raise DataInvalid("A set needs at least two classes, so that half of them can be missing.")
+    by_probability, by_cosine = list[float](), list[float]()
     for draw in range(DRAWS):
         half = np.random.default_rng(draw).permutation(codes.max() + 1) < (codes.max() + 1) // 2
         inside = half[codes]
@@ -182,21 +184,14 @@ def unknown_classes(rows: Embeddings, codes: Rows) -> tuple[float, float]:
         fitted = fit(*leave_one_out(store, gallery[sampled], sampled, own, means))
         known, _ = leave_one_out(store, gallery, every, own, means)
         near = store.search(rows[~inside], NEIGHBOURS)
-        found = own[near.rows]
+        found = np.where(near.rows >= 0, own[near.rows], -1)
         unknown = decide(found, near.scores, means.cosines(rows[~inside], found))
         is_known = np.arange(len(rows)) < len(gallery)
         probabilities = [fitted.probabilities(known), fitted.probabilities(unknown)]
         cosines = [store.search(gallery, 1, exclude_rows=every).scores[:, 0], near.scores[:, 0]]
-        by_probability.append(_auroc(np.concatenate(probabilities), is_known))
-        by_cosine.append(_auroc(np.concatenate(cosines).astype(np.float64), is_known))
+        for found_by, scores in ((by_probability, probabilities), (by_cosine, cosines)):
+            found_by.append(auroc(np.concatenate(scores).astype(np.float64), is_known) or 0.0)
     return float(np.mean(by_probability)), float(np.mean(by_cosine))
-
-
-def _auroc(scores: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> float:
-    found = auroc(scores, known)
-    if found is None:
-        raise DataInvalid("A set needs at least two classes, so that half of them can be missing.")
-    return found
 
 
 def colour_of(photo: Pixels) -> int:
@@ -241,7 +236,7 @@ def same_colour(rows: Embeddings, codes: Rows, colours: Rows) -> tuple[float, fl
 def upload_distance(embedder: Embedder, items: Sequence[Item]) -> float:
     """1 - cosine between photos of 2,048 and of 512 pixels, which are enlarged from the same ones, in the mean."""
     distances = []
-    for item in items[:: max(1, len(items) // RESIZED)]:
+    for item in spread(items, RESIZED):
         with Image.open(io.BytesIO(item.read())) as photo:
             large, small = (embedder.embed_photo(_sent_as(photo, side)) for side in (LARGE, SMALL))
         distances.append(1 - float(large @ small))

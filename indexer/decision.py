@@ -43,7 +43,7 @@ class Decisions(NamedTuple):
 
 
 class ClassMeans:
-    """The mean direction of each class, from sums to which a row can be added and from which one can be taken."""
+    """The sum and the number of each class's rows, float32 (C, D) and int64 (C,); a sum points to the class mean."""
 
     def __init__(self, sums: Embeddings, counts: Rows) -> None:
         self.sums, self.counts = sums, counts

@@ -1,8 +1,8 @@
 """The model card: what serving must know about a network beside its weights.
 
 A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg`, `openvino/<precision>.xml|bin`,
-and `whitening.safetensors` where the model has one. The card holds the sha256 of every other file, so that the sha256
-of `card.json` pins the whole artifact.
+and `whitening.safetensors` and `car_head.f32` where the model has them. The card holds the sha256 of every other file,
+so that the sha256 of `card.json` pins the whole artifact.
 """
 
 import base64

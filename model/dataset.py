@@ -9,11 +9,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 from model.errors import CarsearchError, DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
 
+T = TypeVar("T")
 MAX_FILE_BYTES = 256 << 20
 # Files that operating systems and archivers leave behind.
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -120,6 +121,16 @@ def read_items(source: Path) -> ItemList:
     if not found.items:
         raise EmptyGallery(f"There are no photos in {source}; it needs one folder a class with photos in it.")
     return found
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """Up to `most` of some items, at even steps.
+
+    >>> spread("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 def read_unlabelled(source: Path) -> ItemList:

@@ -19,8 +19,8 @@ def fit_logistic(
 ) -> Values:
     """Fits weights (D,) to rows float64 (n, D) by Newton's method.
 
-    `ridge` (D,) is the penalty of each weight's square, so that separable sets stay finite; `counts` (n,) is how often
-    each row counts, by default once.
+    Stops after 50 steps, converged or not. `ridge` (D,) is the penalty of each weight's square, so that separable sets
+    stay finite; `counts` (n,) is how often each row counts, by default once.
     """
     counts = np.ones(len(design)) if counts is None else counts
     weights = np.zeros(design.shape[1])

@@ -28,11 +28,11 @@ class WhiteningOptions:
 def fit_whitening(features: Embeddings, classes: Rows, options: WhiteningOptions | None = None) -> Embeddings:
     """Fits the map on pooled features float32 (n, D) with class codes int64 (n,) -> float32 (D, D), symmetric.
 
-    Raises DataInvalid when fewer than ten classes have two photos.
+    Raises DataInvalid when fewer than ten classes have two photos, and when photos of a class do not differ.
     """
     options = options or WhiteningOptions()
     counts = np.bincount(classes)
-    if (counts >= 2).sum() < MIN_CLASSES:
+    if not enough_classes(classes):
         raise DataInvalid(f"Whitening needs at least {MIN_CLASSES} classes with two photos.")
     used = counts[classes] >= 2
     rows, codes = features[used].astype(np.float64), classes[used]
@@ -40,7 +40,17 @@ def fit_whitening(features: Embeddings, classes: Rows, options: WhiteningOptions
     np.add.at(sums, codes, rows)
     deviations = rows - sums[codes] / counts[codes, None]
     covariance = deviations.T @ deviations / (len(rows) - (counts >= 2).sum())
+    if not np.trace(covariance) > 0:  # NaN too
+        raise DataInvalid(
+            "The features of photos of one class are all the same, or not finite; whiten on photos that differ, and if "
+            "they do, train with a lower learning rate."
+        )
     return _power(covariance, options)
+
+
+def enough_classes(classes: Rows) -> bool:
+    """Whether at least ten classes have two photos, by their codes int64 (n,)."""
+    return bool((np.bincount(classes) >= 2).sum() >= MIN_CLASSES)
 
 
 def _power(covariance: np.ndarray[tuple[int, int], np.dtype[np.float64]], options: WhiteningOptions) -> Embeddings:

@@ -54,7 +54,7 @@ class Versions:
 class Found(NamedTuple):
     """Hits, best first, and the class that the whole gallery speaks for.
 
-    `decision` is None where only some classes were asked for, and for an index from before there were decisions.
+    `decision` is None where only some classes were asked for, and for an index without photos.
     """
 
     hits: list[Hit]
@@ -140,7 +140,7 @@ class Engine:
         return self.answer(self.query(photo, k, classes)).found.hits
 
     def decide(self, photo: PhotoSource) -> Decision | None:
-        """The class of a photo, and the probability that it is right; None for an index from before decisions.
+        """The class of a photo, and the probability that it is right; None for an index without photos.
 
         Raises ImageRejected, and FileUnreadable for a path.
         """

@@ -116,7 +116,7 @@ class Reloader:
         self.why_not = "The index cannot be served; the server's log says why."
         known = isinstance(problem, CarsearchError | OSError)
         code = getattr(problem, "code", type(problem).__name__)
-        way_out = f"To mend {self.index.root}, run carsearch index again, or with --rollback."
+        way_out = f"To mend it, run carsearch index GALLERY --index {self.index.root} again, or with --rollback."
         log.error("refused index version %s: %s: %s %s", version, code, problem, way_out, exc_info=not known)
         self.metrics.refusals.inc()  # last: whoever sees the count finds the reason in the log
         self.metrics.refused.set(1)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.benchmark.report import ClassScore, Confidence, Confusion, Evaluation, Report
-from indexer.calibration import auroc, calibration_error, fit
+from indexer.calibration import PHOTOS_OF_CLASS, auroc, calibration_error, fit
 from indexer.decider import Decider
 from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, decide
 from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
@@ -214,7 +214,10 @@ def _confidence(
         parts = [(gallery.decider.calibration, np.ones(len(right), np.bool_))]
     else:
         half = np.random.default_rng(0).permutation(int(codes.max()) + 1)[codes[answerable]] % 2 == 0
-        parts = [(fit(asked.only(~tried), right[~tried]), tried) for tried in (half, ~half)]
+        enough = np.bincount(codes)[codes[answerable]] >= PHOTOS_OF_CLASS  # as an index is fitted
+        fitted_on = [~tried & enough for tried in (half, ~half)]
+        fits = [fit(asked.only(chosen), right[chosen]) for chosen in fitted_on]
+        parts = list(zip(fits, (half, ~half), strict=True))
     for calibration, tried in parts:
         probabilities[tried] = calibration.probabilities(asked)[tried]
         certain[tried] = probabilities[tried] >= calibration.threshold(WANTED_PRECISION)

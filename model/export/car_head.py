@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.car_head import CarHead
 from model.card import CAR_HEAD_NAME, DECODER, Card, CarHeadRecord, load_card, verify_files
-from model.dataset import read_items, read_unlabelled
+from model.dataset import read_items, read_unlabelled, spread
 from model.errors import DataInvalid
 from model.export.embedding_space import change_space
 from model.network.embedding_net import load_network
@@ -24,16 +24,15 @@ MOST_CARS = 1000
 def fit_car_head(directory: Path, cars: Sequence[Path], others: Sequence[Path]) -> Card:
     """Fits the head to labelled photos of cars, of classes that were trained on, and to pictures without a car.
 
-    Of the photos up to 1,000 are taken, at even steps.
-
-    Each is used as it is and without its colour, so that a grey photo is no sign of anything. Files that cannot be read
-    are left out. Raises DataInvalid for fewer than 50 of either.
+    Up to 1,000 of the photos are taken, at even steps. Each is used as it is and without its colour, so that a grey
+    photo is no sign of anything. Files that cannot be read are left out. Raises DataInvalid for fewer than 50 of
+    either.
     """
     card = load_card(directory)
     if card.input.decoder != DECODER:
         card = change_space(directory)
-    others_files = {name: record for name, record in card.files.items() if name != CAR_HEAD_NAME}
-    verify_files(directory, card, others_files)
+    kept = {name: record for name, record in card.files.items() if name != CAR_HEAD_NAME}
+    verify_files(directory, card, kept)
     network = load_network(directory, card)
 
     def in_both(crops: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ def fit_car_head(directory: Path, cars: Sequence[Path], others: Sequence[Path]) 
         return rows
 
     items = [item for source in cars for item in read_items(source).items]
-    photos, used = rows_of(network, items[:: len(items) // MOST_CARS + 1], in_both)
+    photos, used = rows_of(network, spread(items, MOST_CARS), in_both)
     pictures, _ = rows_of(network, [item for source in others for item in read_unlabelled(source).items], in_both)
     if min(len(used), len(pictures) // 2) < MIN_PHOTOS:
         raise DataInvalid(
@@ -50,10 +49,10 @@ def fit_car_head(directory: Path, cars: Sequence[Path], others: Sequence[Path]) 
         )
     head = CarHead.fit(photos, pictures)
     # A card never names a head that is being written.
-    dataclasses.replace(card, files=others_files, car_head=None).save(directory)
+    dataclasses.replace(card, files=kept, car_head=None).save(directory)
     head.write(directory / CAR_HEAD_NAME)
     record = CarHeadRecord(len(used), len(pictures) // 2, sorted({item.label for item in used}))
-    files = {**others_files, CAR_HEAD_NAME: FileRecord.of(directory / CAR_HEAD_NAME)}
+    files = {**kept, CAR_HEAD_NAME: FileRecord.of(directory / CAR_HEAD_NAME)}
     changed = dataclasses.replace(card, files=files, car_head=record)
     changed.save(directory)
     return changed

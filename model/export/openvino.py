@@ -26,7 +26,7 @@ from model.card import (
     load_card,
     verify_files,
 )
-from model.dataset import Item, read_items
+from model.dataset import Item, read_items, spread
 from model.embedder import Embedder, Progress, silent
 from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
 from model.export.embedding_space import change_space
@@ -199,9 +199,7 @@ def spread_photos(source: Path, spec: InputSpec, most: int) -> list[tuple[Item, 
 
     Raises DataInvalid when none can be read.
     """
-    items = read_items(source).items
-    count = min(most, len(items))
-    chosen = [items[place * len(items) // count] for place in range(count)]
+    chosen = spread(read_items(source).items, most)
 
     def crop(item: Item) -> Pixels | None:
         try:

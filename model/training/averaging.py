@@ -17,8 +17,8 @@ from model.training.whole_photos import whole_photos
 def average_weights(network: EmbeddingNetwork, others: Sequence[tuple[EmbeddingNetwork, float]]) -> None:
     """Adds the weights of other networks of the same architecture to a network's, in place, each with its share.
 
-    The network keeps what the shares leave of 1. Its batch statistics are averaged too, and fit no weights exactly:
-    `measure_batch_statistics` makes them anew.
+    The network's own weights have the share that is left. The averaged batch statistics match no network; call
+    `measure_batch_statistics` afterwards.
     """
     own = 1 - sum(share for _, share in others)
     states = [other.backbone.state_dict() for other, _ in others]

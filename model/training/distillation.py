@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from model.dataset import Item
 from model.embedder import Embedder
-from model.errors import ModelNotFound
 from model.types import Embeddings
 
 
@@ -13,6 +12,4 @@ def teacher_embeddings(teacher: str, items: Sequence[Item]) -> Embeddings:
 
     A student sees crops and learns the embedding of the whole photo, which is the same target in every epoch.
     """
-    if not teacher:
-        raise ModelNotFound("Photos without labels teach only through a model: name one with --teacher.")
     return Embedder.load(teacher).embed_files([item.path for item in items])

@@ -36,8 +36,10 @@ class TeacherLoss(nn.Module):
         self.projection = nn.Linear(dim, teacher_dim)
 
     def forward(self, features: Tensor, teacher: Tensor) -> Tensor:
-        """Features (B, D) and teacher embeddings (B, T), unit rows -> the mean loss; B >= 3."""
+        """Features (B, D) and teacher embeddings (B, T), unit rows -> the mean loss; fewer than three have no pairs."""
         cosines = F.cosine_similarity(self.projection(features).float(), teacher)
+        if len(features) < 3:
+            return (1 - cosines).mean()
         student = F.normalize(features.float(), dim=1)
         wanted = _neighbours(teacher @ teacher.T)
         found = _neighbours(student @ student.T)

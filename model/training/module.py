@@ -74,7 +74,7 @@ class Classifier(L.LightningModule):
             loss = (
                 loss + F.cross_entropy(logits, targets[labelled], label_smoothing=smoothing) * labelled.float().mean()
             )
-        if self.agreement is not None and int(unlabelled.sum()) > 2:  # pairs need others to compare with
+        if self.agreement is not None and unlabelled.any():
             wanted = self.teacher[taught[unlabelled]]
             distance = self.agreement(features[unlabelled], wanted)
             loss = loss + self.recipe.teacher_weight * distance * unlabelled.float().mean()

@@ -40,6 +40,10 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
     shared = {item.label for item in train_items} & {item.label for item in val_items}
     if shared:
         raise DataInvalid(f'The class "{min(shared)}" is in both sets; validation needs classes never trained on.')
+    if options.validation is not None and len({item.label for item in val_items}) < 2:
+        raise DataInvalid(
+            f"{options.validation} has readable photos of fewer than two classes; name another --val, or leave it out."
+        )
     if len({item.label for item in train_items}) < 2:
         raise DataInvalid("Training needs photos of at least two classes.")
     if len(train_items) < 2 * options.devices:

@@ -24,12 +24,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from model.artifact import create_artifact
-from model.card import canonical_sha256, card_sha256, verify_artifact
+from model.card import canonical_sha256, card_sha256, load_card, verify_artifact
 from model.embedder import find_model
 from model.errors import ModelInvalid, RunMismatch, SettingsInvalid
 from model.network.backbones import BACKBONES
 from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, load_weights_file
-from model.storage import read_json, write_durably
+from model.storage import read_json, sha256_file, write_durably
 from model.training.averaging import average_weights, measure_batch_statistics
 from model.training.dataset import TrainingSet, ValidationSet
 from model.training.distillation import teacher_embeddings
@@ -99,10 +99,15 @@ def _quieten() -> None:
 
 
 def started_from(recipe: Recipe, init: str) -> Recipe:
-    """The recipe with another start; published weights take pixels normalised as they expect them."""
+    """The recipe with another start, whose pixels are normalised as those weights expect them.
+
+    Raises ModelNotFound and ModelInvalid for a model that cannot be read.
+    """
+    if init == "random":
+        return dataclasses.replace(recipe, init=init)
     published = init == "imagenet" or is_weights_file(init)
-    backbone = BACKBONES[recipe.architecture]
-    spec = dataclasses.replace(recipe.input, mean=backbone.mean, std=backbone.std) if published else recipe.input
+    source = BACKBONES[recipe.architecture] if published else load_card(find_model(init)).input
+    spec = dataclasses.replace(recipe.input, mean=source.mean, std=source.std)
     return dataclasses.replace(recipe, init=init, input=spec)
 
 
@@ -123,7 +128,8 @@ def initialise(network: EmbeddingNetwork, init: str) -> None:
     card = verify_artifact(directory)
     if card.architecture != network.architecture:
         raise ModelInvalid(
-            f"{init} is a {card.architecture}; the recipe's {network.architecture} cannot start from it."
+            f"The architecture of {init} is {card.architecture}, and the recipe trains {network.architecture}; "
+            "name a model of that architecture."
         )
     network.backbone.load_state_dict(load_network(directory, card).backbone.state_dict())
 
@@ -131,11 +137,15 @@ def initialise(network: EmbeddingNetwork, init: str) -> None:
 def _networks_to_average(recipe: Recipe, teacher: str) -> list[tuple[EmbeddingNetwork, float]]:
     """The networks whose weights are averaged with those of the run, with their shares; none without a common start.
 
-    Raises what `initialise` raises.
+    Raises what `initialise` raises, and ModelInvalid for weights that expect other pixels than the run's.
     """
     others = []
     for start, share in ((recipe.init, recipe.init_share), (teacher, recipe.teacher_share)):
         if start and share and recipe.init != "random":
+            if started_from(recipe, start).input != recipe.input:
+                raise ModelInvalid(
+                    f"{start} expects pixels normalised in another way than this run; name another model to average."
+                )
             other = EmbeddingNetwork(recipe.architecture, recipe.input)
             initialise(other, start)
             others.append((other, share))
@@ -144,8 +154,8 @@ def _networks_to_average(recipe: Recipe, teacher: str) -> list[tuple[EmbeddingNe
 
 def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoSets) -> None:
     """Marks the training directory as this run's, so that two runs never mix."""
-    teacher = card_sha256(find_model(options.teacher)) if options.teacher else ""
-    identity = canonical_sha256([dataclasses.asdict(recipe), teacher, sets.identity()])
+    sources = [_content_of(name) for name in (recipe.init, options.teacher)]
+    identity = canonical_sha256([dataclasses.asdict(recipe), sources, sets.identity()])
     if (folder / RUN_NAME).exists():
         try:
             known = read_json(folder / RUN_NAME, RunMismatch).get("identity")
@@ -167,6 +177,13 @@ def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoS
     photos = options.validation or options.data[0]
     run = {"identity": identity, "recipe": dataclasses.asdict(recipe), "photos": str(photos.resolve())}
     write_durably(folder / RUN_NAME, json.dumps(run, indent=1).encode())
+
+
+def _content_of(source: str) -> str:
+    """The sha256 of a model or a file of weights; a name without weights of its own stays as it is."""
+    if source in NO_MODEL or not source:
+        return source
+    return sha256_file(Path(source)) if is_weights_file(source) else card_sha256(find_model(source))
 
 
 def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool) -> L.Trainer:
@@ -243,7 +260,7 @@ class Loaders(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         rank, world_size = self._rank()
         sampler = TrainingSampler(len(self.train_photos), self.recipe.seed, rank, world_size)
-        batch_size = min(self.recipe.batch_size // world_size, len(sampler))
+        batch_size = max(1, min(self.recipe.batch_size // world_size, len(sampler)))
         # A last batch of one photo has no batch statistics; dropping the remainder keeps every step alike.
         return self._loader(self.train_photos, sampler, batch_size, drop_last=True)
 

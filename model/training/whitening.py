@@ -1,16 +1,15 @@
 """Fits a network's whitening on the photos that it was trained on."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from model.card import WhiteningRecord
-from model.dataset import Item
+from model.dataset import Item, spread
 from model.network.embedding_net import EmbeddingNetwork
 from model.training.whole_photos import rows_of
-from model.whitening import MIN_CLASSES, WhiteningOptions, fit_whitening
+from model.whitening import WhiteningOptions, enough_classes, fit_whitening
 
 MOST_PHOTOS = 20_000
 """Enough for a covariance of 1,280 values; more photos only take longer."""
@@ -24,9 +23,8 @@ def whiten_on(
     Photos that cannot be read are left out. Raises DataInvalid when fewer than ten classes have two photos.
     """
     options = options or WhiteningOptions()
-    count = min(MOST_PHOTOS, len(items))
-    spread = [items[place * len(items) // count] for place in range(count)]
-    features, used = rows_of(network, spread, lambda crops: network.pooled(network.normalise(crops)))
+    chosen = spread(items, MOST_PHOTOS)
+    features, used = rows_of(network, chosen, lambda crops: network.pooled(network.normalise(crops)))
     names, classes = np.unique(np.array([item.label for item in used]), return_inverse=True)
     network.whiten(torch.from_numpy(fit_whitening(features, classes, options)))
     return WhiteningRecord(options.shrink, options.exponent, len(used), [str(name) for name in names])
@@ -34,4 +32,4 @@ def whiten_on(
 
 def can_be_whitened(items: Sequence[Item]) -> bool:
     """Whether at least ten classes have two photos, as `fit_whitening` needs."""
-    return sum(count >= 2 for count in Counter(item.label for item in items).values()) >= MIN_CLASSES
+    return enough_classes(np.unique([item.label for item in items], return_inverse=True)[1])

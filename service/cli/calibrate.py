@@ -28,7 +28,10 @@ def calibrate(
     engine = open_index(index_dir, runtime=runtime)
     decider = engine.decider
     if decider is None:
-        raise IndexInvalid("An earlier release built this index, without decisions; run carsearch index once.")
+        raise IndexInvalid(
+            f"{index_dir} has no photos to try the probabilities on; build it: "
+            f"carsearch index GALLERY --index {index_dir}"
+        )
     rows = sampled_rows(decider.codes)
     threshold = decider.calibration.threshold(precision)
     told = {"wanted": precision, "threshold": threshold, "photos": len(rows), "fitted": decider.calibration.to_json()}
@@ -42,6 +45,8 @@ def calibrate(
         return
     if len(rows):
         out.print(_tables(found, len(rows)))
+        if not decider.calibration.photos:
+            say("These photos are too few to fit on; searches use the fit that ships.")
     else:
         say("No class of this index has ten photos, too few to try the probabilities on.")
     say(_sentence(decider.calibration, precision, threshold))
@@ -53,7 +58,12 @@ def _tables(found: "Reliability", photos: int) -> Group:
         diagram.add_row(
             f"{one.low:.1f} .. {one.high:.1f}", str(one.photos), "" if one.right is None else f"{one.right:.3f}"
         )
-    curve = Table("precision", "threshold", "photos decided", title="precision against coverage")
+    curve = Table(
+        "precision",
+        "threshold",
+        "photos decided",
+        title="precision against coverage, with the best threshold for these photos",
+    )
     for point in found.curve:
         curve.add_row(f"{point.precision:.2f}", f"{point.threshold:.3f}", f"{point.coverage:.3f}")
     return Group(diagram, curve)

@@ -64,7 +64,7 @@ def report_tables(report: "Report") -> Group:
         "top-1": f"{report.top1:.5f} = {report.correct}/{report.total}",
         "95% over classes": f"{report.ci95[0]:.4f} .. {report.ci95[1]:.4f}",
         "95% over photos": f"{report.ci95_photos[0]:.4f} .. {report.ci95_photos[1]:.4f}",
-        "class": report.class_top1 and f"{report.class_top1:.5f}",
+        "class": None if report.class_top1 is None else f"{report.class_top1:.5f}",
         "class, 95% over classes": report.class_ci95 and "{:.4f} .. {:.4f}".format(*report.class_ci95),
         **confidence_rows(report),
         **{f"recall@{k}": f"{share:.4f}" for k, share in report.recall_at.items()},

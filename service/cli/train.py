@@ -37,13 +37,14 @@ def export(
     ] = None,
     cars: Annotated[
         list[Path] | None,
-        typer.Option(help="Then fit the head that knows cars, on photos of classes that were trained on; repeatable."),
+        typer.Option(help="Then fit the car head, on photos of classes that were trained on; repeatable."),
     ] = None,
     not_cars: Annotated[
-        list[Path] | None, typer.Option(help="Pictures without a car, for the head; repeatable.")
+        list[Path] | None, typer.Option(help="Pictures without a car, for the car head; repeatable.")
     ] = None,
     mirror: Annotated[
-        bool | None, typer.Option(help="First let it embed photo and mirror image, at twice the time, or not.")
+        bool | None,
+        typer.Option(help="First set whether photos are embedded with their mirror image, which takes twice the time."),
     ] = None,
 ) -> None:
     """Export a network to OpenVINO and measure how closely the graph gives its embeddings."""
@@ -65,4 +66,4 @@ def export(
     cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
     say(f"exported {precision}: {cosines} on {parity.photos} photos")
     if had_head and load_card(model_dir).car_head is None:
-        say("The head that knows cars went with the old embeddings; fit another with --cars and --not-cars.")
+        say("The car head went with the old embeddings; fit another with --cars and --not-cars.")

@@ -51,7 +51,7 @@ class SearchResponse(Schema):
 
     nearest: Hit | None
     results: list[Hit]
-    decision: Decision | None = Field(description="null where classes were asked for, or the index is an old one.")
+    decision: Decision | None = Field(description="null where classes were asked for.")
     versions: Versions
     timings_ms: Timings
 

@@ -76,6 +76,8 @@ def test_a_calibration_survives_being_written_and_read() -> None:
     fitted = fit(*drawn(400, 0))
     assert Calibration.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
     assert len(fitted.thresholds) == len(PRECISIONS)
+    with pytest.raises(ValueError, match="error is missing"):
+        Calibration.from_json({**fitted.to_json(), "error": None})
 
 
 def test_leave_one_out_is_the_decision_of_a_gallery_without_the_photo() -> None:

@@ -9,7 +9,6 @@ import pytest
 from model.card import load_card
 from model.dataset import read_unlabelled
 from model.embedder import Embedder
-from model.errors import ModelNotFound
 from model.training.__main__ import main
 from model.training.distillation import teacher_embeddings
 from tests.support.photos import KOREAN, write_gallery
@@ -33,8 +32,6 @@ def test_a_teacher_and_photos_without_labels_come_together(
     assert "give both or neither" in capsys.readouterr().err
     assert main([*data, "--teacher", "somebody"]) == 1
     assert "give both or neither" in capsys.readouterr().err
-    with pytest.raises(ModelNotFound):
-        teacher_embeddings("", read_unlabelled(gallery).items)
 
 
 def test_a_run_learns_from_two_sets_and_a_teacher_and_its_card_says_so(

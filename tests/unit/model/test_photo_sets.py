@@ -36,6 +36,12 @@ def test_sets_that_cannot_be_trained_on_are_refused(
         load_sets(TrainOptions(**{"data": [gallery], "out": tmp_path, **options}), QUICK)  # type: ignore[arg-type]
 
 
+def test_validation_on_one_class_is_refused(gallery: Path, tmp_path: Path) -> None:
+    one = write_gallery(tmp_path / "one", classes=1, first_kind=20)
+    with pytest.raises(DataInvalid, match="has readable photos of fewer than two classes; name another --val"):
+        load_sets(TrainOptions([gallery], tmp_path / "out", validation=one), QUICK)
+
+
 def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_gallery(tmp_path, classes=2)
     (tmp_path / "car 1" / "broken.jpg").write_bytes(car_photo()[:500])

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,7 +247,7 @@ def test_a_network_starts_with_the_weights_of_a_model(trained: Path) -> None:
         torch.equal(value, stored[name].to(value.dtype)) for name, value in network.backbone.state_dict().items()
     )
     other = EmbeddingNetwork("efficientnet_lite0", SMALL)
-    with pytest.raises(ModelInvalid, match="is a resnet18; the recipe's efficientnet_lite0 cannot start from it"):
+    with pytest.raises(ModelInvalid, match="is resnet18, and the recipe trains efficientnet_lite0"):
         initialise(other, str(trained))
     with pytest.raises(ModelNotFound):
         initialise(network, "no such model")
@@ -270,3 +271,11 @@ def test_published_weights_get_pixels_normalised_as_they_expect_them(tmp_path: P
     initialise(other, str(tmp_path / "weights.pth"))
     assert torch.equal(other.backbone.state_dict()["conv1.weight"], network.backbone.state_dict()["conv1.weight"])
     check_unseen({"car 1"}, (str(tmp_path / "weights.pth"),))  # nobody knows what they were trained on
+
+
+def test_a_run_that_starts_from_a_model_normalises_pixels_as_that_model_does(trained: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(trained, start, ignore=shutil.ignore_patterns("training"))
+    card = load_card(start)
+    dataclasses.replace(card, input=dataclasses.replace(card.input, mean=(0.1, 0.2, 0.3))).save(start)
+    assert started_from(RECIPES["resnet18"], str(start)).input.mean == (0.1, 0.2, 0.3)

@@ -63,6 +63,12 @@ def test_fully_whitened_the_covariance_within_classes_is_the_same_in_every_direc
     assert covariance / covariance[0, 0] == pytest.approx(np.eye(dim), abs=1e-2)
 
 
+@pytest.mark.parametrize("deviation", [0.0, float("nan")])
+def test_photos_that_do_not_differ_and_features_that_are_no_numbers_are_refused(deviation: float) -> None:
+    with pytest.raises(DataInvalid, match="all the same, or not finite"):
+        fit_whitening(*pairs((deviation, 0.0)))
+
+
 def test_classes_with_one_photo_are_left_out_and_too_few_others_are_refused() -> None:
     features, classes = pairs((3.0, 1.0))
     lone = np.array([[1e6, -1e6]], np.float32)
