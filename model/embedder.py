@@ -76,7 +76,7 @@ class Embedder:
         self.embedding_id = card.embedding_id(runtime.precision, self.preparation.decoder)
         has_head = CAR_HEAD_NAME in card.files
         self.car_head = CarHead.read(directory / CAR_HEAD_NAME, self.dim) if has_head else None
-        self.batch, self.in_flight, self.enough = runtime.batch, runtime.in_flight, runtime.enough
+        self.batch, self.in_flight = runtime.batch, runtime.in_flight
 
     @classmethod
     def load(

@@ -28,8 +28,7 @@ class Runtime(Protocol):
 
     `precision` goes into the embedding id: it is "fp32" for torch and for every graph measured equal to it. `batch` is
     the number of photos per batch that suits the device. `in_flight` is how many batches are worth having submitted at
-    once: 1 where nothing is computed before somebody waits. `enough` photos keep the device busy; with fewer in
-    flight, batches of any size are worth submitting.
+    once: 1 where nothing is computed before somebody waits.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Runtime(Protocol):
     dim: int
     batch: int
     in_flight: int
-    enough: int
 
     def embed(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""

@@ -17,7 +17,7 @@ class FakeRuntime:
     name = "fake"
     precision = "fake"
     batch = 32
-    in_flight = enough = 1
+    in_flight = 1
 
     def __init__(
         self, directory: Path, card: Card, precision: str | None = None, cache_dir: Path | None = None

@@ -48,7 +48,6 @@ class OpenVINORuntime:
             raise ModelInvalid(f"{path} takes {self._expected}, but the card says crops of {card.input.crop} pixels.")
         self.batch = PHOTOS_PER_STREAM * self._streams
         self.in_flight = 2  # no core is idle while one batch is fetched and the next is submitted
-        self.enough = 2 * self._streams
         self._lock = threading.Lock()
         self._idle: dict[bool, list[_Request]] = {True: [], False: []}
         # Weak references: a caller that gives up drops its batch, and the requests go with it.

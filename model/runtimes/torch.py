@@ -52,7 +52,6 @@ class TorchRuntime:
         self._graphs = CudaGraphs(self.network, self.device, CUDA_BATCHES) if on_cuda else None
         self.batch = max(CUDA_BATCHES) if on_cuda else CPU_BATCH
         self.in_flight = 2 if on_cuda else 1
-        self.enough = 1  # in a batch a photo costs far less than alone
 
     def submit(self, crops: Pixels | Tensor, *, lone: bool = False) -> Pending:
         """Starts on uint8 (B, S, S, 3), in memory or on the device; on a CPU it computes when somebody waits."""

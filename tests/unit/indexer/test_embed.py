@@ -38,7 +38,7 @@ class Device:
 
     def __init__(self, embedder: Embedder, batch: int = 4, in_flight: int = 2, fails: int | None = None) -> None:
         self._runtime = embedder.runtime
-        self.dim, self.batch, self.in_flight, self.enough = embedder.dim, batch, in_flight, 1
+        self.dim, self.batch, self.in_flight = embedder.dim, batch, in_flight
         self.steps: list[str] = []
         self.sizes: list[int] = []
         self._fails = fails
