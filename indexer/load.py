@@ -151,7 +151,7 @@ def refuse_other_decoder(index: "IndexDirectory", manifest: Manifest) -> None:
 
 
 def _has_shipped(card: Card) -> bool:
-    """Whether an earlier release shipped this model: a model that ships now has its name, architecture and classes."""
+    """Whether a model shipped with an earlier release: the model of its name today has its architecture and classes."""
     if card.name not in shipped_models():
         return False
     now = load_card(find_model(card.name))

@@ -27,8 +27,8 @@ ZIP_ENTRY = b"PK\x01\x02"
 READ_BYTES = 1 << 20
 UNICODE_PATH_EXTRA = 0x7075
 NOT_A_FILE = ("not_a_file", "Links and special files are not followed.")
-# What the two readers of the standard library raise on bytes that somebody meant to be damaged. (zipfile raises
-# NotImplementedError for a method of compression that it does not know.)
+# The errors that zipfile and tarfile raise on damaged archives. zipfile raises NotImplementedError for a compression
+# method that it cannot read.
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, KeyError, IndexError,
     NotImplementedError, OverflowError, RecursionError, MemoryError,

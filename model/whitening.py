@@ -49,7 +49,7 @@ def fit_whitening(features: Embeddings, classes: Rows, options: WhiteningOptions
 
 
 def enough_classes(classes: Rows) -> bool:
-    """Whether at least ten classes have two photos, by their codes int64 (n,)."""
+    """True where at least ten classes have two photos or more: class codes int64 (n,), one a photo."""
     return bool((np.bincount(classes) >= 2).sum() >= MIN_CLASSES)
 
 

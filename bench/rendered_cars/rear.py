@@ -113,10 +113,10 @@ def _lamps(kit: Kit, lit: bool) -> None:
     for shape, frame in _shapes(kit, tail_frame(kit)):
         material = lens_material(d.tail_inside if d.tail_kind != "round" else "rings")
         # mypy infers no type for a default of a lambda, which binds this turn's shape.
-        kit.stick("trim", GLOSS_BLACK, kit.drawn("tail", lambda a, b, s=shape: s(a, b) + 0.007, 0.002, PLAIN))  # type: ignore[misc]  # as said above
+        kit.stick("trim", GLOSS_BLACK, kit.drawn("tail", lambda a, b, s=shape: s(a, b) + 0.007, 0.002, PLAIN))  # type: ignore[misc]  # no type for a default
         kit.stick("tail_lamp", material, kit.pictured("tail", shape, 0.005, frame))
         if lit:
-            glow = kit.drawn("tail", lambda a, b, s=shape: s(a, b) - 0.012, 0.008)  # type: ignore[misc]  # as above
+            glow = kit.drawn("tail", lambda a, b, s=shape: s(a, b) - 0.012, 0.008)  # type: ignore[misc]  # no type for a default
             kit.stick("tail_lamp", RED_LIGHT, glow)
 
 

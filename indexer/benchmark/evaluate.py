@@ -214,10 +214,8 @@ def _confidence(
         parts = [(gallery.decider.calibration, np.ones(len(right), np.bool_))]
     else:
         half = np.random.default_rng(0).permutation(int(codes.max()) + 1)[codes[answerable]] % 2 == 0
-        enough = np.bincount(codes)[codes[answerable]] >= PHOTOS_OF_CLASS  # as an index is fitted
-        fitted_on = [~tried & enough for tried in (half, ~half)]
-        fits = [fit(asked.only(chosen), right[chosen]) for chosen in fitted_on]
-        parts = list(zip(fits, (half, ~half), strict=True))
+        usable = np.bincount(codes)[codes[answerable]] >= PHOTOS_OF_CLASS  # as an index is fitted
+        parts = [(fit(asked.only(~tried & usable), right[~tried & usable]), tried) for tried in (half, ~half)]
     for calibration, tried in parts:
         probabilities[tried] = calibration.probabilities(asked)[tried]
         certain[tried] = probabilities[tried] >= calibration.threshold(WANTED_PRECISION)

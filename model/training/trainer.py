@@ -181,7 +181,7 @@ def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoS
 
 def _content_of(source: str) -> str:
     """The sha256 of a model or a file of weights; a name without weights of its own stays as it is."""
-    if source in NO_MODEL or not source:
+    if source in NO_MODEL:
         return source
     return sha256_file(Path(source)) if is_weights_file(source) else card_sha256(find_model(source))
 

@@ -103,9 +103,9 @@ def seed(directory: Path) -> None:
 
 
 def _is_old_demo(index: IndexDirectory) -> bool:
-    """Whether an index holds the demo's photos, and an earlier release, which decoded photos in another way, built it.
+    """True for an index of the demo's photos that was built with another decoder than today's.
 
-    An index that cannot be read is left to the operator.
+    An index that cannot be read is the operator's, and gives False.
     """
     try:
         manifest = index.manifest(index.current())
