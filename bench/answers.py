@@ -15,7 +15,8 @@ from PIL import Image
 from rich.table import Table
 
 from indexer.calibration import auroc, calibration_error, fit, leave_one_out, sampled_rows
-from indexer.decision import NEIGHBOURS, ClassMeans, decide
+from indexer.class_weights import ClassFit
+from indexer.decision import NEIGHBOURS, decide
 from indexer.stores.faiss import FaissStore
 from model.car_head import CarHead
 from model.dataset import Item, read_items, read_unlabelled, spread
@@ -137,7 +138,8 @@ def by_photos(rows: Embeddings, codes: Rows) -> list[ByPhotos]:
             inside = rank < size
             near = FaissStore.create(rows[inside]).search(rows[asked], NEIGHBOURS)
             found = np.where(near.rows >= 0, codes[inside][near.rows], -1)
-            made = decide(found, near.scores, ClassMeans.of(rows[inside], codes[inside]).cosines(rows[asked], found))
+            weights = ClassFit(rows[inside].__getitem__, codes[inside]).weights()
+            made = decide(found, near.scores, weights.scores(rows[asked], found))
             right[place] += (found[:, 0] == codes[asked]).mean(), (made.classes == codes[asked]).mean()
     return [ByPhotos(size, *map(float, shares)) for size, shares in zip(sizes, right / DRAWS, strict=True)]
 
@@ -154,8 +156,8 @@ def probability_of_halves(rows: Embeddings, codes: Rows) -> Probability | None:
         for part in (half, ~half):
             own = np.unique(codes[part], return_inverse=True)[1]
             every = np.arange(len(own))
-            store, means = FaissStore.create(rows[part]), ClassMeans.of(rows[part], own)
-            decided.append(leave_one_out(store, rows[part], every, own, means))
+            store, classes = FaissStore.create(rows[part]), ClassFit(rows[part].__getitem__, own)
+            decided.append(leave_one_out(store, rows[part], every, own, classes))
         fitted, (decisions, right) = fit(*decided[0]), decided[1]
         probabilities = fitted.probabilities(decisions)
         told = probabilities >= fitted.threshold(0.95)
@@ -178,14 +180,14 @@ def unknown_classes(rows: Embeddings, codes: Rows) -> tuple[float, float]:
         inside = half[codes]
         gallery = rows[inside]
         own = np.unique(codes[inside], return_inverse=True)[1]
-        store, means = FaissStore.create(gallery), ClassMeans.of(gallery, own)
+        store, classes = FaissStore.create(gallery), ClassFit(gallery.__getitem__, own)
         every = np.arange(len(gallery))
         sampled = sampled_rows(own)
-        fitted = fit(*leave_one_out(store, gallery[sampled], sampled, own, means))
-        known, _ = leave_one_out(store, gallery, every, own, means)
+        fitted = fit(*leave_one_out(store, gallery[sampled], sampled, own, classes))
+        known, _ = leave_one_out(store, gallery, every, own, classes)
         near = store.search(rows[~inside], NEIGHBOURS)
         found = np.where(near.rows >= 0, own[near.rows], -1)
-        unknown = decide(found, near.scores, means.cosines(rows[~inside], found))
+        unknown = decide(found, near.scores, classes.weights().scores(rows[~inside], found))
         is_known = np.arange(len(rows)) < len(gallery)
         probabilities = [fitted.probabilities(known), fitted.probabilities(unknown)]
         cosines = [store.search(gallery, 1, exclude_rows=every).scores[:, 0], near.scores[:, 0]]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, Values, decide
+from indexer.class_weights import ClassFit, Values
+from indexer.decision import NEIGHBOURS, Decisions, decide
 from indexer.stores.base import VectorStore
 from model.logistic import fit_logistic, sigmoid
 from model.types import Embeddings, Rows
@@ -24,7 +25,7 @@ PHOTOS_OF_CLASS = 10
 """With five photos a class the calibration error on new photos was 0.12, and 0.05 with the fit that ships."""
 
 QUERIES_PER_CALL = 256
-"""The class sums of 5,000 queries at once would take 1 GB."""
+"""The rows of the classes of 5,000 queries at once would take 1 GB."""
 
 RIDGE = 1.0
 BINS = 10
@@ -82,7 +83,7 @@ class Calibration:
 
 
 def leave_one_out(
-    store: VectorStore, embeddings: Embeddings, rows: Rows, codes: Rows, means: ClassMeans
+    store: VectorStore, embeddings: Embeddings, rows: Rows, codes: Rows, classes: ClassFit
 ) -> tuple[Decisions, Right]:
     """Decides for some rows of a gallery as if they were not in it, and whether each decision is right.
 
@@ -93,7 +94,7 @@ def leave_one_out(
         part = slice(start, start + QUERIES_PER_CALL)
         near = store.search(embeddings[part], NEIGHBOURS, exclude_rows=rows[part])
         found = np.where(near.rows >= 0, codes[near.rows], -1)
-        parts.append(decide(found, near.scores, means.cosines(embeddings[part], found, own=codes[rows[part]])))
+        parts.append(decide(found, near.scores, classes.scores_without(embeddings[part], codes[rows[part]], found)))
     decisions = Decisions(*map(np.concatenate, zip(*parts, strict=True)))
     return decisions, decisions.classes == codes[rows]
 

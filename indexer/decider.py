@@ -1,4 +1,4 @@
-"""What a version holds to decide on the class of a photo: the means of its classes, and the fit of the probability."""
+"""What a version holds to decide on the class of a photo: its class weights, and the fit of the probability."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 
 from indexer.calibration import Calibration, fit, leave_one_out, sampled_rows
-from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, decide
+from indexer.class_weights import ClassFit, ClassWeights
+from indexer.decision import NEIGHBOURS, Decisions, decide
 from indexer.manifest import CALIBRATION_NAME, CLASSES_NAME, Manifest
 from indexer.stores.base import Neighbours, VectorStore
 from model.errors import IndexInvalid
@@ -37,16 +38,16 @@ class Decider:
 
     codes: Rows
     labels: Sequence[str]
-    means: ClassMeans
+    weights: ClassWeights
     calibration: Calibration
 
     @classmethod
     def of(cls, store: VectorStore, embeddings: Embeddings, codes: Rows, labels: Sequence[str]) -> Self:
         """Fits the probability to unit rows float32 (N, D), which `store` may have rounded, and their classes."""
-        means = ClassMeans.of(embeddings, codes)
+        classes = ClassFit(embeddings.__getitem__, codes)
         rows = sampled_rows(codes)
-        fitted = fit(*leave_one_out(store, embeddings[rows], rows, codes, means))
-        return cls(codes, labels, means, fitted)
+        fitted = fit(*leave_one_out(store, embeddings[rows], rows, codes, classes))
+        return cls(codes, labels, classes.weights(), fitted)
 
     @classmethod
     def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:
@@ -57,19 +58,18 @@ class Decider:
         """
         if CLASSES_NAME not in manifest.files or not labels:
             return None
-        sums = np.fromfile(directory / CLASSES_NAME, "<f4")
-        if len(sums) != len(labels) * manifest.dim or not np.isfinite(sums).all():
+        weights = np.fromfile(directory / CLASSES_NAME, "<f4")
+        if len(weights) != len(labels) * manifest.dim or not np.isfinite(weights).all():
             raise IndexInvalid(
                 f"{directory / CLASSES_NAME} has not a row of numbers for each of {len(labels)} classes."
             )
         calibration = read_calibration(directory, manifest)
         assert calibration is not None  # noqa: S101  # the manifest names both files or neither
-        means = ClassMeans(sums.reshape(len(labels), manifest.dim), np.bincount(codes, minlength=len(labels)))
-        return cls(codes, labels, means, calibration)
+        return cls(codes, labels, ClassWeights(weights.reshape(len(labels), manifest.dim)), calibration)
 
     def write(self, directory: Path) -> None:
-        """Writes `classes.f32`, the sum of the rows of each class, and `calibration.json`, not yet durably."""
-        (directory / CLASSES_NAME).write_bytes(self.means.sums.astype("<f4", copy=False).tobytes())
+        """Writes `class_weights.f32`, a row for each class, and `calibration.json`, not yet durably."""
+        (directory / CLASSES_NAME).write_bytes(self.weights.rows.astype("<f4", copy=False).tobytes())
         text = json.dumps(self.calibration.to_json(), indent=1)
         (directory / CALIBRATION_NAME).write_text(text, encoding="utf-8")
 
@@ -77,7 +77,7 @@ class Decider:
         """Decides on unit queries float32 (n, D) from their nearest rows of the whole gallery, at least ten of them."""
         rows = near.rows[:, :NEIGHBOURS]
         found = np.where(rows >= 0, self.codes[rows], -1)
-        return decide(found, near.scores[:, :NEIGHBOURS], self.means.cosines(queries, found))
+        return decide(found, near.scores[:, :NEIGHBOURS], self.weights.scores(queries, found))
 
     def decide(self, queries: Embeddings, near: Neighbours) -> list[Decision]:
         """As `decisions`, with names and probabilities."""

@@ -15,7 +15,7 @@ INDEX_NAME = "index.faiss"
 ITEMS_NAME = "items.sqlite"
 SKIPPED_NAME = "skipped.json"
 EMBEDDINGS_NAME = "embeddings.f32"
-CLASSES_NAME = "classes.f32"
+CLASSES_NAME = "class_weights.f32"
 CALIBRATION_NAME = "calibration.json"
 FOR_DECISIONS = {CLASSES_NAME, CALIBRATION_NAME}
 """Files that a version from before there were decisions lacks."""

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from indexer.benchmark.report import ClassScore, Confidence, Confusion, Evaluation, Report
 from indexer.calibration import PHOTOS_OF_CLASS, auroc, calibration_error, fit
+from indexer.class_weights import ClassFit, ClassWeights, Values
 from indexer.decider import Decider
-from indexer.decision import NEIGHBOURS, ClassMeans, Decisions, decide
+from indexer.decision import NEIGHBOURS, Decisions, decide
 from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
 from indexer.items import ItemTable
 from indexer.stores.base import VectorStore
@@ -107,9 +108,9 @@ def score(
     codes, row_codes = np.split(both, [len(labels)])
     relevant_count = np.bincount(row_codes, minlength=len(names))[codes] - (gallery is None)
     copied = np.array([files[one.sha256] > (gallery is None) for one in embedded])
-    means = _class_means(queries, row_codes, gallery, names)
+    scorer = _scorer(queries, codes, gallery, names)
     nearest, first_rank, precision, decisions = _search(
-        queries, codes, relevant_count, store, row_codes, gallery, means, before_chunk
+        queries, codes, relevant_count, store, row_codes, gallery, scorer, before_chunk
     )
     found = [str(names[code]) for code in row_codes[nearest]]
     correct = row_codes[nearest] == codes
@@ -154,18 +155,20 @@ def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Serve
         raise EvaluationSetInvalid(f"{usable}; leave-one-out needs a class with at least two photos.")
 
 
-def _class_means(
-    queries: Embeddings, row_codes: Rows, gallery: Served | None, names: npt.NDArray[np.str_]
-) -> ClassMeans | None:
-    """The means of the classes that are searched, by their codes; None for a gallery without them."""
+def _scorer(
+    queries: Embeddings, codes: Rows, gallery: Served | None, names: npt.NDArray[np.str_]
+) -> Callable[[slice, Rows], Values] | None:
+    """Scores of classes, int64 (n, K), for a part of the queries -> float64 (n, K); None for a gallery without them."""
     if gallery is None:
-        return ClassMeans.of(queries, row_codes)
+        fitted = ClassFit(queries.__getitem__, codes)
+        return lambda part, near: fitted.scores_without(queries[part], codes[part], near)
     if gallery.decider is None:
         return None
     known = gallery.decider
-    sums = np.zeros((len(names), queries.shape[1]), np.float32)
-    sums[np.searchsorted(names, known.labels)] = known.means.sums
-    return ClassMeans(sums, np.bincount(row_codes, minlength=len(names)))
+    rows = np.zeros((len(names), queries.shape[1]), np.float32)
+    rows[np.searchsorted(names, known.labels)] = known.weights.rows
+    weights = ClassWeights(rows)
+    return lambda part, near: weights.scores(queries[part], near)
 
 
 def _search(
@@ -175,7 +178,7 @@ def _search(
     store: VectorStore,
     row_codes: Rows,
     gallery: Served | None,
-    means: ClassMeans | None,
+    scorer: Callable[[slice, Rows], Values] | None,
     before_chunk: Callable[[], None],
 ) -> tuple[Rows, Rows, npt.NDArray[np.float64], Decisions | None]:
     """The nearest row of each query, the rank of the first relevant one, AP@R, and the decision on its class.
@@ -193,10 +196,9 @@ def _search(
         nearest.append(rows[:, 0])
         first_rank.append(first_relevant_rank(relevant))
         precision.append(average_precision_at_r(relevant, relevant_count[part]))
-        if means is not None:
+        if scorer is not None:
             near = np.where(rows >= 0, row_codes[rows], -1)[:, :NEIGHBOURS]
-            to_means = means.cosines(queries[part], near, codes[part] if gallery is None else None)
-            decided.append(decide(near, scores[:, :NEIGHBOURS], to_means))
+            decided.append(decide(near, scores[:, :NEIGHBOURS], scorer(part, near)))
     decisions = Decisions(*map(np.concatenate, zip(*decided, strict=True))) if decided else None
     return np.concatenate(nearest), np.concatenate(first_rank), np.concatenate(precision), decisions
 

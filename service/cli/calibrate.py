@@ -23,6 +23,7 @@ def calibrate(
 ) -> None:
     """Leave each photo of an index out once (at most 5,000), and show how often the probabilities of classes hold."""
     from indexer.calibration import leave_one_out, reliability, sampled_rows
+    from indexer.class_weights import ClassFit
     from service.engine import open_index
 
     engine = open_index(index_dir, runtime=runtime)
@@ -37,7 +38,8 @@ def calibrate(
     told = {"wanted": precision, "threshold": threshold, "photos": len(rows), "fitted": decider.calibration.to_json()}
     if len(rows):
         embeddings = engine.store.vectors(rows)
-        decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, decider.means)
+        classes = ClassFit(engine.store.vectors, decider.codes)
+        decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, classes)
         found = reliability(decider.calibration.probabilities(decisions), right)
         told |= found.to_json()
     if json_:

@@ -1,0 +1,99 @@
+"""A linear score of each class of a gallery, fitted in closed form.
+
+Least squares finds the linear map that takes each photo to the mean of its class. The score of a class is the product
+of the mapped photo and that mean, so what differs between photos of one class counts less than what differs between
+classes. Classes count alike, however many photos they have. The map is the Wiener filter of class means, which is also
+the posterior mean of probabilistic linear discriminant analysis (Ioffe, ECCV 2006).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from model.types import Embeddings, Rows
+
+RIDGE = 0.2
+PRIOR_PAIRS = 2
+"""The length of a class's mean is estimated as if the class had so many more pairs of photos, of average likeness."""
+
+LIKENESS = 0.5
+"""The cosine of two photos of a class, where no class has two."""
+
+ROWS_PER_PART = 8_192
+Values = npt.NDArray[np.float64]
+
+
+class ClassWeights:
+    """The score of a class is the product of an embedding and its row: float32 (C, D)."""
+
+    def __init__(self, rows: Embeddings) -> None:
+        self.rows = rows
+
+    def scores(self, queries: Embeddings, codes: Rows) -> Values:
+        """Scores of some classes, int64 (n, K), for queries float32 (n, D): float64 (n, K).
+
+        Those of the code -1 say nothing.
+        """
+        found: Values = np.einsum("nd,nkd->nk", queries, self.rows[codes]).astype(np.float64)
+        return found
+
+
+class ClassFit:
+    """A fit to the unit rows of a gallery, which can also leave each of them out.
+
+    `embeddings` reads rows int64 (n,) -> float32 (n, D), a part at a time; `codes` int64 (N,) are the classes of all
+    rows, from 0 without a gap. `shares` float64 (C,) is the weight of a photo of each class; by default classes have
+    the same sum.
+    """
+
+    def __init__(self, embeddings: Callable[[Rows], Embeddings], codes: Rows, shares: Values | None = None) -> None:
+        self._counts = np.bincount(codes)
+        self._shares = len(codes) / len(self._counts) / self._counts if shares is None else shares
+        dim = embeddings(np.arange(1)).shape[1]
+        self._sums: Values = np.zeros((len(self._counts), dim))
+        moment: Values = RIDGE * np.eye(dim)
+        for start in range(0, len(codes), ROWS_PER_PART):
+            rows = np.arange(start, min(start + ROWS_PER_PART, len(codes)))
+            part, own = embeddings(rows).astype(np.float64), codes[rows]
+            np.add.at(self._sums, own, part)
+            moment += part.T @ (part * self._shares[own, None])
+        self._inverse: Values = np.linalg.inv(moment)
+        several = self._counts > 1
+        pairs = (self._counts * (self._counts - 1))[several]
+        alike = (self._sums[several] ** 2).sum(axis=1) - self._counts[several]
+        self._likeness = float((alike / pairs).mean()) if several.any() else LIKENESS
+        self._means = self._of_unit_length(self._sums, self._counts)
+        self._to_means: Values = (self._sums * self._shares[:, None]).T @ self._means
+
+    def weights(self) -> ClassWeights:
+        """What a server needs of the fit."""
+        return ClassWeights((self._means @ self._to_means.T @ self._inverse).astype(np.float32))
+
+    def scores_without(self, queries: Embeddings, own: Rows, codes: Rows) -> Values:
+        """As `ClassWeights.scores` for rows of the gallery, of the classes `own` int64 (n,), as if each were not in it.
+
+        The shares of classes stay. A class of which no photo is left has -inf.
+        """
+        asked = queries.astype(np.float64)
+        at = asked @ self._inverse
+        leverage = self._shares[own] * (at * asked).sum(axis=1)
+        at /= 1 - leverage[:, None]  # Sherman & Morrison: the inverse without the row
+        others, left = self._sums[own] - asked, self._counts[own] - 1
+        mean = self._of_unit_length(others, left)
+        mapped = at @ self._to_means
+        mapped -= (self._shares[own] * (at * self._sums[own]).sum(axis=1))[:, None] * self._means[own]
+        mapped += (self._shares[own] * (at * others).sum(axis=1))[:, None] * mean
+        found = np.einsum("nd,nkd->nk", mapped, self._means[codes])
+        of_own = np.where(left > 0, (mapped * mean).sum(axis=1), -np.inf)
+        return np.where(codes == own[:, None], of_own[:, None], found)
+
+    def _of_unit_length(self, sums: Values, counts: Rows) -> Values:
+        """Means (n, D) divided by the length that they would have with endless photos.
+
+        A mean of few photos is longer by chance. The squared length without that is the mean cosine of the pairs.
+        """
+        alike = (sums**2).sum(axis=1) - counts + PRIOR_PAIRS * self._likeness
+        squared = np.maximum(alike / (counts * (counts - 1) + PRIOR_PAIRS), 1e-3)
+        length: Values = np.maximum(counts, 1) * np.sqrt(squared)
+        return sums / length[:, None]
