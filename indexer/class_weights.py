@@ -44,10 +44,16 @@ class ClassFit:
 
     `embeddings` reads rows int64 (n,) -> float32 (n, D), a part at a time; `codes` int64 (N,) are the classes of all
     rows, from 0 without a gap. `shares` float64 (C,) is the weight of a photo of each class; by default classes have
-    the same sum.
+    the same sum. `likeness` is the mean cosine of two photos of a class; by default that of the gallery's classes.
     """
 
-    def __init__(self, embeddings: Callable[[Rows], Embeddings], codes: Rows, shares: Values | None = None) -> None:
+    def __init__(
+        self,
+        embeddings: Callable[[Rows], Embeddings],
+        codes: Rows,
+        shares: Values | None = None,
+        likeness: float | None = None,
+    ) -> None:
         self._counts = np.bincount(codes)
         self._shares = len(codes) / len(self._counts) / self._counts if shares is None else shares
         dim = embeddings(np.arange(1)).shape[1]
@@ -59,10 +65,7 @@ class ClassFit:
             np.add.at(self._sums, own, part)
             moment += part.T @ (part * self._shares[own, None])
         self._inverse: Values = np.linalg.inv(moment)
-        several = self._counts > 1
-        pairs = (self._counts * (self._counts - 1))[several]
-        alike = (self._sums[several] ** 2).sum(axis=1) - self._counts[several]
-        self._likeness = float((alike / pairs).mean()) if several.any() else LIKENESS
+        self.likeness = self._mean_likeness() if likeness is None else likeness
         self._means = self._of_unit_length(self._sums, self._counts)
         self._to_means: Values = (self._sums * self._shares[:, None]).T @ self._means
 
@@ -88,12 +91,19 @@ class ClassFit:
         of_own = np.where(left > 0, (mapped * mean).sum(axis=1), -np.inf)
         return np.where(codes == own[:, None], of_own[:, None], found)
 
+    def _mean_likeness(self) -> float:
+        several = self._counts > 1
+        if not several.any():
+            return LIKENESS
+        alike = (self._sums[several] ** 2).sum(axis=1) - self._counts[several]
+        return float((alike / (self._counts * (self._counts - 1))[several]).mean())
+
     def _of_unit_length(self, sums: Values, counts: Rows) -> Values:
         """Means (n, D) divided by the length that they would have with endless photos.
 
         A mean of few photos is longer by chance. The squared length without that is the mean cosine of the pairs.
         """
-        alike = (sums**2).sum(axis=1) - counts + PRIOR_PAIRS * self._likeness
+        alike = (sums**2).sum(axis=1) - counts + PRIOR_PAIRS * self.likeness
         squared = np.maximum(alike / (counts * (counts - 1) + PRIOR_PAIRS), 1e-3)
         length: Values = np.maximum(counts, 1) * np.sqrt(squared)
         return sums / length[:, None]

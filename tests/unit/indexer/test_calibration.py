@@ -19,7 +19,8 @@ from indexer.calibration import (
     reliability,
     sampled_rows,
 )
-from indexer.decision import ClassMeans, Decisions
+from indexer.class_weights import ClassFit
+from indexer.decision import Decisions
 from indexer.stores.faiss import FaissStore
 
 
@@ -87,16 +88,18 @@ def test_leave_one_out_is_the_decision_of_a_gallery_without_the_photo() -> None:
     unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     asked = sampled_rows(codes, photos=5)
     assert asked.tolist() == list(range(30))
-    decisions, right = leave_one_out(FaissStore.create(unit), unit[asked], asked, codes, ClassMeans.of(unit, codes))
+    shares = np.ones(6)
+    classes = ClassFit(unit.__getitem__, codes, shares)
+    decisions, right = leave_one_out(FaissStore.create(unit), unit[asked], asked, codes, classes)
     assert right.tolist() == (decisions.classes == codes).tolist()
     for row in (0, 17, 29):
         kept = np.delete(np.arange(30), row)
-        means = ClassMeans.of(unit[kept], codes[kept])
+        fewer = ClassFit(unit[kept].__getitem__, codes[kept], shares, classes.likeness).weights()
         near = FaissStore.create(unit[kept]).search(unit[row : row + 1], 10)
         found = codes[kept][near.rows]
-        from_others = means.cosines(unit[row : row + 1], found)
+        from_others = fewer.scores(unit[row : row + 1], found)
         best = np.argmax(
-            [(near.scores[0][found[0] == code].max() + from_others[0][found[0] == code][0]) for code in found[0]]
+            [(near.scores[0][found[0] == code].max() + 2 * from_others[0][found[0] == code][0]) for code in found[0]]
         )
         assert decisions.classes[row] == found[0][best]
 

@@ -16,7 +16,14 @@ from tests.conftest import write_fake_model
 from tests.support.servers import run_cli
 from tests.unit.indexer.sets import write_photos
 
-VERSION_FILES = ("index.faiss", "items.sqlite", "skipped.json", "classes.f32", "calibration.json", "manifest.json")
+VERSION_FILES = (
+    "index.faiss",
+    "items.sqlite",
+    "skipped.json",
+    "class_weights.f32",
+    "calibration.json",
+    "manifest.json",
+)
 MODEL_FILES = ("card.json", "weights.safetensors", "golden.jpg")
 
 
