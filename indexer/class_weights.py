@@ -20,6 +20,9 @@ PRIOR_PAIRS = 2
 LIKENESS = 0.5
 """The cosine of two photos of a class, where no class has two."""
 
+LEAST_LIKENESS = 0.05
+"""A class of two photos that are nothing alike would have a mean of no length."""
+
 ROWS_PER_PART = 8_192
 Values = npt.NDArray[np.float64]
 
@@ -64,7 +67,7 @@ class ClassFit:
             part, own = embeddings(rows).astype(np.float64), codes[rows]
             np.add.at(self._sums, own, part)
             moment += part.T @ (part * self._shares[own, None])
-        self._inverse: Values = np.linalg.inv(moment)
+        self._inverse: Values = np.asarray(np.linalg.inv(moment), np.float64)
         self.likeness = self._mean_likeness() if likeness is None else likeness
         self._means = self._of_unit_length(self._sums, self._counts)
         self._to_means: Values = (self._sums * self._shares[:, None]).T @ self._means
@@ -104,6 +107,6 @@ class ClassFit:
         A mean of few photos is longer by chance. The squared length without that is the mean cosine of the pairs.
         """
         alike = (sums**2).sum(axis=1) - counts + PRIOR_PAIRS * self.likeness
-        squared = np.maximum(alike / (counts * (counts - 1) + PRIOR_PAIRS), 1e-3)
+        squared = np.maximum(alike / (counts * (counts - 1) + PRIOR_PAIRS), LEAST_LIKENESS)
         length: Values = np.maximum(counts, 1) * np.sqrt(squared)
         return sums / length[:, None]

@@ -15,14 +15,14 @@ from model.types import Rows
 
 NEIGHBOURS = 10
 WHOLE_CLASS = 2.0
-LEAD_TEMPERATURE = 0.1
+LEAD_TEMPERATURE = 0.05
 
 
 class Decisions(NamedTuple):
     """The answers to n queries, and three signals of how sure they are.
 
     `classes` int64 (n,) are codes. `agreement` is the share of the neighbours that are of the class. `lead` is the
-    class's part of softmax(score / 0.1) over the scores of all classes among the neighbours. `nearest` is 1 where the
+    class's part of softmax(score / 0.05) over the scores of all classes among the neighbours. `nearest` is 1 where the
     nearest photo is of the class, and 0 elsewhere.
     """
 

@@ -14,7 +14,7 @@ def test_a_class_that_is_near_as_a_whole_wins_over_one_near_photo() -> None:
     assert decisions.classes.tolist() == [1]
     assert decisions.agreement[0] == pytest.approx(2 / 3)
     # The scores are 0.9 + 2 x 0.3 and 0.86 + 2 x 0.4.
-    assert decisions.lead[0] == pytest.approx(1 / (1 + math.exp((1.5 - 1.66) / 0.1)), abs=1e-6)
+    assert decisions.lead[0] == pytest.approx(1 / (1 + math.exp((1.5 - 1.66) / 0.05)), abs=1e-6)
     assert decisions.nearest[0] == 0
 
 
