@@ -36,9 +36,13 @@ COLOURS = ("black", "grey", "white", "red to yellow", "green", "blue to violet")
 
 @dataclass(frozen=True, slots=True)
 class ByPhotos:
-    """Means over `DRAWS` galleries with so many photos of each class: nearest photo and class are right."""
+    """Means over `DRAWS` galleries with so many photos of each class: nearest photo and class are right.
 
-    photos: int
+    `photos` is None for galleries in which each class has another number, from one to the largest of the sizes: as
+    many have one to three photos as have seven to twenty.
+    """
+
+    photos: int | None
     nearest: float
     class_: float
 
@@ -126,22 +130,25 @@ def by_photos(rows: Embeddings, codes: Rows) -> list[ByPhotos]:
     that leave a class without one are left out.
     """
     sizes = [size for size in PHOTOS_A_CLASS if size < np.bincount(codes).min()]
-    right = np.zeros((len(sizes), 2))
+    right = np.zeros((len(sizes) + 1, 2))
+    if not sizes:
+        return []
     for draw in range(DRAWS):
         order = np.random.default_rng(draw).permutation(len(rows))
         rank = np.empty(len(rows), np.int64)  # of a photo among those of its class, in a random order
         for code in np.unique(codes):
             mine = order[codes[order] == code]
             rank[mine] = np.arange(len(mine))
-        asked = rank >= max(sizes, default=0)
-        for place, size in enumerate(sizes):
-            inside = rank < size
+        asked = rank >= sizes[-1]
+        uneven = np.exp(np.random.default_rng(draw).uniform(0, np.log(sizes[-1] + 1), codes.max() + 1)).astype(np.int64)
+        for place, wanted in enumerate([*sizes, uneven[codes]]):
+            inside = rank < wanted
             near = FaissStore.create(rows[inside]).search(rows[asked], NEIGHBOURS)
             found = np.where(near.rows >= 0, codes[inside][near.rows], -1)
             weights = ClassFit(rows[inside].__getitem__, codes[inside]).weights()
             made = decide(found, near.scores, weights.scores(rows[asked], found))
             right[place] += (found[:, 0] == codes[asked]).mean(), (made.classes == codes[asked]).mean()
-    return [ByPhotos(size, *map(float, shares)) for size, shares in zip(sizes, right / DRAWS, strict=True)]
+    return [ByPhotos(size, *map(float, shares)) for size, shares in zip([*sizes, None], right / DRAWS, strict=True)]
 
 
 def probability_of_halves(rows: Embeddings, codes: Rows) -> Probability | None:
@@ -269,7 +276,7 @@ def tables_of(answers: Answers) -> list[Table]:
     """The figures for people."""
     photos = Table("photos a class", "nearest photo", "class", title="right answers, by photos of each class")
     for one in answers.by_photos:
-        photos.add_row(str(one.photos), f"{one.nearest:.3f}", f"{one.class_:.3f}")
+        photos.add_row(str(one.photos or "uneven"), f"{one.nearest:.3f}", f"{one.class_:.3f}")
     rest = Table("figure", "value")
     for name, value in asdict(answers.probability).items() if answers.probability else ():
         rest.add_row(f"probability, of other classes than it was fitted to: {name}", f"{value:.3f}")

@@ -33,13 +33,18 @@ def classes_apart(classes: int, photos: int) -> tuple[Embeddings, np.ndarray]:
 
 def test_classes_that_lie_apart_are_found_with_one_photo_each() -> None:
     found = by_photos(*classes_apart(12, 5))
-    assert [(one.photos, one.nearest, one.class_) for one in found] == [(1, 1.0, 1.0), (2, 1.0, 1.0), (3, 1.0, 1.0)]
+    assert [(one.photos, one.nearest, one.class_) for one in found] == [
+        (1, 1.0, 1.0),
+        (2, 1.0, 1.0),
+        (3, 1.0, 1.0),
+        (None, 1.0, 1.0),
+    ]
 
 
 def test_without_any_difference_between_classes_chance_is_left() -> None:
     rows = unit(np.random.default_rng(0).normal(size=(200, 30)))
     found = by_photos(rows, np.repeat(np.arange(20), 10))
-    assert [one.photos for one in found] == [1, 2, 3, 5]
+    assert [one.photos for one in found] == [1, 2, 3, 5, None]
     assert all(0.02 < one.nearest < 0.09 for one in found)
 
 
@@ -100,7 +105,7 @@ def test_all_figures_are_measured_with_a_model_that_ships(tmp_path: Path) -> Non
     Image.fromarray(noise).save(pictures / "noise.png")
     (pictures / "broken.jpg").write_bytes(b"no photo")
     found = measure(cars, None, [pictures])
-    assert [one.photos for one in found.by_photos] == [1, 2, 3]
+    assert [one.photos for one in found.by_photos] == [1, 2, 3, None]
     assert 0 < found.upload_distance < 1
     assert found.pass_ == {str(pictures): 0.0}
     assert len(tables_of(found)) == 2
