@@ -61,7 +61,7 @@ def test_few_photos_get_the_fit_that_ships_whose_threshold_is_the_precision_itse
     assert fit(*drawn(199, 0)) is SHIPPED
     assert (SHIPPED.photos, SHIPPED.threshold(0.95)) == (0, 0.95)
     sure = Decisions(np.array([0, 0]), np.array([1.0, 0.2]), np.array([1.0, 0.3]), np.array([1.0, 0.0]))
-    assert SHIPPED.probabilities(sure) == pytest.approx([1 / (1 + np.exp(-4.58)), 1 / (1 + np.exp(1.064))])
+    assert SHIPPED.probabilities(sure) == pytest.approx([1 / (1 + np.exp(-5.75)), 1 / (1 + np.exp(2.12))])
 
 
 def test_where_the_signals_say_nothing_hardly_any_decision_keeps_a_high_precision() -> None:

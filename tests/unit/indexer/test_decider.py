@@ -101,8 +101,8 @@ def test_a_version_from_before_decisions_is_read_and_built_anew_though_no_photo_
     [
         (CLASSES_NAME, lambda content: content[:-4], "has not a row of numbers for each of 3 classes"),
         (CLASSES_NAME, lambda content: b"\xff" * len(content), "has not a row of numbers for each of 3 classes"),
-        (CALIBRATION_NAME, lambda content: content.replace(b"3.85", b"NaN"), "lacks or misspells a field"),
-        (CALIBRATION_NAME, lambda content: content.replace(b"3.85", b'"x"'), "lacks or misspells a field"),
+        (CALIBRATION_NAME, lambda content: content.replace(b"5.76", b"NaN"), "lacks or misspells a field"),
+        (CALIBRATION_NAME, lambda content: content.replace(b"5.76", b'"x"'), "lacks or misspells a field"),
         (CALIBRATION_NAME, lambda content: content.replace(b"[]", b"[0.5]"), "lacks or misspells a field"),
         (CALIBRATION_NAME, lambda _: b'{"weights": [1, 2, 3]}', "lacks or misspells a field"),
         (CALIBRATION_NAME, lambda _: b"[]", "calibration.json"),
