@@ -14,6 +14,8 @@ import numpy.typing as npt
 from model.types import Embeddings, Rows
 
 RIDGE = 0.2
+"""In the units of a sum over photos: how much a direction in which they hardly differ is held back."""
+
 PRIOR_PAIRS = 2
 """The length of a class's mean is estimated as if the class had so many more pairs of photos, of average likeness."""
 
