@@ -150,7 +150,7 @@ EFFICIENTNET_LITE0 = Recipe(
     grey=0.3,
     erase=0.25,
     keep="last",
-    teacher_share=0.5,
+    teacher_share=0.7,
     seed=1,
 )
 """The model for real photos, and the teacher of `RESNET18`: published ImageNet weights, fine-tuned on cars."""
