@@ -38,8 +38,8 @@ COLOURS = ("black", "grey", "white", "red to yellow", "green", "blue to violet")
 class ByPhotos:
     """Means over `DRAWS` galleries with so many photos of each class: nearest photo and class are right.
 
-    `photos` is None for galleries in which each class has another number, from one to the largest of the sizes: as
-    many have one to three photos as have seven to twenty.
+    `photos` is None for galleries whose classes differ: from one photo to the largest of the sizes, evenly by its
+    logarithm, so that about half of the classes have fewer than five where the largest is twenty.
     """
 
     photos: int | None
@@ -130,9 +130,9 @@ def by_photos(rows: Embeddings, codes: Rows) -> list[ByPhotos]:
     that leave a class without one are left out.
     """
     sizes = [size for size in PHOTOS_A_CLASS if size < np.bincount(codes).min()]
-    right = np.zeros((len(sizes) + 1, 2))
     if not sizes:
         return []
+    right = np.zeros((len(sizes) + 1, 2))
     for draw in range(DRAWS):
         order = np.random.default_rng(draw).permutation(len(rows))
         rank = np.empty(len(rows), np.int64)  # of a photo among those of its class, in a random order

@@ -63,9 +63,8 @@ class Decider:
             raise IndexInvalid(
                 f"{directory / CLASSES_NAME} has not a row of numbers for each of {len(labels)} classes."
             )
-        calibration = read_calibration(directory, manifest)
-        assert calibration is not None  # noqa: S101  # the manifest names both files or neither
-        return cls(codes, labels, ClassWeights(weights.reshape(len(labels), manifest.dim)), calibration)
+        rows = ClassWeights(weights.reshape(len(labels), manifest.dim))
+        return cls(codes, labels, rows, _calibration_in(directory))
 
     def write(self, directory: Path) -> None:
         """Writes `class_weights.f32`, a row for each class, and `calibration.json`, not yet durably."""
@@ -88,8 +87,10 @@ class Decider:
 
 def read_calibration(directory: Path, manifest: Manifest) -> Calibration | None:
     """The fit of a version's probability; None for a version from before decisions, IndexInvalid for a broken file."""
-    if CALIBRATION_NAME not in manifest.files:
-        return None
+    return _calibration_in(directory) if CALIBRATION_NAME in manifest.files else None
+
+
+def _calibration_in(directory: Path) -> Calibration:
     try:
         return Calibration.from_json(read_json(directory / CALIBRATION_NAME, IndexInvalid))
     except (KeyError, TypeError, ValueError) as problem:

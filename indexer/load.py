@@ -151,7 +151,7 @@ def refuse_other_decoder(index: "IndexDirectory", manifest: Manifest) -> None:
 
 
 def _has_shipped(card: Card) -> bool:
-    """Whether a model shipped with an earlier release: the model of its name today has its architecture and classes."""
+    """True for a model that an earlier release shipped: today's model of that name has its architecture and classes."""
     if card.name not in shipped_models():
         return False
     now = load_card(find_model(card.name))
