@@ -89,10 +89,10 @@ def sheet(
 def trivial(data: Data) -> None:
     """Score nearest neighbours on raw pixels and on colour histograms: how far a set is solved without a network."""
     from bench.trivial import trivial_scores
-    from model.dataset import read_items
+    from model.dataset import read_labelled
 
     for source in data:
-        items = read_items(source).items
+        items = read_labelled(source).items
         with progress_bar(source.name) as progress:
             scores = trivial_scores(items, progress)
         for score in scores:

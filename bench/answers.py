@@ -19,7 +19,7 @@ from indexer.class_weights import ClassFit
 from indexer.decision import NEIGHBOURS, decide
 from indexer.stores.faiss import FaissStore
 from model.car_head import CarHead
-from model.dataset import Item, read_items, read_unlabelled, spread
+from model.dataset import Item, read_items, read_labelled, spread
 from model.embedder import Embedder
 from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
@@ -89,7 +89,7 @@ class Answers:
 def measure(data: Path, model: str | None, pictures: Sequence[Path]) -> Answers:
     """All figures; `pictures` are folders without a car, of which files that cannot be read are left out."""
     embedder = Embedder.load(model)
-    items = read_items(data).items
+    items = read_labelled(data).items
     rows = embedder.embed_files([item.path for item in items])
     _, codes = np.unique([item.label for item in items], return_inverse=True)
     colour, chance = same_colour(rows, codes, colours_of(items))
@@ -262,7 +262,7 @@ def _sent_as(photo: Image.Image, side: int) -> bytes:
 
 def _readable(embedder: Embedder, source: Path) -> Embeddings:
     found: list[npt.NDArray[np.float32]] = []
-    for item in read_unlabelled(source).items:
+    for item in read_items(source, class_depth=0).items:
         try:
             found.append(embedder.embed_photo(item.read()))
         except CarsearchError:

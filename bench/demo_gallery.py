@@ -13,8 +13,8 @@ from typing import Any
 from bench.rendered_cars.catalogue import cars
 from bench.rendered_cars.plan import HEADINGS, TIMES
 from bench.rendered_cars.render import RECORD_NAME
-from model.dataset import normalise_label
 from model.errors import DataInvalid
+from model.names import normalise_label
 from model.storage import FileRecord, read_json, write_durably
 from service.demo.gallery import CONTENTS_NAME, PHOTOS_FOLDER, Query
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from indexer.benchmark.evaluate import evaluate
 from model.card import FP32, INT8
-from model.dataset import read_items
+from model.dataset import read_labelled
 from model.embedder import Embedder, Progress
 from model.retrieval import (
     RESAMPLES,
@@ -96,7 +96,7 @@ def compare(
     versions: dict[str, dict[str, str]] = {}
     answers: dict[str, _Answers] = {}
     for source in data:
-        found = read_items(source)
+        found = read_labelled(source)
         labels = {item.id: item.label for item in found.items}
         correct: dict[str, Correct] = {}
         queries: list[str] = []

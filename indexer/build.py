@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,22 @@ import numpy as np
 from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
 from indexer.checkpoint import Checkpoint
 from indexer.decider import Decider
-from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
+from indexer.embed import Embedded, Lookup, copies_among, embed_photos, nothing_known
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
 from model.card import canonical_sha256
-from model.dataset import Item, ItemList, Skipped, read_items
+from model.dataset import Item, ItemList, Skipped, read_items, refuse_empty
 from model.embedder import Embedder, Progress, silent
-from model.errors import EmptyGallery, IndexInvalid, ModelInvalid, PhotosSkipped, StorageTooLossy
+from model.errors import GalleryShrank, IndexInvalid, ModelInvalid, PhotosSkipped, StorageTooLossy
 from model.types import Embeddings, Rows
+
+VERSION_TIME = "%Y%m%dT%H%M%S.%fZ"
+CLASSES_TOLD = 5
+MOST_REMOVED = 0.1
+"""Share of a version's photos that may be gone from the next one without being asked about."""
 
 PHOTOS_PER_SAVE = 32
 """Photos per transaction of the checkpoint. Each waits for the disk; a kill loses at most this many and a batch."""
@@ -35,8 +41,9 @@ PHOTOS_PER_SAVE = 32
 class BuildResult:
     """What a build did; `changed` is False when the current version was up to date.
 
-    `copies` counts photos with the content of another one. `recall` is the storage's measured recall@1 against fp32,
-    None for fp32 itself.
+    `copies` are the ids of photos with the same content, in groups of two and more. `removed` counts the photos of the
+    version before that are gone, `removed_classes` are the classes that have none left. `notes` are sentences about the
+    classes. `recall` is the storage's measured recall@1 against fp32, None for fp32 itself.
     """
 
     version: str
@@ -44,8 +51,11 @@ class BuildResult:
     classes: int
     embedded: int
     reused: int
-    copies: int
+    copies: list[list[str]]
+    removed: int
+    removed_classes: list[str]
     skipped: list[Skipped]
+    notes: list[str]
     changed: bool
     storage: Storage
     recall: float | None
@@ -59,20 +69,26 @@ def build_index(
     strict: bool = False,
     keep: int = KEEP_VERSIONS,
     storage: StorageChoice | Storage | None = None,
+    class_depth: int | None = None,
+    exclude: Sequence[str] = (),
+    allow_removals: bool = False,
     progress: Progress = silent,
 ) -> BuildResult:
     """Embeds a gallery and publishes it as the current version of an index.
 
     Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
-    current version's, and `auto` in a new index. Raises DataInvalid when the gallery cannot be used, IndexLocked when
-    another process is building, StorageTooLossy when vectors in the wanted storage do not find what they find in fp32,
-    and IndexInvalid when the new version cannot be written or loaded; CURRENT is then untouched.
+    current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`.
+
+    Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the photos is gone and
+    removals are not allowed (a folder may be not mounted), IndexLocked when another process is building,
+    StorageTooLossy when vectors in the wanted storage do not find what they find in fp32, and IndexInvalid when the new
+    version cannot be written or loaded; CURRENT is then untouched.
     """
     gallery = Path(gallery)
     index = index if isinstance(index, IndexDirectory) else IndexDirectory(Path(index))
     with index.lock():
-        found = read_items(gallery)
+        found = read_items(gallery, class_depth=class_depth, exclude=exclude, without=index.root)
         current, choice = _current(index)
         choice = str(storage) if storage else choice
         recipe = canonical_sha256([embedder.embedding_id])[:16]
@@ -82,17 +98,25 @@ def build_index(
                 found, embedder, published_embeddings(index, current, embedder.embedding_id), checkpoint, progress
             )
         _refuse_unusable(gallery, embedded, skipped, strict)
+        removed = _removed(index, current, {_path_in(gallery, one) for one in embedded})
+        if current is not None and not allow_removals and len(removed) > MOST_REMOVED * current.count:
+            raise GalleryShrank(
+                f"{_told(removed)} Nothing was published. Look whether {gallery} is whole; if it is, --allow-removals."
+            )
         manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
     return BuildResult(
         version=manifest.id,
         photos=len(embedded),
-        classes=len({one.photo.label for one in embedded}),
+        classes=len({one.photo.label for one in embedded} - {""}),
         embedded=fresh,
         reused=len(embedded) - fresh,
-        copies=len(embedded) - len({one.sha256 for one in embedded}),
+        copies=copies_among(embedded),
+        removed=len(removed),
+        removed_classes=sorted({item.label for item in removed if item.label} - {one.photo.label for one in embedded}),
         skipped=skipped,
+        notes=[*([found.doubt] if found.doubt else []), *found.notes],
         changed=changed,
         storage=manifest.storage,
         recall=manifest.recall,
@@ -161,8 +185,7 @@ def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embed
 
 
 def _refuse_unusable(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipped], strict: bool) -> None:
-    if not embedded:
-        raise EmptyGallery(f"None of the {len(skipped)} files in {gallery} is a photo that can be used.")
+    refuse_empty(gallery, len(embedded), skipped)
     if strict and skipped:
         raise PhotosSkipped(
             f"{len(skipped)} photos cannot be used, the first is {skipped[0].name}: {skipped[0].message} "
@@ -179,9 +202,11 @@ def _publish(
     skipped: Sequence[Skipped],
     choice: str,
 ) -> tuple[Manifest, bool]:
-    folder = gallery if gallery.is_dir() else gallery.parent
-    root = folder.resolve()
-    items = [_gallery_item(row, one, folder) for row, one in enumerate(embedded)]
+    root = _folder_of(gallery).resolve()
+    items = [
+        GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
+        for row, one in enumerate(embedded)
+    ]
     model_sha256 = index.publish_model(embedder.directory)
     content = canonical_sha256(
         [
@@ -190,15 +215,16 @@ def _publish(
             [str(root), model_sha256, embedder.embedding_id, choice],
         ]
     )
-    if current is not None and current.content_sha256 == content and current.files.keys() >= FOR_DECISIONS:
+    names = ItemNames((item.id, item.label) for item in items)
+    has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
+    if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
         return current, False
     embeddings = np.stack([one.embedding for one in embedded])
     store, recipe = _stored(embeddings, choice)
-    names = ItemNames((item.id, item.label) for item in items)
     decider = Decider.of(store, embeddings, names.codes, names.labels)
-    now = datetime.now(UTC)
+    now = _time_of_version(index)
     manifest = Manifest(
-        id=f"{now:%Y%m%dT%H%M%S.%fZ}-{content[:8]}",
+        id=f"{now:{VERSION_TIME}}-{content[:8]}",
         created=now.isoformat(timespec="seconds"),
         dim=embedder.dim,
         count=len(items),
@@ -209,7 +235,7 @@ def _publish(
         embedding_id=embedder.embedding_id,
         preprocessing_sha256=embedder.card.input.sha256,
         content_sha256=content,
-        gallery={"root": str(root), "classes": len({item.label for item in items}), "skipped": len(skipped)},
+        gallery={"root": str(root), "classes": len(names.labels), "skipped": len(skipped)},
         files={},
     )
 
@@ -218,7 +244,8 @@ def _publish(
         if store.storage.lossy:
             (directory / EMBEDDINGS_NAME).write_bytes(embeddings.astype("<f4", copy=False).data)
         write_items(directory / ITEMS_NAME, items)
-        decider.write(directory)
+        if decider is not None:
+            decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
         (directory / SKIPPED_NAME).write_text(listed, encoding="utf-8")
         return manifest
@@ -258,9 +285,40 @@ def _current(index: IndexDirectory) -> tuple[Manifest | None, str]:
         return None, choice  # everything is built anew
 
 
-def _gallery_item(row: int, one: Embedded, folder: Path) -> GalleryItem:
+def _folder_of(gallery: Path) -> Path:
+    """The folder that paths are relative to: the gallery, or the one that its manifest lies in."""
+    return gallery if gallery.is_dir() else gallery.parent
+
+
+def _path_in(gallery: Path, one: Embedded) -> bytes:
+    """The path of a photo relative to its gallery, as raw bytes."""
     assert isinstance(one.photo, Item)  # noqa: S101  # from read_items
+    folder = _folder_of(gallery)
     # A gallery may be reached through a link; its photos still lie inside it then.
     inside = one.photo.path.is_relative_to(folder)
-    path = os.fsencode(os.path.relpath(one.photo.path, folder if inside else folder.resolve()))
-    return GalleryItem(row=row, id=one.photo.id, label=one.photo.label, sha256=one.sha256, path=path)
+    return os.fsencode(os.path.relpath(one.photo.path, folder if inside else folder.resolve()))
+
+
+def _removed(index: IndexDirectory, current: Manifest | None, paths: set[bytes]) -> list[GalleryItem]:
+    """The photos of a version that are at none of these paths."""
+    if current is None:
+        return []
+    with closing(ItemTable(index.path_of(current.id) / ITEMS_NAME)) as table:
+        return [item for item in table.all() if item.path not in paths]
+
+
+def _told(removed: Sequence[GalleryItem]) -> str:
+    """Which photos are gone, by the classes that had most of them."""
+    classes = Counter(item.label or "no class" for item in removed).most_common(CLASSES_TOLD)
+    named = ", ".join(f"{label} {count}" for label, count in classes)
+    return f"{len(removed)} photos of the version before are gone ({named})."
+
+
+def _time_of_version(index: IndexDirectory) -> datetime:
+    """Now, but after the newest version where the clock went back: the order of versions is that of their names."""
+    now, newest = datetime.now(UTC), max(index.versions(), default="")
+    try:
+        published = datetime.strptime(newest.partition("-")[0], VERSION_TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return now
+    return max(now, published + timedelta(microseconds=1))

@@ -1,7 +1,7 @@
 """What a version holds to decide on the class of a photo: its class weights, and the fit of the probability."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -34,7 +34,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """Decides by a gallery; `codes` int64 (N,) are the classes of its rows, `labels` their names."""
+    """Decides by a gallery; `codes` int64 (N,) are the classes of its rows, -1 for none, `labels` their names."""
 
     codes: Rows
     labels: Sequence[str]
@@ -42,10 +42,14 @@ class Decider:
     calibration: Calibration
 
     @classmethod
-    def of(cls, store: VectorStore, embeddings: Embeddings, codes: Rows, labels: Sequence[str]) -> Self:
-        """Fits the probability to unit rows float32 (N, D), which `store` may have rounded, and their classes."""
-        classes = ClassFit(embeddings.__getitem__, codes)
-        rows = sampled_rows(codes)
+    def of(cls, store: VectorStore, embeddings: Embeddings, codes: Rows, labels: Sequence[str]) -> Self | None:
+        """Fits the probability to unit rows float32 (N, D), which `store` may have rounded, and their classes.
+
+        None where no photo has a class.
+        """
+        if not labels:
+            return None
+        classes, rows = fitted_to_labelled(embeddings.__getitem__, codes)
         fitted = fit(*leave_one_out(store, embeddings[rows], rows, codes, classes))
         return cls(codes, labels, classes.weights(), fitted)
 
@@ -53,8 +57,8 @@ class Decider:
     def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:
         """Reads what `write` wrote, of a version whose files have been verified.
 
-        None for an empty gallery and for a version from before decisions. Raises IndexInvalid when it is not what the
-        item table says.
+        None where no photo has a class and for a version from before decisions. Raises IndexInvalid when it is not what
+        the item table says.
         """
         if CLASSES_NAME not in manifest.files or not labels:
             return None
@@ -78,11 +82,20 @@ class Decider:
         found = np.where(rows >= 0, self.codes[rows], -1)
         return decide(found, near.scores[:, :NEIGHBOURS], self.weights.scores(queries, found))
 
-    def decide(self, queries: Embeddings, near: Neighbours) -> list[Decision]:
-        """As `decisions`, with names and probabilities."""
+    def decide(self, queries: Embeddings, near: Neighbours) -> list[Decision | None]:
+        """As `decisions`, with names and probabilities; None where no neighbour has a class."""
         made = self.decisions(queries, near)
         answers = zip(made.classes, self.calibration.probabilities(made), made.agreement, strict=True)
-        return [Decision(self.labels[code], float(probability), float(share)) for code, probability, share in answers]
+        return [
+            Decision(self.labels[code], float(probability), float(share)) if code >= 0 else None
+            for code, probability, share in answers
+        ]
+
+
+def fitted_to_labelled(embeddings: Callable[[Rows], Embeddings], codes: Rows) -> tuple[ClassFit, Rows]:
+    """A fit to the rows that have a class, and those of them, int64 (n,), to try the probability on."""
+    labelled = np.flatnonzero(codes >= 0)
+    return ClassFit(lambda rows: embeddings(labelled[rows]), codes[labelled]), labelled[sampled_rows(codes[labelled])]
 
 
 def read_calibration(directory: Path, manifest: Manifest) -> Calibration | None:

@@ -21,9 +21,9 @@ LEAD_TEMPERATURE = 0.05
 class Decisions(NamedTuple):
     """The answers to n queries, and three signals of how sure they are.
 
-    `classes` int64 (n,) are codes. `agreement` is the share of the neighbours that are of the class. `lead` is the
-    class's part of softmax(score / 0.05) over the scores of all classes among the neighbours. `nearest` is 1 where the
-    nearest photo is of the class, and 0 elsewhere.
+    `classes` int64 (n,) are codes, -1 where no neighbour has a class; the signals are then 0. `agreement` is the share
+    of the neighbours with a class that are of this one. `lead` is the class's part of softmax(score / 0.05) over the
+    scores of all classes among the neighbours. `nearest` is 1 where the nearest photo is of the class, and 0 elsewhere.
     """
 
     classes: Rows
@@ -44,8 +44,8 @@ class Decisions(NamedTuple):
 def decide(codes: Rows, cosines: npt.NDArray[np.float32], of_classes: Values) -> Decisions:
     """Decides from each query's nearest rows, best first.
 
-    codes int64 (n, K) are their classes, -1 where there is no row; cosines (n, K); of_classes (n, K) as from
-    `ClassWeights.scores`. Of equal classes the one with the nearer photo wins.
+    codes int64 (n, K) are their classes, -1 where there is no row or it has none; cosines (n, K); of_classes (n, K) as
+    from `ClassWeights.scores`. Of equal classes the one with the nearer photo wins.
     """
     there = codes >= 0
     same = (codes[:, :, None] == codes[:, None, :]) & there[:, None, :]
@@ -54,10 +54,12 @@ def decide(codes: Rows, cosines: npt.NDArray[np.float32], of_classes: Values) ->
     best, row = scores.argmax(axis=1), np.arange(len(codes))
     chosen = codes[row, best]
     once = ~np.tril(same, -1).any(axis=2)  # the first neighbour of each class stands for it
-    weights = np.where(once, np.exp((scores - scores[row, best][:, None]) / LEAD_TEMPERATURE), 0)
+    some = there.any(axis=1)
+    highest = np.where(some, scores[row, best], 0)
+    weights = np.where(once, np.exp((scores - highest[:, None]) / LEAD_TEMPERATURE), 0)
     return Decisions(
         classes=chosen,
-        agreement=(codes == chosen[:, None]).sum(axis=1) / there.sum(axis=1),
-        lead=1 / weights.sum(axis=1),
-        nearest=(codes[:, 0] == chosen).astype(np.float64),
+        agreement=some * (codes == chosen[:, None]).sum(axis=1) / np.maximum(there.sum(axis=1), 1),
+        lead=some / np.where(some, weights.sum(axis=1), 1),
+        nearest=some * (codes[:, 0] == chosen).astype(np.float64),
     )

@@ -1,14 +1,16 @@
 """Photos to embeddings with the sha256 of their content: shared by index builds and evaluations."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.items import sha256_bytes
-from model.dataset import Photo, Skipped, printable
+from model.dataset import Photo, Skipped
 from model.embedder import Embedder
 from model.errors import FileUnreadable, ImageRejected
 from model.images.preparation import Rejected
+from model.names import printable
 from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes.base import Pending
 from model.types import Embeddings
@@ -74,6 +76,14 @@ def embed_photos(photos: Iterable[Photo], embedder: Embedder, known: Lookup = no
         read = map_in_order(pool, run.read, photos, buffer_size=2 * embedder.batch)
         for batch in prefetch(map(run.submit, batched(read, embedder.batch)), embedder.in_flight):
             yield run.finish(batch)
+
+
+def copies_among(embedded: Iterable[Embedded]) -> list[list[str]]:
+    """The ids of photos with the same content, in groups of two and more."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for one in embedded:
+        groups[one.sha256].append(one.photo.id)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 class _Run:

@@ -21,15 +21,15 @@ SCHEMA = """
 CREATE TABLE items (
     row INTEGER PRIMARY KEY,    -- row of the vector store, from 0
     id TEXT NOT NULL UNIQUE,
-    class TEXT NOT NULL,        -- NFC
+    class TEXT,                 -- NFC; NULL for a photo without a class
     sha256 TEXT NOT NULL,       -- of the photo's bytes as they were embedded
     path BLOB NOT NULL          -- raw bytes, relative to the gallery's root
 );
 CREATE INDEX items_by_class ON items (class);
 """
 # Tables made by this schema always pass these checks; a foreign table may lack its constraints.
-TYPES = {"row": "integer", "id": "text", "class": "text", "sha256": "text", "path": "blob"}
-MISTYPED = " OR ".join(f"typeof({column}) <> '{type_}'" for column, type_ in TYPES.items())
+TYPES = {"row": "'integer'", "id": "'text'", "class": "'text', 'null'", "sha256": "'text'", "path": "'blob'"}
+MISTYPED = " OR ".join(f"typeof({column}) NOT IN ({types})" for column, types in TYPES.items())
 COUNTS = f"SELECT count(*), min(row), max(row), total({MISTYPED}) FROM items"  # noqa: S608  # columns from above
 DUPLICATES = (
     "SELECT 1 FROM items GROUP BY id HAVING count(*) > 1 UNION ALL SELECT 1 FROM items GROUP BY row HAVING count(*) > 1"
@@ -38,7 +38,10 @@ DUPLICATES = (
 
 @dataclass(frozen=True, slots=True)
 class GalleryItem:
-    """One photo of a gallery; `path` is relative to the gallery's root, as raw bytes."""
+    """One photo of a gallery.
+
+    `label` is empty where it has no class; `path` is relative to the gallery's root, as raw bytes.
+    """
 
     row: int
     id: str
@@ -58,7 +61,7 @@ def write_items(path: Path, items: Iterable[GalleryItem]) -> None:
         with closing(sqlite3.connect(path)) as database, database:
             database.execute("PRAGMA journal_mode = OFF")
             database.executescript(SCHEMA)
-            rows = ((item.row, item.id, item.label, item.sha256, item.path) for item in items)
+            rows = ((item.row, item.id, item.label or None, item.sha256, item.path) for item in items)
             database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
     except sqlite3.Error as problem:
         raise IndexInvalid(f"{path} cannot be written: {problem}.") from problem
@@ -103,7 +106,7 @@ class ItemTable:
         """Ids and classes of all items; raises IndexInvalid when they cannot be read."""
         try:
             with self._lock:
-                return ItemNames(self._database.execute("SELECT id, class FROM items ORDER BY row"))
+                return ItemNames(self._database.execute("SELECT id, coalesce(class, '') FROM items ORDER BY row"))
         except sqlite3.Error as problem:
             raise IndexInvalid(f"The item table cannot be read: {problem}.") from problem
 
@@ -124,7 +127,7 @@ class ItemTable:
     def classes(self) -> dict[str, int]:
         """Class -> number of photos, in alphabetical order."""
         with self._lock:
-            query = "SELECT class, count(*) FROM items GROUP BY class ORDER BY class"
+            query = "SELECT class, count(*) FROM items WHERE class IS NOT NULL GROUP BY class ORDER BY class"
             return dict(self._database.execute(query).fetchall())
 
     def rows_of(self, labels: Sequence[str]) -> Rows:
@@ -140,7 +143,7 @@ class ItemTable:
 
     def _select(self, condition: str, values: Sequence[int | str]) -> list[GalleryItem]:
         with self._lock:
-            query = f"SELECT row, id, class, sha256, path FROM items {condition}"  # noqa: S608  # conditions from above
+            query = f"SELECT row, id, coalesce(class, ''), sha256, path FROM items {condition}"  # noqa: S608  # conditions from above
             return [GalleryItem(*row) for row in self._database.execute(query, values).fetchall()]
 
 
@@ -156,7 +159,7 @@ class ItemNames:
         for identity, label in items:
             ids += identity.encode()
             ends.append(len(ids))
-            classes.append(numbers.setdefault(label, len(numbers)))
+            classes.append(numbers.setdefault(label, len(numbers)) if label else -1)
         self._ids, self._ends, self._classes, self._labels = bytes(ids), ends, classes, list(numbers)
 
     def __len__(self) -> int:
@@ -164,7 +167,10 @@ class ItemNames:
 
     @property
     def codes(self) -> Rows:
-        """The number of each row's class, int64 (n,), counted by when a class first occurs; see `labels`."""
+        """The number of each row's class, int64 (n,), counted by when a class first occurs; see `labels`.
+
+        A row without a class has -1.
+        """
         return np.array(self._classes, np.int64)
 
     @property
@@ -173,6 +179,7 @@ class ItemNames:
         return self._labels
 
     def at(self, row: int) -> tuple[str, str]:
-        """Id and class of a row from 0; raises IndexError."""
-        label = self._labels[self._classes[row]]
+        """Id and class of a row from 0, the class empty where it has none; raises IndexError."""
+        code = self._classes[row]
+        label = self._labels[code] if code >= 0 else ""
         return self._ids[self._ends[row] : self._ends[row + 1]].decode(), label

@@ -11,12 +11,14 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from model.dataset import LITTER, MAX_FILE_BYTES, Skipped, id_of, normalise_label, printable
+from model.dataset import MAX_FILE_BYTES, Skipped
 from model.errors import CarsearchError, EvaluationSetInvalid, ImageUndecodable
+from model.folders import doubt_about_classes, is_litter, is_side_file, label_of
+from model.names import ids_of, printable
 
 MIB = 1 << 20
 MAX_RATIO = 100
@@ -82,29 +84,40 @@ class _Member:
     read: Callable[[], bytes]
 
 
-def read_archive(file: BinaryIO, limits: ArchiveLimits = ArchiveLimits()) -> tuple[list[ArchivePhoto], list[Skipped]]:
+def read_archive(
+    file: BinaryIO, limits: ArchiveLimits = ArchiveLimits(), class_depth: int | None = None
+) -> tuple[list[ArchivePhoto], list[Skipped]]:
     """Lists the photos of a zip or tar of class folders, ordered by id, and what in it is not used.
 
-    The photos can be read as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid
-    and its kinds, or EvaluationSetInvalid when there are photos but none of them in a class folder.
+    `class_depth` is that of `model.dataset.read_items`, below a folder that wraps the whole set. The photos can be read
+    as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid and its kinds, or
+    EvaluationSetInvalid when there are photos but none of them in a class folder, or in folders that may be no classes.
     """
     members = list(_checked(_members(file, limits), limits))
     prefix = _wrapping_folder([member.name for member in members if member.unusable is None])
+    names = [member.name.removeprefix(prefix) for member in members]
     photos, skipped, stray = [], [], []
-    for member in members:
-        name = member.name.removeprefix(prefix)
-        folder, separator, _ = name.partition("/")
+    for member, name, identity in zip(members, names, ids_of(names), strict=True):
+        label = label_of(name.split("/")[:-1], 1 if class_depth is None else class_depth)
         if member.unusable is not None:
             skipped.append(Skipped(printable(name), *member.unusable))
-        elif not separator:
+        elif not label:
             stray.append(printable(name))
         else:
-            photos.append(ArchivePhoto(id_of(name), normalise_label(printable(folder)), member.read))
+            photos.append(ArchivePhoto(identity, label, member.read))
     if stray and not photos:
-        names = ", ".join(name[:40] for name in stray[:10])
-        raise EvaluationSetInvalid(f"{len(stray)} files lie in no class folder: {names}"[:290] + ".")
+        told = ", ".join(name[:40] for name in stray[:10])
+        raise EvaluationSetInvalid(f"{len(stray)} files lie in no class folder: {told}"[:290] + ".")
+    if class_depth is None:
+        _refuse_doubtful([member.name.removeprefix(prefix) for member in members if member.unusable is None])
     skipped += [Skipped(name, "no_class", "The file lies in no class folder.") for name in stray]
     return sorted(photos, key=lambda photo: photo.id), skipped
+
+
+def _refuse_doubtful(names: Sequence[str]) -> None:
+    doubt = doubt_about_classes([name.split("/")[:-1] for name in names])
+    if doubt is not None:
+        raise EvaluationSetInvalid(f"{doubt} Say at which depth the classes are: ?class_depth=2")
 
 
 def _members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[_Member | None]:
@@ -134,7 +147,7 @@ def _checked(members: Iterator[_Member | None], limits: ArchiveLimits) -> Iterat
             raise ArchiveBomb(f"Unpacked, the archive is larger than {limits.unpacked_bytes} bytes.")
         if member.size_bytes > MIB and member.size_bytes > MAX_RATIO * max(1, member.packed_bytes):
             raise ArchiveBomb(f"The archive packs a file more than {MAX_RATIO} times.")
-        if any(part.startswith(".") or part.lower() in LITTER for part in parts):
+        if any(map(is_litter, parts)) or is_side_file(parts[-1]):
             continue
         if member.unusable is None and member.size_bytes > limits.photo_bytes:
             message = f"The file is larger than {limits.photo_bytes} bytes."

@@ -1,27 +1,26 @@
-"""Labelled photos: class folders or a CSV manifest -> items, and class-disjoint splits of them."""
+"""Sets of photos: folders or a CSV manifest -> items, and class-disjoint splits of them."""
 
 import csv
 import hashlib
 import io
 import os
 import stat
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
-from urllib.parse import quote
 
 from model.errors import CarsearchError, DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
+from model.folders import FEW_CLASSES, doubt_about_classes, label_of, photo_files
+from model.names import ids_of, normalise_label, printable, similar_labels
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 256 << 20
-# Files that operating systems and archivers leave behind.
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+REASONS_TOLD = 3
 
 
 class Photo(Protocol):
-    """A labelled photo, wherever its bytes are: `id` is unique in its set, `label` is its class."""
+    """A photo, wherever its bytes are: `id` is unique in its set; `label` is its class, empty where it has none."""
 
     @property
     def id(self) -> str: ...
@@ -36,7 +35,7 @@ class Photo(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A labelled photo on disk."""
+    """A photo on disk."""
 
     id: str
     label: str
@@ -61,10 +60,16 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ItemList:
-    """The items of a set, ordered by id, and its entries that are not used."""
+    """The items of a set, ordered by id, and its entries that are not used.
+
+    `doubt` is a sentence where the folders taken for classes may be something else. `notes` are sentences about the
+    labels, for people.
+    """
 
     items: list[Item]
     skipped: list[Skipped]
+    doubt: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def read_file(path: Path) -> bytes:
@@ -85,31 +90,15 @@ def read_file(path: Path) -> bytes:
         raise FileUnreadable(f"The file cannot be read: {problem}.") from problem
 
 
-def normalise_label(name: str) -> str:
-    """A class name in Unicode NFC, so that two names that look equal are equal."""
-    return unicodedata.normalize("NFC", name)
+def read_items(
+    source: Path, *, class_depth: int | None = None, exclude: Sequence[str] = (), without: Path | None = None
+) -> ItemList:
+    """Reads a set of photos: a directory, or a CSV manifest with `path[,class][,id]`.
 
-
-def id_of(relative: str | bytes) -> str:
-    """The id of a photo: its path relative to the set, percent-encoded from the raw bytes ("/" stays, "%" is "%25").
-
-    >>> id_of("아반떼/100%.jpg")
-    '%EC%95%84%EB%B0%98%EB%96%BC/100%25.jpg'
-    """
-    return quote(os.fsencode(relative), safe="/")
-
-
-def printable(name: str) -> str:
-    """A file or class name as text that can be stored and printed, whatever its bytes are."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def read_items(source: Path) -> ItemList:
-    """Reads a set of labelled photos: a directory of class folders, or a CSV manifest with `path,class[,id]`.
-
-    In a directory the first folder names the class, and photos may be at any depth below it. Hidden files and litter
-    are ignored. Every other regular file counts as a photo until it is decoded, whatever its name. In a manifest,
-    paths are relative to the manifest.
+    In a directory the first folder names the class, or the one at `class_depth`; photos may be at any depth below it,
+    and those that lie above it have no class. Every regular file counts as a photo until it is decoded, but for what
+    `model.folders` passes over, what a pattern of `exclude` names, and what lies in the folder `without`. In a
+    manifest, paths are relative to the manifest.
 
     Raises DataInvalid (and its kinds) when the set as a whole cannot be used.
     """
@@ -117,10 +106,48 @@ def read_items(source: Path) -> ItemList:
         mode = source.stat().st_mode
     except OSError as problem:
         raise DataInvalid(f"{source} cannot be read: {problem.strerror}.") from problem
-    found = _from_folders(source) if stat.S_ISDIR(mode) else _from_manifest(source)
-    if not found.items:
-        raise EmptyGallery(f"There are no photos in {source}; it needs one folder a class with photos in it.")
+    if stat.S_ISDIR(mode):
+        found = _from_folders(source, class_depth, exclude, without)
+    elif class_depth is not None:
+        raise DataInvalid(f"{source} is a manifest, which names the classes itself; leave the depth of folders out.")
+    else:
+        found = _from_manifest(source)
+    refuse_empty(source, len(found.items), found.skipped)
+    labels = {item.label for item in found.items if item.label}
+    if stat.S_ISDIR(mode) and 0 < len(labels) <= FEW_CLASSES:
+        found.notes.append(f"The folders taken for classes are: {', '.join(sorted(labels))}.")
+    for group in similar_labels(labels):
+        quoted = ", ".join(f'"{label}"' for label in group)
+        found.notes.append(f"These classes differ only in case or blanks: {quoted}.")
     return found
+
+
+def refuse_empty(source: Path, usable: int, skipped: Sequence[Skipped]) -> None:
+    """Raises EmptyGallery where no photo of a set can be used, with the first reasons."""
+    if usable:
+        return
+    if not skipped:
+        raise EmptyGallery(f"There are no photos in {source}.")
+    reasons = " ".join(f"{one.name}: {one.message}" for one in skipped[:REASONS_TOLD])
+    raise EmptyGallery(f"None of the {len(skipped)} files in {source} is a photo that can be used. {reasons}")
+
+
+def read_labelled(source: Path, *, class_depth: int | None = None, exclude: Sequence[str] = ()) -> ItemList:
+    """Reads a set whose classes are needed; photos without one are listed as skipped.
+
+    Raises as `read_items`, and DataInvalid where no photo has a class or the folders may not be the classes.
+    """
+    found = read_items(source, class_depth=class_depth, exclude=exclude)
+    if found.doubt:
+        raise DataInvalid(f"{found.doubt} Name the folder whose folders are the classes, or --class-depth.")
+    labelled = [item for item in found.items if item.label]
+    if not labelled:
+        raise DataInvalid(
+            f"The {len(found.items)} photos of {source} have no classes, which are needed here: one folder a class, or "
+            'a CSV file with the columns "path" and "class".'
+        )
+    without = [Skipped(item.id, "no_class", "The photo has no class.") for item in found.items if not item.label]
+    return ItemList(labelled, [*found.skipped, *without], None, found.notes)
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -133,58 +160,23 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     return [items[place * len(items) // count] for place in range(count)]
 
 
-def read_unlabelled(source: Path) -> ItemList:
-    """Reads every photo below a directory, at any depth; the label of each is empty.
-
-    Raises DataInvalid (and its kinds) when there is none.
-    """
+def _from_folders(root: Path, class_depth: int | None, exclude: Sequence[str], without: Path | None) -> ItemList:
+    paths: list[Path] = []
     skipped: list[Skipped] = []
-    items = [Item(id_of(os.path.relpath(path, source)), "", path) for path in _walk(source, skipped)]
-    if not items:
-        raise EmptyGallery(f"There are no photos in {source}.")
-    return ItemList(sorted(items, key=lambda item: item.id), skipped)
-
-
-def _from_folders(root: Path) -> ItemList:
-    items: list[Item] = []
-    skipped: list[Skipped] = []
-    for path in _walk(root, skipped):
-        relative = os.path.relpath(path, root)
-        folder, separator, _ = relative.partition(os.sep)
-        if not separator:
-            skipped.append(Skipped(printable(relative), "no_class", "The file lies in no class folder."))
-            continue
-        items.append(Item(id=id_of(relative), label=normalise_label(printable(folder)), path=path))
-    return ItemList(sorted(items, key=lambda item: item.id), skipped)
-
-
-def _walk(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
-    def unreadable(problem: OSError) -> None:
-        name = printable(os.path.relpath(problem.filename, root))
-        skipped.append(Skipped(name, FileUnreadable.code, f"The folder cannot be read: {problem.strerror}."))
-
-    # Links to folders are not followed: a loop would never end.
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not _is_litter(name))
-        for name in folders:
-            if Path(folder, name).is_symlink():
-                relative = os.path.relpath(Path(folder, name), root)
-                skipped.append(Skipped(printable(relative), "link_to_folder", "Links to folders are not followed."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not _is_litter(name) and _is_regular(path):
-                yield path
-
-
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in LITTER
-
-
-def _is_regular(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True  # a dangling link: reading it fails, and it is then listed as skipped
+    for path, problem in photo_files(root, exclude, without):
+        if problem is None:
+            paths.append(path)
+        else:
+            skipped.append(Skipped(printable(str(path.relative_to(root))), "link_to_folder", problem))
+    relatives = [path.relative_to(root) for path in paths]
+    ids = ids_of([str(relative) for relative in relatives])
+    depth = 1 if class_depth is None else class_depth
+    items = [
+        Item(identity, label_of(relative.parts[:-1], depth), path)
+        for identity, relative, path in zip(ids, relatives, paths, strict=True)
+    ]
+    doubt = doubt_about_classes([relative.parts[:-1] for relative in relatives]) if class_depth is None else None
+    return ItemList(sorted(items, key=lambda item: item.id), skipped, doubt)
 
 
 def _from_manifest(manifest: Path) -> ItemList:
@@ -212,9 +204,9 @@ def _manifest_item(manifest: Path, line: int, row: dict[str, str | None]) -> Ite
     if not path or not label or None in row:
         raise ManifestInvalid(f"{manifest}, line {line}: every line needs a path and a class, and no more columns.")
     # "a.jpg" and "./a.jpg" are one file, and one id.
-    identity = row.get("id") or id_of(os.path.normpath(path))
-    if not identity.isprintable() or " " in identity:  # lists of predictions separate ids by a space
-        raise ManifestInvalid(f"{manifest}, line {line}: an id has no spaces and no unprintable characters.")
+    identity = row.get("id") or ids_of([os.path.normpath(path)])[0]
+    if not identity.isprintable():
+        raise ManifestInvalid(f"{manifest}, line {line}: an id has no unprintable characters.")
     return Item(id=identity, label=normalise_label(label), path=manifest.parent / path)
 
 

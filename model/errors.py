@@ -84,6 +84,10 @@ class PhotosSkipped(DataInvalid, code="photos_skipped"):
     """Photos had to be skipped and the caller asked for strictness; nothing was published."""
 
 
+class GalleryShrank(DataInvalid, code="gallery_shrank"):
+    """Too many photos of the current version are gone; nothing was published."""
+
+
 class ModelInvalid(CarsearchError, code="model_invalid"):
     """A model artifact that is incomplete, damaged or of another kind."""
 

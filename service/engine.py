@@ -19,10 +19,10 @@ from indexer.stores.base import Neighbours
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.card import card_sha256
-from model.dataset import normalise_label
 from model.embedder import Embedder, find_model
 from model.errors import InvalidK, ModelMismatch
 from model.images.sources import PhotoSource
+from model.names import normalise_label
 from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
 
@@ -33,7 +33,7 @@ CAR_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One photo of the gallery; `rank` is from 1, `score` the cosine of the embeddings."""
+    """One photo of the gallery: its rank from 1, its class (empty for none) and the cosine of the embeddings."""
 
     rank: int
     id: str
@@ -54,7 +54,7 @@ class Versions:
 class Found(NamedTuple):
     """Hits, best first, and the class that the whole gallery speaks for.
 
-    `decision` is None where only some classes were asked for, and for an index without photos.
+    `decision` is None where only some classes were asked for, and where no photo near by has a class.
     """
 
     hits: list[Hit]
@@ -140,7 +140,7 @@ class Engine:
         return self.answer(self.query(photo, k, classes)).found.hits
 
     def decide(self, photo: PhotoSource) -> Decision | None:
-        """The class of a photo, and the probability that it is right; None for an index without photos.
+        """The class of a photo, and the probability that it is right; None where no photo near by has a class.
 
         Raises ImageRejected, and FileUnreadable for a path.
         """
@@ -207,7 +207,7 @@ class Engine:
         if self.embedder.car_head is None:
             return made
         cars = self.embedder.car_head.probabilities(embeddings).tolist()
-        return [replace(one, car_probability=car) for one, car in zip(made, cars, strict=True)]
+        return [one and replace(one, car_probability=car) for one, car in zip(made, cars, strict=True)]
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""

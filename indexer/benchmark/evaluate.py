@@ -20,11 +20,11 @@ from indexer.calibration import PHOTOS_OF_CLASS, auroc, calibration_error, fit
 from indexer.class_weights import ClassFit, ClassWeights, Values
 from indexer.decider import Decider
 from indexer.decision import NEIGHBOURS, Decisions, decide
-from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
+from indexer.embed import Embedded, Lookup, copies_among, embed_photos, nothing_known
 from indexer.items import ItemTable
 from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore
-from model.dataset import Photo, Skipped, read_items, refuse_duplicate_ids
+from model.dataset import Photo, Skipped, read_labelled, refuse_duplicate_ids
 from model.embedder import Embedder, Progress, silent
 from model.errors import EvaluationSetInvalid
 from model.retrieval import (
@@ -60,17 +60,20 @@ def evaluate(
     gallery: Served | None = None,
     skipped: Iterable[Skipped] = (),
     known: Lookup = nothing_known,
+    class_depth: int | None = None,
+    exclude: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Evaluation:
     """Runs the benchmark: leave-one-out, or against `gallery` when one is given.
 
-    `photos` may be the path of a labelled set: class folders or a CSV manifest. `skipped` are entries that its reader
+    `photos` may be the path of a labelled set, which `model.dataset.read_labelled` reads with `class_depth` and
+    `exclude`. `skipped` are entries that its reader
     could not use; they are reported with those found here. `known` looks up embeddings of this embedder, so that those
     of an index are not computed again. `progress` is called with (done, total) and may raise to stop. Raises
     EvaluationSetInvalid when no score is defined.
     """
     if isinstance(photos, str | Path):
-        found = read_items(Path(photos))
+        found = read_labelled(Path(photos), class_depth=class_depth, exclude=exclude)
         photos, skipped = found.items, [*found.skipped, *skipped]
     refuse_duplicate_ids(photos)
     embedded: list[Embedded] = []
@@ -109,8 +112,9 @@ def score(
     relevant_count = np.bincount(row_codes, minlength=len(names))[codes] - (gallery is None)
     copied = np.array([files[one.sha256] > (gallery is None) for one in embedded])
     scorer = _scorer(queries, codes, gallery, names)
+    of_rows = np.where(np.array(found_labels) == "", -1, row_codes)
     nearest, first_rank, precision, decisions = _search(
-        queries, codes, relevant_count, store, row_codes, gallery, scorer, before_chunk
+        queries, codes, relevant_count, store, of_rows, gallery, scorer, before_chunk
     )
     found = [str(names[code]) for code in row_codes[nearest]]
     correct = row_codes[nearest] == codes
@@ -139,7 +143,7 @@ def score(
         versions=versions,
     )
     pairs = zip((one.photo.id for one in embedded), (ids[row] for row in nearest), strict=True)
-    return Evaluation(report, list(pairs))
+    return Evaluation(report, list(pairs), copies_among(embedded))
 
 
 def _refuse_undefined(embedded: Sequence[Embedded], skipped: int, gallery: Served | None) -> None:

@@ -85,11 +85,18 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report and the predictions behind it: (query id, nearest id) in the order of the set."""
+    """A report and the predictions behind it: (query id, nearest id) in the order of the set.
+
+    `copies` are the ids of photos of the set with the same content, in groups of two and more.
+    """
 
     report: Report
     predictions: list[tuple[str, str]]
+    copies: list[list[str]]
 
     def predictions_text(self) -> str:
-        """The submission format of the original project: one "query nearest" pair of ids per line."""
-        return "".join(f"{query} {nearest}\n" for query, nearest in self.predictions)
+        """The submission format of the original project: a pair of ids a line, the query and its nearest photo.
+
+        A tab is between them, as ids may hold blanks.
+        """
+        return "".join(f"{query}\t{nearest}\n" for query, nearest in self.predictions)

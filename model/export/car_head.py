@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.car_head import CarHead
 from model.card import CAR_HEAD_NAME, DECODER, Card, CarHeadRecord, load_card, verify_files
-from model.dataset import read_items, read_unlabelled, spread
+from model.dataset import read_items, read_labelled, spread
 from model.errors import DataInvalid
 from model.export.embedding_space import change_space
 from model.network.embedding_net import load_network
@@ -39,9 +39,10 @@ def fit_car_head(directory: Path, cars: Sequence[Path], others: Sequence[Path]) 
         rows: Tensor = network(torch.cat([crops, grey(crops)]))
         return rows
 
-    items = [item for source in cars for item in read_items(source).items]
+    items = [item for source in cars for item in read_labelled(source).items]
     photos, used = rows_of(network, spread(items, MOST_CARS), in_both)
-    pictures, _ = rows_of(network, [item for source in others for item in read_unlabelled(source).items], in_both)
+    without_cars = [item for source in others for item in read_items(source, class_depth=0).items]
+    pictures, _ = rows_of(network, without_cars, in_both)
     if min(len(used), len(pictures) // 2) < MIN_PHOTOS:
         raise DataInvalid(
             f"The car head needs at least {MIN_PHOTOS} photos of cars and as many other pictures; there are "

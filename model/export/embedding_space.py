@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model.artifact import golden_embedding
 from model.card import DECODER, GOLDEN_NAME, WEIGHTS_NAME, WHITENING_NAME, Card, load_card, verify_files
-from model.dataset import read_items
+from model.dataset import read_labelled
 from model.network.embedding_net import load_network, save_whitening
 from model.storage import FileRecord
 from model.training.whitening import whiten_on
@@ -37,7 +37,7 @@ def change_space(directory: Path, whiten: Sequence[Path] = (), mirror: bool | No
         scores=[],
     )
     network = load_network(directory, changed)
-    record = whiten_on(network, [item for source in whiten for item in read_items(source).items]) if whiten else None
+    record = whiten_on(network, [item for source in whiten for item in read_labelled(source).items]) if whiten else None
     changed.save(directory)  # a card never names a whitening that is being written
     if record is not None:
         save_whitening(network, directory)

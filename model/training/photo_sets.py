@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.dataset import Item, ItemList, Skipped, read_items, read_unlabelled, split_classes
+from model.dataset import Item, ItemList, Skipped, read_items, read_labelled, split_classes
 from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
 from model.parallel import decode_pool, map_in_order
@@ -32,9 +32,9 @@ class PhotoSets:
 
 def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
     """Reads the photos of a run; raises DataInvalid when there is nothing to learn from or a class is in both sets."""
-    usable = [item for data in options.data for item in _readable(read_items(data))]
+    usable = [item for data in options.data for item in _readable(read_labelled(data))]
     if options.validation is not None:
-        train_items, val_items = usable, _readable(read_items(options.validation))
+        train_items, val_items = usable, _readable(read_labelled(options.validation))
     else:
         train_items, val_items = split_classes(usable, recipe.holdout, recipe.seed)
     shared = {item.label for item in train_items} & {item.label for item in val_items}
@@ -50,7 +50,7 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
         raise DataInvalid(f"Training needs at least two photos for each of {options.devices} processes.")
     if bool(options.unlabelled) != bool(options.teacher):
         raise DataInvalid("Photos without labels are learned from through a teacher: give both or neither.")
-    unlabelled = [item for data in options.unlabelled for item in _readable(read_unlabelled(data))]
+    unlabelled = [item for data in options.unlabelled for item in _readable(read_items(data, class_depth=0))]
     kept = without_near_duplicates(unlabelled, val_items) if unlabelled else []
     return PhotoSets(train_items, val_items, kept, len(unlabelled) - len(kept))
 

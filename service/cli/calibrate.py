@@ -22,23 +22,22 @@ def calibrate(
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Leave each photo of an index out once (at most 5,000), and show how often the probabilities of classes hold."""
-    from indexer.calibration import leave_one_out, reliability, sampled_rows
-    from indexer.class_weights import ClassFit
+    from indexer.calibration import leave_one_out, reliability
+    from indexer.decider import fitted_to_labelled
     from service.engine import open_index
 
     engine = open_index(index_dir, runtime=runtime)
     decider = engine.decider
     if decider is None:
         raise IndexInvalid(
-            f"{index_dir} has no photos to try the probabilities on; build it: "
+            f"{index_dir} has no photos with a class to try the probabilities on; build it with classes: "
             f"carsearch index GALLERY --index {index_dir}"
         )
-    rows = sampled_rows(decider.codes)
+    classes, rows = fitted_to_labelled(engine.store.vectors, decider.codes)
     threshold = decider.calibration.threshold(precision)
     told = {"wanted": precision, "threshold": threshold, "photos": len(rows), "fitted": decider.calibration.to_json()}
     if len(rows):
         embeddings = engine.store.vectors(rows)
-        classes = ClassFit(engine.store.vectors, decider.codes)
         decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, classes)
         found = reliability(decider.calibration.probabilities(decisions), right)
         told |= found.to_json()

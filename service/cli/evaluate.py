@@ -6,8 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.cli.options import DecoderOption, ModelOption, PrecisionOption, RuntimeOption
-from service.cli.output import list_skipped, out, progress_bar, report_tables
+from service.cli.options import (
+    ClassDepthOption,
+    CopiesOption,
+    DecoderOption,
+    ExcludeOption,
+    ModelOption,
+    PrecisionOption,
+    RuntimeOption,
+)
+from service.cli.output import list_skipped, out, progress_bar, report_tables, write_copies
 
 
 def evaluate(
@@ -21,8 +29,11 @@ def evaluate(
         typer.Option(help="Leave one out of the set, or search in the gallery of --index."),
     ] = "leave-one-out",
     index_dir: Annotated[Path | None, typer.Option("--index", help="Index whose model, and gallery, to use.")] = None,
+    class_depth: ClassDepthOption = None,
+    exclude: ExcludeOption = None,
     report: Annotated[Path | None, typer.Option(help="Write the whole report to this file, as JSON.")] = None,
     predictions: Annotated[Path | None, typer.Option(help='Write "query nearest" pairs of ids to this file.')] = None,
+    copies: CopiesOption = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run the top-1 benchmark on a labelled set."""
@@ -38,12 +49,16 @@ def evaluate(
     embedder = engine.embedder if engine else Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
     gallery = engine.served if engine and mode == "gallery" else None
     with progress_bar("evaluating") as progress:
-        evaluation = run(data, embedder, gallery=gallery, progress=progress)
+        evaluation = run(
+            data, embedder, gallery=gallery, class_depth=class_depth, exclude=exclude or (), progress=progress
+        )
     as_json = evaluation.report.to_json()
     if report is not None:
         report.write_text(json.dumps(as_json, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if predictions is not None:
         predictions.write_text(evaluation.predictions_text(), encoding="utf-8")
+    if copies is not None:
+        write_copies(copies, evaluation.copies)
     if json_:
         out.print_json(data=as_json, ensure_ascii=False)
         return

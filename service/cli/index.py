@@ -9,16 +9,28 @@ from rich.text import Text
 
 from indexer.stores.precision import StorageChoice
 from model.errors import CarsearchError
-from service.cli.options import DecoderOption, IndexOption, ModelOption, PrecisionOption, RuntimeOption
-from service.cli.output import folded, list_skipped, out, progress_bar, say
+from service.cli.options import (
+    ClassDepthOption,
+    CopiesOption,
+    DecoderOption,
+    ExcludeOption,
+    IndexOption,
+    ModelOption,
+    PrecisionOption,
+    RuntimeOption,
+)
+from service.cli.output import complain, folded, list_skipped, out, progress_bar, say, write_copies
 
 if TYPE_CHECKING:
+    from indexer.build import BuildResult
     from indexer.calibration import Calibration
     from indexer.versions import IndexDirectory
 
 
 def index(
-    gallery: Annotated[Path | None, typer.Argument(help="Class folders or a CSV manifest.")] = None,
+    gallery: Annotated[
+        Path | None, typer.Argument(help="A folder of photos, one folder a class if there are classes; or a CSV file.")
+    ] = None,
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
     runtime: RuntimeOption = "auto",
@@ -31,6 +43,12 @@ def index(
         ),
     ] = None,
     decoder: DecoderOption = None,
+    class_depth: ClassDepthOption = None,
+    exclude: ExcludeOption = None,
+    allow_removals: Annotated[
+        bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the photos is gone.")
+    ] = False,
+    copies: CopiesOption = None,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: Annotated[bool, typer.Option("--list", help="List the versions and stop.")] = False,
@@ -55,14 +73,39 @@ def index(
 
     embedder = embedder_for(directory, model, runtime, precision, decoder)
     with progress_bar("indexing") as progress:
-        result = build_index(gallery, directory, embedder, strict=strict, keep=keep, storage=storage, progress=progress)
+        result = build_index(
+            gallery,
+            directory,
+            embedder,
+            strict=strict,
+            keep=keep,
+            storage=storage,
+            class_depth=class_depth,
+            exclude=exclude or (),
+            allow_removals=allow_removals,
+            progress=progress,
+        )
+    if copies is not None:
+        write_copies(copies, result.copies)
     list_skipped(result.skipped)
+    _tell(result)
+
+
+def _tell(result: "BuildResult") -> None:
+    """What was published, what is gone, and what looks odd about the classes."""
     state = "published" if result.changed else "unchanged"
-    copies = f", {result.copies} copies of others" if result.copies else ""
+    further = sum(len(group) - 1 for group in result.copies)
+    copied = f", {further} copies of others" if further else ""
+    of_classes = f"of {result.classes} classes" if result.classes else "without classes"
     say(
-        f"{state}: version {result.version}, {result.photos} photos of {result.classes} classes{copies} "
+        f"{state}: version {result.version}, {result.photos} photos {of_classes}{copied} "
         f"({result.embedded} embedded, {result.reused} reused, {len(result.skipped)} skipped)",
     )
+    if result.removed:
+        left = f"; no photo is left of {', '.join(result.removed_classes)}" if result.removed_classes else ""
+        complain(f"removed: {result.removed} photos of the version before are gone{left}", "yellow")
+    for note in result.notes:
+        complain(note, "yellow")
     if result.recall is not None:
         say(f"stored in {result.storage}: recall@1 against fp32 {result.recall:.5f}")
 

@@ -1,9 +1,10 @@
 """What commands print: results on standard output, progress and problems on standard error."""
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -54,7 +55,7 @@ def hits_table(hits: Iterable[Mapping[str, Any]]) -> Table:
     """Search results, best first."""
     table = Table("rank", "class", "score", "id")
     for hit in hits:
-        table.add_row(str(hit["rank"]), Text(hit["class"]), f"{hit['score']:.4f}", folded(unquote(hit["id"])))
+        table.add_row(str(hit["rank"]), Text(hit["class"] or ""), f"{hit['score']:.4f}", folded(hit["id"]))
     return table
 
 
@@ -106,6 +107,14 @@ def without_copies(report: "Report") -> str:
     if not report.copies or report.top1_without_copies is None:
         return ""
     return f", top-1 without them {report.top1_without_copies:.5f}"
+
+
+def write_copies(path: Path, copies: Sequence[Sequence[str]]) -> None:
+    """Writes a line for each photo that has copies: the number of its group, and its id."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("group", "id"))
+        writer.writerows((number, identity) for number, group in enumerate(copies, 1) for identity in group)
 
 
 def folded(text: str) -> Text:

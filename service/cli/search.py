@@ -26,7 +26,7 @@ def search(
     data = read_photo(photo)  # before the index is read
     engine = open_index(index_dir, runtime=runtime)
     found = engine.answer(engine.query(data, k, class_ or [])).found
-    hits = [{"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score} for hit in found.hits]
+    hits = [{"rank": hit.rank, "id": hit.id, "class": hit.label or None, "score": hit.score} for hit in found.hits]
     decision = engine.outcome(found, precision)
     if json_:
         answer = {"nearest": hits[0] if hits else None, "results": hits, "decision": decision}

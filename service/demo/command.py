@@ -112,11 +112,12 @@ def _is_old_demo(index: IndexDirectory) -> bool:
         if is_of_todays_decoder(index.model_path(manifest.model_sha256)):
             return False
         items = ItemTable(index.path_of(manifest.id) / ITEMS_NAME)
-        found = {item.id for item in items.all()}
+        found = {os.fsdecode(item.path) for item in items.all()}
         items.close()
     except CarsearchError:
         return False
-    return found == {item.id for item in read_items(DemoGallery.load().photos).items}
+    photos = DemoGallery.load().photos
+    return found == {str(item.path.relative_to(photos)) for item in read_items(photos).items}
 
 
 def _load_model() -> Embedder:

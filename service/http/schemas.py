@@ -18,7 +18,9 @@ class Hit(Schema):
 
     rank: int = Field(description="From 1.")
     id: str
-    label: str = Field(serialization_alias="class", validation_alias="class")
+    label: str | None = Field(
+        serialization_alias="class", validation_alias="class", description="null for a photo without a class."
+    )
     score: float = Field(description="Cosine of the embeddings, -1 to 1.")
     image: str = Field(description="Path of the photo on this server.")
 
@@ -51,7 +53,7 @@ class SearchResponse(Schema):
 
     nearest: Hit | None
     results: list[Hit]
-    decision: Decision | None = Field(description="null where classes were asked for.")
+    decision: Decision | None = Field(description="null where classes were asked for, or no near photo has one.")
     versions: Versions
     timings_ms: Timings
 

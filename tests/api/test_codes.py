@@ -25,6 +25,7 @@ NO_CLIENT_CAUSES = {
     "embedding_invalid",
     "backend_unavailable",
     "photos_skipped",  # of a build that was asked to be strict
+    "gallery_shrank",  # of a build
 }
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from tests.support.app import AppClient, running_app
 from tests.support.calls import search
 from tests.support.photos import KOREAN, car_photo, jpeg, write_gallery
 
-KOREAN_ID = f"{quote(KOREAN)}/0.jpg"
+KOREAN_ID = f"{KOREAN}/0.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +142,7 @@ def test_087_answers_are_never_crossed_between_concurrent_clients(wide: tuple[Ap
     photos = sorted(path for path in gallery.rglob("*.jpg"))
     replies = [client.begin("POST", "/search", files={"file": path.read_bytes()}) for path in photos]
     found = [reply.result().json()["nearest"]["id"] for reply in replies]
-    assert found == [quote(path.relative_to(gallery).as_posix()) for path in photos]
+    assert found == [path.relative_to(gallery).as_posix() for path in photos]
 
 
 def test_a_photo_that_is_deleted_is_still_found_but_has_no_image(wide: tuple[AppClient, Path]) -> None:
@@ -152,7 +151,7 @@ def test_a_photo_that_is_deleted_is_still_found_but_has_no_image(wide: tuple[App
     photo = doomed.read_bytes()
     doomed.unlink()
     nearest = search(client, photo)["nearest"]
-    assert nearest["id"] == "car%206/5.jpg"
+    assert nearest["id"] == "car 6/5.jpg"
     assert client.get(nearest["image"]).json()["code"] == "unknown_item"
 
 

@@ -146,11 +146,11 @@ def test_strict_publishes_nothing_and_without_it_the_bad_photo_is_listed(
     carsearch: Callable[..., Printed], place: Path, real_model: Path, tmp_path: Path
 ) -> None:
     indexing = ("index", place / "bad", "--index", tmp_path / "index", "--model", real_model)
-    assert_one_sentence(carsearch(*indexing, "--strict"), "1 photos cannot be used, the first is car%201/broken.jpg")
+    assert_one_sentence(carsearch(*indexing, "--strict"), "1 photos cannot be used, the first is car 1/broken.jpg")
     assert not (tmp_path / "index" / "CURRENT").exists()
     printed = carsearch(*indexing)
     assert printed.returncode == 0
-    assert printed.stderr.startswith("skipped car%201/broken.jpg: ")
+    assert printed.stderr.startswith("skipped car 1/broken.jpg: ")
     assert "4 photos of 2 classes (" in printed.stdout
     again = carsearch("index", place / "bad", "--index", tmp_path / "index")
     assert again.stdout.startswith("unchanged: version ")
@@ -231,10 +231,10 @@ def test_an_evaluation_leaves_its_report_and_the_predictions_in_the_original_pro
     assert "0.75000 = 3/4" in printed.stdout
     assert json.loads(report.read_text())["top1"] == 0.75
     assert sorted(predictions.read_text().splitlines()) == [
-        "cat/Image3.png cat/Image4.png",
-        "cat/Image4.png cat/Image3.png",
-        "dog/Image1.png dog/Image2.png",
-        "dog/Image2.png cat/Image3.png",
+        "cat/Image3.png\tcat/Image4.png",
+        "cat/Image4.png\tcat/Image3.png",
+        "dog/Image1.png\tdog/Image2.png",
+        "dog/Image2.png\tcat/Image3.png",
     ]
 
 

@@ -53,7 +53,7 @@ def test_an_index_is_searched_in_the_precision_it_was_built_in(
     engine = Engine.load(indexes[precision])
     assert engine.embedder.runtime.precision == precision
     found = engine.search(car_photo(1, 2), 1)[0]
-    assert (found.id, round(found.score, 5)) == ("car%201/2.jpg", 1)
+    assert (found.id, round(found.score, 5)) == ("car 1/2.jpg", 1)
 
 
 def test_an_engine_lends_its_model_to_a_version_of_the_same_precision_only(
@@ -65,7 +65,7 @@ def test_an_engine_lends_its_model_to_a_version_of_the_same_precision_only(
 
 
 def test_torch_searches_an_index_in_fp32_and_refuses_one_in_int8(indexes: dict[str, IndexDirectory]) -> None:
-    assert Engine.load(indexes["fp32"], runtime="torch").search(car_photo(1, 2), 1)[0].id == "car%201/2.jpg"
+    assert Engine.load(indexes["fp32"], runtime="torch").search(car_photo(1, 2), 1)[0].id == "car 1/2.jpg"
     words = (
         "was embedded in int8, and the runtime torch runs its model in fp32; use the runtime openvino, or build the "
         f"index again: carsearch index GALLERY --index {indexes['int8'].root} --runtime torch"

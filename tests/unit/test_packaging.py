@@ -17,8 +17,9 @@ from bench.demo_gallery import MAX_BYTES
 from bench.model_md import DESCRIPTION_NAME, describe
 from bench.rendered_cars.catalogue import cars
 from model.card import CARD_NAME, load_card, verify_artifact
-from model.dataset import normalise_label, read_items
+from model.dataset import read_items
 from model.embedder import DEFAULT_MODEL
+from model.names import normalise_label
 from model.storage import sha256_file
 from service.demo.command import MODEL as DEMO_MODEL
 from service.demo.gallery import CONTENTS_NAME, DemoGallery

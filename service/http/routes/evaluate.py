@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from model.archive import read_archive
-from model.dataset import read_items
+from model.dataset import read_labelled
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
 from service.errors import InvalidRequest, MalformedJson, NotReady, UnsupportedContentType
 from service.http.context import rules
@@ -113,7 +113,7 @@ async def _named_set(request: Request, state: State) -> EvaluationInput:
         raise UnknownDataset("There is no data set with this name; GET /info lists them.")
     path = state.settings.datasets[name]
     try:
-        found = await run_in_threadpool(read_items, path)
+        found = await run_in_threadpool(read_labelled, path)
     except DataInvalid as problem:  # the client knows the set by its name; where it lies is not told
         raise type(problem)(str(problem).replace(str(path), f'"{name}"')) from problem
     return EvaluationInput(found.items, found.skipped, contextlib.ExitStack())

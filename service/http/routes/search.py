@@ -59,7 +59,7 @@ async def search(
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
     # Made by hand: models of pydantic would take a tenth of the event loop's time.
     hits = [
-        {"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score, "image": _image_path(hit.id)}
+        {"rank": hit.rank, "id": hit.id, "class": hit.label or None, "score": hit.score, "image": _image_path(hit.id)}
         for hit in result.found.hits
     ]
     timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}

@@ -1,22 +1,26 @@
 """Building an index: what is embedded, what is published, and what is said of photos that cannot be used."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from indexer import build
 from indexer.build import BuildResult, build_index
 from indexer.items import ItemTable, sha256_bytes
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.dataset import Skipped
 from model.embedder import Embedder
-from model.errors import DataInvalid, DuplicateId, EmptyGallery, PhotosSkipped
+from model.errors import DataInvalid, DuplicateId, EmptyGallery, GalleryShrank, PhotosSkipped
 from model.runtimes.fake import FakeRuntime
+from service.engine import Engine
 from tests.conftest import write_fake_model
 from tests.support.photos import KOREAN, car_photo, encoded
 from tests.unit.indexer.sets import TINY, assert_clean, content_of, files_of, items_of, write_photos
@@ -44,9 +48,8 @@ def test_a_first_build_embeds_everything(photos: Path, index: IndexDirectory, fa
     assert numbers(result) == (5, 3, 5, 0, 0)
     assert result.changed
     assert told[-1] == (5, 5)
-    korean = "%EC%95%84%EB%B0%98%EB%96%BC"
     assert items_of(index) == {
-        f"{korean}/0.jpg": KOREAN, f"{korean}/deep/er/1.jpg": KOREAN, "a/0.jpg": "a", "a/1.jpg": "a", "b/0.jpg": "b"
+        f"{KOREAN}/0.jpg": KOREAN, f"{KOREAN}/deep/er/1.jpg": KOREAN, "a/0.jpg": "a", "a/1.jpg": "a", "b/0.jpg": "b"
     }  # fmt: skip
     assert_clean(index)
 
@@ -89,10 +92,12 @@ def test_only_what_is_new_is_embedded(photos: Path, index: IndexDirectory, fake_
     assert numbers(build_index(photos, index, fake_embedder)) == (6, 3, 1, 5, 0)
 
     (photos / "a/1.jpg").unlink()
-    assert numbers(build_index(photos, index, fake_embedder)) == (5, 3, 0, 5, 0)
+    assert numbers(build_index(photos, index, fake_embedder, allow_removals=True)) == (5, 3, 0, 5, 0)
 
     (photos / "b").rename(photos / "z")
-    assert numbers(build_index(photos, index, fake_embedder)) == (5, 3, 0, 5, 0)
+    renamed = build_index(photos, index, fake_embedder, allow_removals=True)
+    assert numbers(renamed) == (5, 3, 0, 5, 0)
+    assert (renamed.removed, renamed.removed_classes) == (1, ["b"])
     assert items_of(index)["z/0.jpg"] == "z"
     assert len(index.versions()) == 3
 
@@ -124,7 +129,6 @@ def spoil(photos: Path) -> dict[str, str]:
         "a/text.jpg": (b"not a photo", "unsupported_image_format"),
         "a/cut.jpg": (photo[: len(photo) // 2], "image_undecodable"),
         "a/narrow.jpg": (car_photo(7, size=(500, 17)), "image_degenerate"),
-        "loose.jpg": (photo, "no_class"),
     }
     for name, (data, _) in contents.items():
         (photos / name).write_bytes(data)
@@ -142,15 +146,15 @@ def test_119_what_cannot_be_used_is_skipped_and_listed(
 ) -> None:
     expected = spoil(photos)
     result = build_index(photos, index, fake_embedder)
-    assert numbers(result) == (5, 3, 5, 0, 7)
+    assert numbers(result) == (5, 3, 5, 0, 6)
     assert {one.name: one.code for one in result.skipped} == expected
     listed = json.loads((index.path_of(result.version) / "skipped.json").read_bytes())
     assert listed == [asdict(one) for one in result.skipped]
-    assert index.manifest(result.version).gallery["skipped"] == 7
+    assert index.manifest(result.version).gallery["skipped"] == 6
     assert not build_index(photos, index, fake_embedder).changed
     (photos / "a/empty.jpg").unlink()
     without = build_index(photos, index, fake_embedder)
-    assert (without.changed, without.embedded, len(without.skipped)) == (True, 0, 6)
+    assert (without.changed, without.embedded, len(without.skipped)) == (True, 0, 5)
 
 
 def test_strict_publishes_nothing_and_loses_no_work(
@@ -208,7 +212,7 @@ def test_a_photo_that_moved_is_found_where_it_lies_now(
     for place in ("a/0.jpg", "b/moved.jpg"):
         (photos / "a/0.jpg").rename(photos / place)
         table.write_text(f"path,class,id\n{place},Avante,first\n")
-        result = build_index(table, index, fake_embedder)
+        result = build_index(table, index, fake_embedder, allow_removals=True)
         items = ItemTable(index.path_of(result.version) / "items.sqlite")
         assert items.by_id("first").path == place.encode()
         items.close()
@@ -230,8 +234,8 @@ def test_any_bytes_may_name_gallery_class_and_photo(
     (photos / strange / strange).write_bytes(car_photo(3))
     (photos / strange / f"bad{strange}").touch()
     result = build_index(photos, index, fake_embedder)
-    quoted = "%FF%FE%20%0A%27%22%25.jpg"
-    assert items_of(index) == {f"{quoted}/{quoted}": "\\xff\\xfe \n'\"%.jpg", "plain/0.jpg": "plain"}
+    text = "\ufffd\ufffd \ufffd'\"%.jpg"
+    assert items_of(index) == {f"{text}/{text}~a41759c3": "\\xff\\xfe \n'\"%.jpg", "plain/0.jpg": "plain"}
     assert [one.code for one in result.skipped] == ["empty_file"]
     manifest = index.verify(result.version)
     assert Path(manifest.gallery["root"]) == photos.resolve()
@@ -279,3 +283,59 @@ def test_png_and_webp_are_photos_whatever_their_names(
     for name, kind in (("0.JPG", "PNG"), ("noending", "WEBP")):
         (folder / name).write_bytes(encoded(Image.new("RGB", TINY, "red"), kind))
     assert build_index(tmp_path / "mixed", index, fake_embedder).photos == 2
+
+
+def test_a_gallery_that_shrank_by_more_than_a_tenth_is_not_published_unasked(
+    photos: Path, index: IndexDirectory, fake_embedder: Embedder
+) -> None:
+    version = build_index(photos, index, fake_embedder).version
+    shutil.rmtree(photos / "a")
+    with pytest.raises(
+        GalleryShrank, match=r"^2 photos of the version before are gone \(a 2\)\. Nothing was published"
+    ):
+        build_index(photos, index, fake_embedder)
+    assert index.current() == version
+    result = build_index(photos, index, fake_embedder, allow_removals=True)
+    assert (result.photos, result.removed, result.removed_classes) == (3, 2, ["a"])
+
+
+def test_photos_without_a_class_are_found_and_decide_nothing(
+    tmp_path: Path, index: IndexDirectory, fake_embedder: Embedder
+) -> None:
+    photos = write_photos(tmp_path / "flat", ["0.jpg", "1.jpg"])
+    result = build_index(photos, index, fake_embedder)
+    assert (result.photos, result.classes) == (2, 0)
+    engine = Engine.load(index, runtime="fake")
+    assert [(hit.id, hit.label) for hit in engine.search(photos / "0.jpg", 1)] == [("0.jpg", "")]
+    assert engine.decide(photos / "0.jpg") is None
+    assert engine.items.classes() == {}
+    assert not build_index(photos, index, fake_embedder).changed
+
+
+def test_in_a_mixture_only_photos_with_a_class_decide(
+    tmp_path: Path, index: IndexDirectory, fake_embedder: Embedder
+) -> None:
+    photos = write_photos(tmp_path / "mixed", ["0.jpg", "kia/1.jpg", "kia/2.jpg", "vw/3.jpg"])
+    assert build_index(photos, index, fake_embedder).classes == 2
+    engine = Engine.load(index, runtime="fake")
+    decision = engine.decide(photos / "kia/1.jpg")
+    assert decision is not None
+    assert (decision.label, round(decision.agreement, 3)) == ("kia", 0.667)  # of three photos with a class
+    assert engine.search(photos / "0.jpg", 1)[0].label == ""
+
+
+def test_a_clock_that_went_back_does_not_change_the_order_of_versions(
+    photos: Path, index: IndexDirectory, fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build_index(photos, index, fake_embedder).version
+
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Yesterday":
+            return cls(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(build, "datetime", Yesterday)
+    write_photos(photos, ["a/2.jpg"])
+    second = build_index(photos, index, fake_embedder).version
+    assert index.versions() == [first, second]
+    assert index.rollback() == first

@@ -20,10 +20,10 @@ from tests.support.photos import car_photo, write_seed_table
 from tests.unit.indexer.sets import MemoryPhoto, unit, write_photos
 
 PREDICTIONS = """\
-cat/Image3.png cat/Image4.png
-cat/Image4.png cat/Image3.png
-dog/Image1.png dog/Image2.png
-dog/Image2.png cat/Image3.png
+cat/Image3.png\tcat/Image4.png
+cat/Image4.png\tcat/Image3.png
+dog/Image1.png\tdog/Image2.png
+dog/Image2.png\tcat/Image3.png
 """
 REPORT_KEYS = {
     "mode", "top1", "correct", "total", "ci95", "ci95_photos", "recall_at", "map_at_r", "classes", "per_class",

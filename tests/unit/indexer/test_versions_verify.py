@@ -181,7 +181,7 @@ def test_the_command_line_verifies_every_version(
     index: IndexDirectory, fake_embedder: Embedder, tmp_path: Path
 ) -> None:
     first = index.current()
-    build_index(write_photos(tmp_path / "photos", ["a/0.jpg"]), index, fake_embedder)
+    build_index(write_photos(tmp_path / "photos", ["a/0.jpg"]), index, fake_embedder, allow_removals=True)
     good = run_cli("index", "--verify", "--index", index.root)
     assert (good.returncode, good.stdout.count("verified")) == (0, 2)
     flip(index.path_of(first) / "items.sqlite")

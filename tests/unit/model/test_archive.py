@@ -100,16 +100,16 @@ def test_a_folder_around_the_whole_set_is_looked_through(pack: Callable[[dict[st
 def test_files_beside_the_class_folders_are_skipped(
     pack: Callable[[dict[str, bytes]], bytes], folder: str, fake_embedder: Embedder
 ) -> None:
-    photos, skipped = read(pack({f"{folder}labels.csv": b"x", **{folder + name: PHOTOS[name] for name in PHOTOS}}))
+    photos, skipped = read(pack({f"{folder}loose.jpg": b"x", **{folder + name: PHOTOS[name] for name in PHOTOS}}))
     assert [(photo.id, photo.label) for photo in photos] == [(name, name[0]) for name in PHOTOS]
-    assert skipped == [Skipped("labels.csv", "no_class", "The file lies in no class folder.")]
+    assert skipped == [Skipped("loose.jpg", "no_class", "The file lies in no class folder.")]
     assert evaluate(photos, fake_embedder).report.classes == 2
 
 
 def test_a_file_beside_the_folder_around_the_set_does_not_make_it_a_class() -> None:
-    photos, skipped = read(zip_of({"README.txt": b"x", **{f"val/{name}": data for name, data in PHOTOS.items()}}))
+    photos, skipped = read(zip_of({"loose.jpg": b"x", **{f"val/{name}": data for name, data in PHOTOS.items()}}))
     assert [photo.id for photo in photos] == list(PHOTOS)
-    assert [(one.name, one.code) for one in skipped] == [("README.txt", "no_class")]
+    assert [(one.name, one.code) for one in skipped] == [("loose.jpg", "no_class")]
 
 
 def test_two_top_folders_are_classes_however_deep_their_photos_lie() -> None:
@@ -117,7 +117,32 @@ def test_two_top_folders_are_classes_however_deep_their_photos_lie() -> None:
     assert [photo.label for photo in photos] == ["a", "b"]
 
 
-@pytest.mark.parametrize("litter", ["__MACOSX/a/._1.jpg", "a/.DS_Store", "a/Thumbs.db", "desktop.ini", ".hidden/1.jpg"])
+@pytest.mark.parametrize(
+    "names", [["train/a/1.jpg", "val/b/1.jpg"], ["Audi/A4/1.jpg", "Audi/A6/1.jpg", "Kia/Rio/1.jpg"]]
+)
+def test_folders_that_may_be_no_classes_are_not_scored_unless_their_depth_is_named(names: list[str]) -> None:
+    packed = io.BytesIO(zip_of(dict.fromkeys(names, b"x")))
+    with pytest.raises(EvaluationSetInvalid, match=r"^The folders at the top .*\?class_depth=2$"):
+        read_archive(packed)
+    photos, _ = read_archive(packed, class_depth=2)
+    assert [photo.label for photo in photos] == [name.split("/")[1] for name in names]
+    assert {photo.label for photo in read_archive(packed, class_depth=1)[0]} == {name.split("/")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    "litter",
+    [
+        "__MACOSX/a/._1.jpg",
+        "a/.DS_Store",
+        "a/Thumbs.db",
+        "desktop.ini",
+        ".hidden/1.jpg",
+        "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/a/1.jpg",
+        "README.txt",
+        "a/1.json",
+    ],
+)
 def test_what_systems_leave_behind_is_ignored(litter: str) -> None:
     photos, skipped = read(zip_of({**PHOTOS, litter: b"litter"}))
     assert ([photo.id for photo in photos], skipped) == (list(PHOTOS), [])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.card import load_card
-from model.dataset import read_unlabelled
+from model.dataset import read_items
 from model.embedder import Embedder
 from model.training.__main__ import main
 from model.training.distillation import teacher_embeddings
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.torch
 def test_the_teacher_embeds_whole_photos_as_a_search_would(
     real_model: Path, real_embedder: Embedder, gallery: Path
 ) -> None:
-    items = read_unlabelled(gallery).items
+    items = read_items(gallery, class_depth=0).items
     rows = teacher_embeddings(str(real_model), items)
     assert np.array_equal(rows[3], real_embedder.embed_photo(items[3].read()))
 

@@ -51,8 +51,8 @@ def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytes
     assert len(sets.train) == 8
     assert capsys.readouterr().err.splitlines() == [
         "skipped stray.jpg: The file lies in no class folder.",
-        "skipped car%201/broken.jpg: The photo is damaged or cut off and cannot be decoded.",
-        "skipped car%201/empty.jpg: The file is empty.",
+        "skipped car 1/broken.jpg: The photo is damaged or cut off and cannot be decoded.",
+        "skipped car 1/empty.jpg: The file is empty.",
     ]
 
 

@@ -1,0 +1,62 @@
+"""Labels and ids of photos, made from what people called files and folders."""
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+UNPRINTABLE = frozenset({"Cc", "Zl", "Zp"})
+"""Unicode categories that would break a line of a list of ids: controls, and separators of lines and paragraphs."""
+
+
+def printable(name: str) -> str:
+    """A file or class name as text that can be stored and printed, whatever its bytes are."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def normalise_label(name: str) -> str:
+    """A class name in Unicode NFC and without blanks around it, so that two names that look equal are equal."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def folded_label(label: str) -> str:
+    """What labels that only differ in case, or in the kind and number of blanks, have in common.
+
+    >>> folded_label("Audi\\u00a0 A4") == folded_label("audi a4")
+    True
+    """
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def similar_labels(labels: Iterable[str]) -> list[list[str]]:
+    """Labels that have the same `folded_label`, in groups of two and more."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for label in labels:
+        groups[folded_label(label)].add(label)
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+
+
+def ids_of(relatives: Sequence[str]) -> list[str]:
+    """The ids of photos by their different paths relative to the set: the path as text in Unicode NFC.
+
+    Bytes that are not UTF-8, and control characters, are replaced. An id that is then not certain to be the only one of
+    its kind ends with a hash of the path's bytes.
+
+    >>> ids_of(["아반떼/100 %.jpg"])
+    ['아반떼/100 %.jpg']
+    """
+    raw = [os.fsencode(relative) for relative in relatives]
+    texts = [_as_text(name) for name in raw]
+    shared = Counter(texts)
+    ids = []
+    for name, text in zip(raw, texts, strict=True):
+        certain = name == text.encode() or (shared[text] == 1 and REPLACEMENT not in text)
+        ids.append(text if certain else f"{text}~{hashlib.sha256(name).hexdigest()[:8]}")
+    return ids
+
+
+def _as_text(name: bytes) -> str:
+    text = unicodedata.normalize("NFC", name.decode("utf-8", "replace"))
+    return "".join(REPLACEMENT if unicodedata.category(one) in UNPRINTABLE else one for one in text)
