@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.cli.options import DecoderOption, ModelOption, PrecisionOption, RuntimeOption
+from service.cli.options import ModelOption, PrecisionOption, RuntimeOption
 from service.cli.output import list_skipped, out, progress_bar, report_tables
 
 
@@ -15,7 +15,6 @@ def evaluate(
     model: ModelOption = None,
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = None,
-    decoder: DecoderOption = None,
     mode: Annotated[
         Literal["leave-one-out", "gallery"],
         typer.Option(help="Leave one out of the set, or search in the gallery of --index."),
@@ -33,9 +32,9 @@ def evaluate(
     engine = open_index(index_dir, runtime=runtime) if index_dir is not None and model is None else None
     if engine is None and mode == "gallery":
         raise typer.BadParameter("--mode gallery needs --index, and takes its model.")
-    if engine is not None and (precision or decoder):
-        raise typer.BadParameter("--precision and --decoder go with --model; an index has its own.")
-    embedder = engine.embedder if engine else Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
+    if engine is not None and precision:
+        raise typer.BadParameter("--precision goes with --model; an index has its own.")
+    embedder = engine.embedder if engine else Embedder.load(model, runtime, precision)
     gallery = engine.served if engine and mode == "gallery" else None
     with progress_bar("evaluating") as progress:
         evaluation = run(data, embedder, gallery=gallery, progress=progress)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from indexer.stores.precision import StorageChoice
 from model.errors import CarsearchError
-from service.cli.options import DecoderOption, IndexOption, ModelOption, PrecisionOption, RuntimeOption
+from service.cli.options import IndexOption, ModelOption, PrecisionOption, RuntimeOption
 from service.cli.output import folded, list_skipped, out, progress_bar, say
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def index(
             "finds what fp32 finds, else fp32."
         ),
     ] = None,
-    decoder: DecoderOption = None,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: Annotated[bool, typer.Option("--list", help="List the versions and stop.")] = False,
@@ -53,7 +52,7 @@ def index(
     from indexer.build import build_index
     from indexer.load import embedder_for
 
-    embedder = embedder_for(directory, model, runtime, precision, decoder)
+    embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
         result = build_index(gallery, directory, embedder, strict=strict, keep=keep, storage=storage, progress=progress)
     list_skipped(result.skipped)
