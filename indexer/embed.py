@@ -2,18 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+import numpy as np
 
 from indexer.items import sha256_bytes
 from model.dataset import Photo, Skipped
 from model.embedder import Embedder
 from model.errors import FileUnreadable, ImageRejected
-from model.images.preparation import Rejected
 from model.names import printable
 from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes.base import Pending
-from model.types import Embeddings
+from model.types import Embeddings, Pixels
 
 Lookup = Callable[[str], Embeddings | None]
 """sha256 of a photo's bytes -> its embedding float32 (D,), or None where it is not known."""
@@ -43,22 +43,21 @@ class EmbeddedBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A photo that was read. `staged` is None where its embedding is known already, or where there is a problem."""
+    """A photo that was read. `crop` is None where its embedding is known already, or where there is a problem."""
 
     photo: Photo
     sha256: str = ""
-    staged: Any = None
+    crop: Pixels | None = None
     problem: Skipped | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Photos in order; `contents` are the sha256 of those submitted to the network, `rejected` some of their rows."""
+    """Photos in order; `contents` are the sha256 of those submitted to the network."""
 
     photos: list[_Read]
     contents: list[str]
     pending: Pending | None = None
-    rejected: Rejected = field(default_factory=dict)
 
 
 def nothing_known(_sha256: str) -> None:
@@ -94,7 +93,6 @@ class _Run:
         self._known = known
         self._submitted: set[str] = set()
         self._vectors: dict[str, Embeddings] = {}
-        self._rejected: dict[str, ImageRejected] = {}
 
     def read(self, photo: Photo) -> _Read:
         """Reads a photo, and decodes it unless its embedding is known or being computed."""
@@ -103,35 +101,29 @@ class _Run:
             sha256 = sha256_bytes(data)
             if sha256 in self._submitted or self._known(sha256) is not None:
                 return _Read(photo, sha256)
-            return _Read(photo, sha256, self._embedder.preparation.stage(data))
+            return _Read(photo, sha256, self._embedder.prepare(data))
         except (FileUnreadable, ImageRejected) as problem:  # also of a damaged archive
             return _Read(photo, problem=Skipped.because(printable(photo.id), problem))
 
     def submit(self, photos: list[_Read]) -> _Batch:
         """Submits the contents that were not submitted with an earlier batch."""
-        new = [one for one in photos if one.staged is not None and one.sha256 not in self._submitted]
-        staged = {one.sha256: one.staged for one in new}
-        self._submitted |= staged.keys()
-        if not staged:
+        new = {one.sha256: one.crop for one in photos if one.crop is not None and one.sha256 not in self._submitted}
+        self._submitted |= new.keys()
+        if not new:
             return _Batch(photos, [])
-        return _Batch(photos, list(staged), *self._embedder.submit(list(staged.values())))
+        return _Batch(photos, list(new), self._embedder.submit_crops(np.stack(list(new.values()))))
 
     def finish(self, batch: _Batch) -> EmbeddedBatch:
         """Waits for a batch; each of its photos then has an embedding or the reason why it has none."""
         fresh: dict[str, Embeddings] = {}
         if batch.pending is not None:
             fresh = dict(zip(batch.contents, batch.pending.wait(), strict=True))
-            for row, problem in batch.rejected.items():
-                self._rejected[batch.contents[row]] = problem
-                del fresh[batch.contents[row]]
         self._vectors |= fresh
         embedded: list[Embedded] = []
         skipped: list[Skipped] = []
         for one in batch.photos:
             if one.problem is not None:
                 skipped.append(one.problem)
-            elif one.sha256 in self._rejected:
-                skipped.append(Skipped.because(printable(one.photo.id), self._rejected[one.sha256]))
             else:
                 vector = self._vectors.get(one.sha256)
                 vector = vector if vector is not None else self._known(one.sha256)

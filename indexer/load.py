@@ -4,13 +4,13 @@ import faulthandler
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from indexer.decider import Decider
 from indexer.items import ItemNames, ItemTable
 from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
-from model.card import DECODER, INT8, NVJPEG, Card, load_card
+from model.card import DECODER, INT8, Card, load_card
 from model.embedder import Embedder, find_model, shipped_models
 from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge, ModelMismatch
 
@@ -108,13 +108,9 @@ def load_embedder(
 
 
 def embedder_for(
-    index: "IndexDirectory",
-    model: str | None,
-    runtime: str = "auto",
-    precision: str | None = None,
-    decoder: Literal["cpu", "nvjpeg"] | None = None,
+    index: "IndexDirectory", model: str | None, runtime: str = "auto", precision: str | None = None
 ) -> Embedder:
-    """The model to build an index with: by default that of the current version, with its precision and decoder.
+    """The model to build an index with: by default that of the current version, with its precision.
 
     A model that an earlier release shipped, which decoded photos in another way, gives way to the one of that name that
     ships now. Raises ModelMismatch for any other model of such a release.
@@ -123,7 +119,7 @@ def embedder_for(
         try:
             current = index.manifest(index.current())
         except IndexNotFound:
-            return Embedder.load(None, runtime, precision, decoder=decoder or "cpu")
+            return Embedder.load(None, runtime, precision)
         path = index.model_path(current.model_sha256)
         if not is_of_todays_decoder(path):
             old = load_card(path)
@@ -132,13 +128,11 @@ def embedder_for(
                     f"{index.root} was built with {old.name} of an earlier release, which decoded photos in another "
                     f"way; run carsearch export MODEL, then carsearch index GALLERY --index {index.root} --model MODEL."
                 )
-            path, space = find_model(old.name), old.space_of(current.embedding_id)
-            precision = precision or (space and space.precision)
-            decoder = decoder or ("nvjpeg" if space and space.decoder == NVJPEG else "cpu")
-        if precision is None and decoder is None:
+            path, precision = find_model(old.name), precision or old.precision_of(current.embedding_id)
+        if precision is None:
             return Embedder.load_like(path, current.embedding_id, runtime)
         model = str(path)
-    return Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
+    return Embedder.load(model, runtime, precision)
 
 
 def refuse_other_decoder(index: "IndexDirectory", manifest: Manifest) -> None:

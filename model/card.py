@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -32,10 +32,9 @@ PRECISIONS = (INT8, FP32)
 MIN_PARITY_COSINE = 0.9999
 """Lowest cosine to torch, on any photo, at which a graph's embeddings may be mixed with torch's in one index."""
 
-# Names of the pixels that model.images.decode and transform make of a photo, and of those that model.images.nvjpeg
-# makes. When the bits of decoding or resizing change, the name must change, and with it every embedding_id.
+# Name of the pixels that model.images.decode and transform make of a photo. When the bits of decoding or resizing
+# change, the name must change, and with it every embedding_id.
 DECODER = "turbo-2"
-NVJPEG = "nvjpeg-1"
 
 MINUS_1_TO_1 = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
 """Mean and standard deviation that the weights of EfficientNet-Lite expect."""
@@ -104,13 +103,6 @@ def _stays_inside(name: str) -> bool:
 def _triple(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
-
-
-class Space(NamedTuple):
-    """An embedding space of a model: a precision, and the decoder of the photos."""
-
-    precision: str
-    decoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +196,13 @@ class Card:
         """The precisions of its OpenVINO graphs, in order of preference."""
         return [precision for precision in PRECISIONS if graph_names(precision)[0] in self.files]
 
-    def embedding_id(self, precision: str, decoder: str | None = None) -> str:
-        """Id of the embedding space of a precision and a decoder: 16 hex digits.
+    def embedding_id(self, precision: str) -> str:
+        """Id of the embedding space of a precision: 16 hex digits.
 
         Embeddings may be compared when their ids are equal, or when `interchangeable` says so. In fp32 all runtimes
         share a space. Each quantised graph has one of its own, because it depends on the calibration.
         """
-        spec = dataclasses.replace(self.input, decoder=decoder or self.input.decoder)
-        parts = {"weights": self.weights_sha256, "input": spec.sha256, "precision": precision}
+        parts = {"weights": self.weights_sha256, "input": self.input.sha256, "precision": precision}
         if WHITENING_NAME in self.files:
             parts["whitening"] = self.files[WHITENING_NAME].sha256
         if precision != FP32:
@@ -220,13 +211,7 @@ class Card:
 
     def precision_of(self, embedding_id: str) -> str | None:
         """The precision of this model that gives embeddings of this id, or None."""
-        space = self.space_of(embedding_id)
-        return space and space.precision
-
-    def space_of(self, embedding_id: str) -> Space | None:
-        """The precision and decoder of this model that give embeddings of this id, or None."""
-        spaces = (Space(name, decoder) for decoder in (self.input.decoder, NVJPEG) for name in (*PRECISIONS, BF16))
-        return next((space for space in spaces if self.embedding_id(*space) == embedding_id), None)
+        return next((name for name in (*PRECISIONS, BF16) if self.embedding_id(name) == embedding_id), None)
 
     def interchangeable(self, first: str, second: str) -> bool:
         """Whether embeddings of two ids may be mixed: the ids are equal, or a measured parity covers the pair."""

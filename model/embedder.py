@@ -2,9 +2,9 @@
 
 import importlib.resources
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from model.card import (
     FP32,
     GOLDEN_NAME,
     INT8,
-    NVJPEG,
     Card,
     card_sha256,
     load_card,
@@ -32,16 +31,12 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
-from model.images.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
 from model.images.sources import PhotoSource, read_source
-from model.images.transform import fit
+from model.images.transform import fit, prepare
 from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes import load_runtime
 from model.runtimes.base import Pending, Runtime
 from model.types import Embeddings, Pixels
-
-if TYPE_CHECKING:  # a slim install has no torch
-    from torch import Tensor
 
 Result = TypeVar("Result")
 
@@ -66,14 +61,13 @@ def silent(_done: int, _total: int) -> None:
 class Embedder:
     """A model artifact loaded into a runtime. Safe to use from several threads."""
 
-    def __init__(self, directory: Path, card: Card, runtime: Runtime, preparation: Preparation | None = None) -> None:
+    def __init__(self, directory: Path, card: Card, runtime: Runtime) -> None:
         self.directory = directory
         self.card = card
         self.runtime = runtime
         self.dim = runtime.dim  # D, the length of an embedding
         self.model_sha256 = card_sha256(directory)
-        self.preparation = preparation or HostPreparation(card.input)
-        self.embedding_id = card.embedding_id(runtime.precision, self.preparation.decoder)
+        self.embedding_id = card.embedding_id(runtime.precision)
         has_head = CAR_HEAD_NAME in card.files
         self.car_head = CarHead.read(directory / CAR_HEAD_NAME, self.dim) if has_head else None
         self.batch, self.in_flight = runtime.batch, runtime.in_flight
@@ -85,13 +79,12 @@ class Embedder:
         runtime: str = "auto",
         precision: str | None = None,
         cache_dir: Path | None = None,
-        decoder: str = CPU,
     ) -> Self:
         """Loads a model by the name of a shipped one, or by its directory.
 
         By default OpenVINO runs int8 where the model has such a graph, and torch runs fp32. Every file of the artifact
-        is checked against the card, and the golden photo must give the recorded embedding. `decoder` is "cpu" or
-        "nvjpeg". Raises ModelNotFound, ModelInvalid or MissingDependency.
+        is checked against the card, and the golden photo must give the recorded embedding. Raises ModelNotFound,
+        ModelInvalid or MissingDependency.
         """
         directory = find_model(model)
         card = verify_artifact(directory)
@@ -100,8 +93,7 @@ class Embedder:
                 f"The model in {directory} was made with the decoder {card.input.decoder}, and this version has "
                 f"{DECODER}; export it anew: carsearch export {directory}"
             )
-        loaded = load_runtime(runtime, directory, card, precision, cache_dir)
-        embedder = cls(directory, card, loaded, load_preparation(decoder, card.input, loaded))
+        embedder = cls(directory, card, load_runtime(runtime, directory, card, precision, cache_dir))
         embedder.check_golden()
         return embedder
 
@@ -109,25 +101,23 @@ class Embedder:
     def load_like(
         cls, model: str | Path, embedding_id: str, runtime: str = "auto", cache_dir: Path | None = None
     ) -> Self:
-        """Loads a model with the precision and the decoder that gave embeddings of this id.
+        """Loads a model with the precision that gave embeddings of this id.
 
-        Falls back to the defaults of `load` when the runtime lacks the precision or nothing of this model gives the id.
-        Also raises ModelMismatch, when the decoder cannot run here.
+        Falls back to the default of `load` when the runtime lacks the precision or no precision gives the id.
         """
-        space = load_card(find_model(model)).space_of(embedding_id)
-        decoder = "nvjpeg" if space and space.decoder == NVJPEG else CPU
+        precision = load_card(find_model(model)).precision_of(embedding_id)
         try:
-            return cls.load(model, runtime, space and space.precision, cache_dir, decoder)
+            return cls.load(model, runtime, precision, cache_dir)
         except PrecisionMissing:
-            return cls.load(model, runtime, None, cache_dir, decoder)
+            return cls.load(model, runtime, None, cache_dir)
 
     def prepare(self, photo: PhotoSource) -> Pixels:
         """A photo -> the crop that this model takes: uint8 (S, S, 3).
 
-        Pixels that are decoded already are resized on the CPU. Raises ImageRejected, and FileUnreadable for a path.
+        Raises ImageRejected, and FileUnreadable for a path.
         """
         source = read_source(photo)
-        return self.preparation.prepare(source) if isinstance(source, bytes) else fit(source, self.card.input)
+        return prepare(source, self.card.input) if isinstance(source, bytes) else fit(source, self.card.input)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows.
@@ -136,18 +126,13 @@ class Embedder:
         """
         return self._checked(lambda: self.runtime.embed(crops), len(crops))
 
-    def submit_crops(self, crops: "Pixels | Tensor", *, lone: bool = False) -> Pending:
+    def submit_crops(self, crops: Pixels, *, lone: bool = False) -> Pending:
         """Starts on what `embed_crops` takes; waiting returns and raises what `embed_crops` does.
 
         `lone` photos may take all cores.
         """
         pending = self._run(lambda: self.runtime.submit(crops, lone=lone))
         return Pending(lambda: self._checked(pending.wait, len(crops)), pending.done)
-
-    def submit(self, staged: Sequence[Any]) -> tuple[Pending, Rejected]:
-        """Starts on photos that `preparation` has staged; the embeddings of rejected rows are meaningless."""
-        crops, rejected = self.preparation.crops(staged)
-        return self.submit_crops(crops), rejected
 
     def _run(self, work: Callable[[], Result]) -> Result:
         """Calls the runtime; turns what torch and OpenVINO raise when a device fails into BackendUnavailable."""
@@ -177,23 +162,20 @@ class Embedder:
         `progress` is called with the number of photos done. Raises FileUnreadable or ImageRejected for a bad photo.
         """
 
-        def read(path: str | os.PathLike[str]) -> tuple[Path, Any]:
+        def read(path: str | os.PathLike[str]) -> Pixels:
             try:
-                return Path(path), self.preparation.stage(read_file(Path(path)))
+                return self.prepare(read_file(Path(path)))
             except (FileUnreadable, ImageRejected) as problem:
                 raise type(problem)(f"{Path(path)}: {problem}") from problem
 
-        def start(batch: list[tuple[Path, Any]]) -> Pending:
-            pending, rejected = self.submit([staged for _, staged in batch])
-            for row, problem in sorted(rejected.items()):
-                raise type(problem)(f"{batch[row][0]}: {problem}") from problem
-            return pending
+        def start(crops: list[Pixels]) -> Pending:
+            return self.submit_crops(np.stack(crops))
 
         rows: list[Embeddings] = [np.empty((0, self.dim), np.float32)]
         done = 0
         with decode_pool() as pool:
-            staged = batched(map_in_order(pool, read, paths, buffer_size=2 * self.batch), self.batch)
-            for pending in prefetch(map(start, staged), self.in_flight):
+            crops = map_in_order(pool, read, paths, buffer_size=2 * self.batch)
+            for pending in prefetch(map(start, batched(crops, self.batch)), self.in_flight):
                 rows.append(pending.wait())
                 done += len(rows[-1])
                 if progress:
@@ -203,14 +185,13 @@ class Embedder:
     def check_golden(self) -> None:
         """Embeds the golden photo and compares with the card; raises ModelInvalid when this machine disagrees."""
         runtime, precision = self.runtime.name, self.runtime.precision
-        rounded = precision in (INT8, BF16) or self.preparation.decoder is not None
         # No card records bf16, which needs no export: it is compared with fp32.
         expected = self.card.golden.get(f"{runtime}/{FP32 if precision == BF16 else precision}")
         if expected is None:
             return
         found = self.embed_photo(read_file(self.directory / GOLDEN_NAME))
         cosine = float(np.dot(found, np.asarray(expected, np.float32)))
-        if not cosine >= (MIN_GOLDEN_COSINE_ROUNDED if rounded else MIN_GOLDEN_COSINE):
+        if not cosine >= (MIN_GOLDEN_COSINE_ROUNDED if precision in (INT8, BF16) else MIN_GOLDEN_COSINE):
             raise ModelInvalid(
                 f"The golden photo gives another embedding here than the card records: cosine {cosine:.6f} "
                 f"with the runtime {runtime} in {precision}."

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from model.types import Embeddings, Pixels
 
@@ -41,8 +41,8 @@ class Runtime(Protocol):
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
         ...
 
-    def submit(self, crops: Any, *, lone: bool = False) -> Pending:
-        """Starts on uint8 (B, S, S, 3), pixels in memory or a tensor on the device; raises here or when waited for.
+    def submit(self, crops: Pixels, *, lone: bool = False) -> Pending:
+        """Starts on uint8 (B, S, S, 3); raises here or when waited for.
 
         `lone` says that nothing else needs the device, so that these crops may take all of it.
         """

@@ -1,6 +1,6 @@
 """torch in fp32 or bf16: the default on CUDA, and in fp32 the reference that exports are measured against."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,10 @@ from model.card import BF16, FP32, Card
 from model.errors import PrecisionMissing
 from model.network.embedding_net import load_network
 from model.runtimes.base import Pending
-from model.runtimes.cuda_graphs import CudaGraphs
 from model.types import Embeddings, Pixels
 
-CPU_BATCH = 32
-CUDA_BATCHES = (1, 8, 32, 64, 128, 256)
-"""Batch shapes on CUDA: a query, an upload of some photos, and what an index is built with."""
+CPU_BATCH, CUDA_BATCH = 32, 256
+"""The most photos that the network gets at once."""
 
 
 class TorchRuntime:
@@ -41,34 +39,36 @@ class TorchRuntime:
             raise PrecisionMissing(f"The runtime torch runs a model in fp32 or bf16, not in {precision}; use openvino.")
         self.precision = precision or FP32
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        on_cuda = self.device.type == "cuda"
-        if on_cuda:
+        self._on_cuda = self.device.type == "cuda"
+        if self._on_cuda:
             # TF32 keeps 10 bits of mantissa, which is another embedding than the card's fp32.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
         network = load_network(directory, card).to(self.device).to(memory_format=torch.channels_last)
         self.network = network.in_bf16() if self.precision == BF16 else network
         self.dim = self.network.dim
-        self._graphs = CudaGraphs(self.network, self.device, CUDA_BATCHES) if on_cuda else None
-        self.batch = max(CUDA_BATCHES) if on_cuda else CPU_BATCH
-        self.in_flight = 2 if on_cuda else 1
+        self.batch = CUDA_BATCH if self._on_cuda else CPU_BATCH
+        self.in_flight = 2 if self._on_cuda else 1
 
-    def submit(self, crops: Pixels | Tensor, *, lone: bool = False) -> Pending:
-        """Starts on uint8 (B, S, S, 3), in memory or on the device; on a CPU it computes when somebody waits."""
+    def submit(self, crops: Pixels, *, lone: bool = False) -> Pending:
+        """Starts on uint8 (B, S, S, 3): CUDA computes while others work, a CPU when somebody waits."""
         del lone
-        tensor = crops if isinstance(crops, Tensor) else torch.from_numpy(crops)
-        start = self._graphs.start if self._graphs else self._on_cpu
-        parts = [start(part) for part in torch.split(tensor, self.batch)] if len(tensor) else []
-        return Pending(lambda: np.concatenate([np.empty((0, self.dim), np.float32), *(part() for part in parts)]))
+        parts = (crops[start : start + self.batch] for start in range(0, len(crops), self.batch))
+        rows: Iterable[Tensor] = map(self._rows, parts)
+        if self._on_cuda:
+            rows = list(rows)  # which launches the work and waits for none of it
+
+        def result() -> Embeddings:
+            return np.concatenate([np.empty((0, self.dim), np.float32), *(one.cpu().numpy() for one in rows)])
+
+        return Pending(result)
 
     def embed(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows."""
         return self.submit(crops).wait()
 
-    def _on_cpu(self, crops: Tensor) -> Callable[[], Embeddings]:
-        def result() -> Embeddings:
-            with torch.inference_mode():
-                rows: Embeddings = self.network(crops.to(self.device)).cpu().numpy()
-            return rows
-
-        return result
+    def _rows(self, crops: Pixels) -> Tensor:
+        """uint8 (B, S, S, 3) -> float32 (B, D) on the device."""
+        with torch.inference_mode():
+            rows: Tensor = self.network(torch.from_numpy(crops).to(self.device, non_blocking=True))
+        return rows

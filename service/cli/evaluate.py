@@ -9,7 +9,6 @@ import typer
 from service.cli.options import (
     ClassDepthOption,
     CopiesOption,
-    DecoderOption,
     ExcludeOption,
     ModelOption,
     PrecisionOption,
@@ -23,7 +22,6 @@ def evaluate(
     model: ModelOption = None,
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = None,
-    decoder: DecoderOption = None,
     mode: Annotated[
         Literal["leave-one-out", "gallery"],
         typer.Option(help="Leave one out of the set, or search in the gallery of --index."),
@@ -44,9 +42,9 @@ def evaluate(
     engine = open_index(index_dir, runtime=runtime) if index_dir is not None and model is None else None
     if engine is None and mode == "gallery":
         raise typer.BadParameter("--mode gallery needs --index, and takes its model.")
-    if engine is not None and (precision or decoder):
-        raise typer.BadParameter("--precision and --decoder go with --model; an index has its own.")
-    embedder = engine.embedder if engine else Embedder.load(model, runtime, precision, decoder=decoder or "cpu")
+    if engine is not None and precision:
+        raise typer.BadParameter("--precision goes with --model; an index has its own.")
+    embedder = engine.embedder if engine else Embedder.load(model, runtime, precision)
     gallery = engine.served if engine and mode == "gallery" else None
     with progress_bar("evaluating") as progress:
         evaluation = run(

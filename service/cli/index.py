@@ -12,7 +12,6 @@ from model.errors import CarsearchError
 from service.cli.options import (
     ClassDepthOption,
     CopiesOption,
-    DecoderOption,
     ExcludeOption,
     IndexOption,
     ModelOption,
@@ -42,7 +41,6 @@ def index(
             "finds what fp32 finds, else fp32."
         ),
     ] = None,
-    decoder: DecoderOption = None,
     class_depth: ClassDepthOption = None,
     exclude: ExcludeOption = None,
     allow_removals: Annotated[
@@ -71,7 +69,7 @@ def index(
     from indexer.build import build_index
     from indexer.load import embedder_for
 
-    embedder = embedder_for(directory, model, runtime, precision, decoder)
+    embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
         result = build_index(
             gallery,

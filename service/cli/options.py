@@ -27,7 +27,3 @@ PrecisionOption = Annotated[
     Precision | None,
     typer.Option(help="By default int8 where the model has it and OpenVINO runs it, else fp32; bf16 needs torch."),
 ]
-DecoderOption = Annotated[
-    Literal["cpu", "nvjpeg"] | None,
-    typer.Option("--decoder", help="What decodes photos: the CPU, by default, or nvJPEG on a GPU."),
-]

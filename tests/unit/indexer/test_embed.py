@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +9,7 @@ import pytest
 
 from indexer.embed import EmbeddedBatch, embed_photos
 from model.embedder import Embedder
-from model.errors import BackendUnavailable, FileUnreadable, ImageRejected, ImageUndecodable
+from model.errors import BackendUnavailable, FileUnreadable
 from model.runtimes.base import Pending
 from model.types import Pixels
 from tests.support.photos import car_photo
@@ -46,7 +45,7 @@ class Device:
     def embed(self, crops: Pixels) -> npt.NDArray[np.float32]:
         return self._runtime.embed(crops)
 
-    def submit(self, crops: Any, *, lone: bool = False) -> Pending:
+    def submit(self, crops: Pixels, *, lone: bool = False) -> Pending:
         del lone
         number = len(self.sizes)
         self.sizes.append(len(crops))
@@ -61,8 +60,8 @@ class Device:
         return Pending(result)
 
 
-def embedder_with(runtime: Device, embedder: Embedder, preparation: Any = None) -> Embedder:
-    return Embedder(embedder.directory, embedder.card, runtime, preparation)
+def embedder_with(runtime: Device, embedder: Embedder) -> Embedder:
+    return Embedder(embedder.directory, embedder.card, runtime)
 
 
 def photos_of(contents: Sequence[int]) -> list[Made]:
@@ -99,21 +98,20 @@ def test_equal_content_is_embedded_once_however_far_apart(fake_embedder: Embedde
     assert np.array_equal(rows_of(found), np.stack([fake_embedder.embed_photo(photo.data) for photo in photos]))
 
 
-def test_content_that_was_submitted_is_not_decoded_again(fake_embedder: Embedder) -> None:
-    staged: list[bytes] = []
+def test_content_that_was_submitted_is_not_decoded_again(
+    fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
 
-    class Counting:
-        decoder = None
-        prepare = fake_embedder.preparation.prepare
-        crops = fake_embedder.preparation.crops
-
-        def stage(self, data: bytes) -> Any:
-            staged.append(data)
-            return fake_embedder.preparation.stage(data)
+    def counting(data: bytes) -> Pixels:
+        decoded.append(data)
+        return fake_embedder.prepare(data)
 
     photos = photos_of([*range(9), 0, 1, 2])  # the first three are submitted before the tenth is read
-    list(embed_photos(photos, embedder_with(Device(fake_embedder, batch=3), fake_embedder, Counting())))
-    assert sorted(staged) == sorted({photo.data for photo in photos})
+    embedder = embedder_with(Device(fake_embedder, batch=3), fake_embedder)
+    monkeypatch.setattr(embedder, "prepare", counting)
+    list(embed_photos(photos, embedder))
+    assert sorted(decoded) == sorted({photo.data for photo in photos})
 
 
 def test_what_is_known_is_neither_decoded_nor_embedded(fake_embedder: Embedder) -> None:
@@ -137,28 +135,6 @@ def test_equal_photos_that_cannot_be_used_are_told_each_by_its_name(fake_embedde
     assert [batch.photos for batch in found] == [4, 4, 1]
 
 
-def test_a_photo_that_only_the_device_finds_damaged_is_skipped_wherever_it_is(fake_embedder: Embedder) -> None:
-    class LateRejection:
-        """Rejects the content of car 1 when its batch is put together, as nvJPEG does."""
-
-        decoder = None
-        prepare = fake_embedder.preparation.prepare
-
-        def stage(self, data: bytes) -> tuple[bool, Pixels]:
-            return data == car_photo(1), fake_embedder.preparation.stage(data)
-
-        def crops(self, staged: Sequence[tuple[bool, Pixels]]) -> tuple[Pixels, dict[int, ImageRejected]]:
-            damaged = [row for row, (bad, _) in enumerate(staged) if bad]
-            return np.stack([crop for _, crop in staged]), {row: ImageUndecodable("Damaged.") for row in damaged}
-
-    runtime = Device(fake_embedder, batch=2)
-    photos = photos_of([0, 1, 2, 3, 1, 4])
-    found = list(embed_photos(photos, embedder_with(runtime, fake_embedder, LateRejection())))
-    assert [one.name for batch in found for one in batch.skipped] == ["1.jpg", "4.jpg"]
-    assert [one.photo.id for batch in found for one in batch.embedded] == ["0.jpg", "2.jpg", "3.jpg", "5.jpg"]
-    assert sum(len(batch.fresh) for batch in found) == 4
-
-
 def test_an_error_of_the_device_is_raised_where_its_batch_is_waited_for(fake_embedder: Embedder) -> None:
     runtime = Device(fake_embedder, fails=1)
     stream = embed_photos(photos_of(range(20)), embedder_with(runtime, fake_embedder))
@@ -168,14 +144,13 @@ def test_an_error_of_the_device_is_raised_where_its_batch_is_waited_for(fake_emb
     assert "CUDA error" in str(failed.value.__cause__)
 
 
-def test_an_error_of_ours_while_decoding_is_raised_and_not_waited_for(fake_embedder: Embedder) -> None:
-    class Broken:
-        decoder = None
-        prepare = fake_embedder.preparation.prepare
-        crops = fake_embedder.preparation.crops
+def test_an_error_of_ours_while_decoding_is_raised_and_not_waited_for(
+    fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_data: bytes) -> Pixels:
+        raise ZeroDivisionError
 
-        def stage(self, _data: bytes) -> Any:
-            raise ZeroDivisionError
-
+    embedder = embedder_with(Device(fake_embedder), fake_embedder)
+    monkeypatch.setattr(embedder, "prepare", broken)
     with pytest.raises(ZeroDivisionError):
-        list(embed_photos(photos_of([0, 0, 1]), embedder_with(Device(fake_embedder), fake_embedder, Broken())))
+        list(embed_photos(photos_of([0, 0, 1]), embedder))

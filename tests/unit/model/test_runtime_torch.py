@@ -34,10 +34,26 @@ def test_a_submitted_batch_has_the_rows_of_its_photos(
     real_model: Path, crops: Pixels, plain: Embeddings, count: int
 ) -> None:
     runtime = TorchRuntime(real_model, load_card(real_model), device="cpu")
-    rows = runtime.submit(torch.from_numpy(crops[:count])).wait()
+    rows = runtime.submit(crops[:count]).wait()
     assert rows.dtype == np.float32
     assert rows.shape == (count, 512)
     assert np.abs(rows - plain[:count]).max(initial=0) < 1e-5
+
+
+def test_a_cpu_computes_when_somebody_waits_and_cuda_is_given_all_batches_at_once(
+    real_model: Path, crops: Pixels, plain: Embeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = TorchRuntime(real_model, load_card(real_model), device="cpu")
+    runtime.batch = 4
+    sizes: list[int] = []
+    runtime.network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    for on_cuda, submitted in ((False, []), (True, [4, 4, 3])):
+        sizes.clear()
+        monkeypatch.setattr(runtime, "_on_cuda", on_cuda)
+        pending = runtime.submit(crops)
+        assert sizes == submitted
+        assert np.abs(pending.wait() - plain).max() < 1e-5
+        assert sizes == [4, 4, 3]
 
 
 def test_bf16_is_near_fp32_and_a_space_of_its_own(real_model: Path, crops: Pixels, plain: Embeddings) -> None:
