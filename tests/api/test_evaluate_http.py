@@ -209,7 +209,8 @@ def test_152_an_index_swapped_meanwhile_does_not_mix_into_a_report(
     old = index.current()
     with running_app(index.root, **settings) as client:
         location = begin_slow(client, gate, mode="gallery")
-        new = build_index(write_gallery(tmp_path / "new", first_kind=20), index, fake_embedder).version
+        photos = write_gallery(tmp_path / "new", first_kind=20)
+        new = build_index(photos, index, fake_embedder, allow_removals=True).version
         eventually(lambda: bool(client.get("/info").json()["versions"]["index"] == new), "the new index serves")
         assert status_of(client, location) == "running"
         gate.open()

@@ -90,9 +90,16 @@ def test_the_commands_behind_the_results_work_on_fewer_photos_and_epochs(tmp_pat
     run(lines, tmp_path / "project")
 
 
+@pytest.mark.slow
+def test_the_commands_about_galleries_work(tmp_path: Path) -> None:
+    for name in ("photos", "unsorted", "makes"):
+        write_gallery(tmp_path / name, classes=3, photos=2)
+    run(commands(ROOT / "docs" / "galleries.md"), tmp_path)
+
+
 def test_no_other_document_has_commands() -> None:
     documents = [path.name for path in sorted(ROOT.glob("docs/*.md")) if commands(path)]
-    assert documents == ["benchmark.md", "deploy.md", "results.md"]  # tests/deploy/ follows deploy.md
+    assert documents == ["benchmark.md", "deploy.md", "galleries.md", "results.md"]  # tests/deploy/ follows deploy.md
 
 
 def test_the_first_command_is_the_demo_and_the_readme_checks_it() -> None:

@@ -50,7 +50,7 @@ def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytes
     sets = load_sets(TrainOptions([tmp_path], tmp_path / "out"), QUICK)
     assert len(sets.train) == 8
     assert capsys.readouterr().err.splitlines() == [
-        "skipped stray.jpg: The file lies in no class folder.",
+        "skipped stray.jpg: The photo has no class.",
         "skipped car 1/broken.jpg: The photo is damaged or cut off and cannot be decoded.",
         "skipped car 1/empty.jpg: The file is empty.",
     ]
