@@ -18,6 +18,7 @@ from indexer.decider import Decider
 from indexer.embed import Embedded, Lookup, embed_photos, nothing_known
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
+from indexer.metadata import Column, Metadata
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
@@ -36,7 +37,7 @@ class BuildResult:
     """What a build did; `changed` is False when the current version was up to date.
 
     `copies` counts photos with the content of another one. `recall` is the storage's measured recall@1 against fp32,
-    None for fp32 itself.
+    None for fp32 itself. `columns` are those of the metadata.
     """
 
     version: str
@@ -49,6 +50,7 @@ class BuildResult:
     changed: bool
     storage: Storage
     recall: float | None
+    columns: tuple[Column, ...] = ()
 
 
 def build_index(
@@ -82,7 +84,8 @@ def build_index(
                 found, embedder, published_embeddings(index, current, embedder.embedding_id), checkpoint, progress
             )
         _refuse_unusable(gallery, embedded, skipped, strict)
-        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice)
+        metadata = Metadata.of([one.photo.metadata if isinstance(one.photo, Item) else {} for one in embedded])
+        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice, metadata)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
     return BuildResult(
@@ -96,6 +99,7 @@ def build_index(
         changed=changed,
         storage=manifest.storage,
         recall=manifest.recall,
+        columns=metadata.columns,
     )
 
 
@@ -178,6 +182,7 @@ def _publish(
     embedded: Sequence[Embedded],
     skipped: Sequence[Skipped],
     choice: str,
+    metadata: Metadata,
 ) -> tuple[Manifest, bool]:
     folder = gallery if gallery.is_dir() else gallery.parent
     root = folder.resolve()
@@ -188,6 +193,7 @@ def _publish(
             [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items],
             [(one.name, one.code) for one in skipped],
             [str(root), model_sha256, embedder.embedding_id, choice],
+            *metadata.content,
         ]
     )
     if current is not None and current.content_sha256 == content and current.files.keys() >= FOR_DECISIONS:
@@ -217,7 +223,7 @@ def _publish(
         store.write(directory / INDEX_NAME)
         if store.storage.lossy:
             (directory / EMBEDDINGS_NAME).write_bytes(embeddings.astype("<f4", copy=False).data)
-        write_items(directory / ITEMS_NAME, items)
+        write_items(directory / ITEMS_NAME, items, metadata)
         decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
         (directory / SKIPPED_NAME).write_text(listed, encoding="utf-8")

@@ -63,6 +63,8 @@ def index(
         f"{state}: version {result.version}, {result.photos} photos of {result.classes} classes{copies} "
         f"({result.embedded} embedded, {result.reused} reused, {len(result.skipped)} skipped)",
     )
+    if result.columns:
+        say("metadata: " + ", ".join(f"{column.name} ({column.kind})" for column in result.columns))
     if result.recall is not None:
         say(f"stored in {result.storage}: recall@1 against fp32 {result.recall:.5f}")
 
