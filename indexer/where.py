@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
@@ -90,7 +90,7 @@ def _misread(problem: UnexpectedInput) -> str:
         place = problem.token.start_pos or 0
         hint = "; a number, a date or text in quotes belongs there" if "TEXT" in problem.accepts else ""
     elif isinstance(problem, UnexpectedCharacters):
-        place = problem.pos_in_stream
+        place = cast(int, problem.pos_in_stream)
     return f"The filter cannot be read from character {place + 1} on{hint}."
 
 
@@ -124,7 +124,7 @@ class _Conditions(Transformer[Token, Condition]):
         near = get_close_matches(wanted, names, 1)
         there = ", ".join(names[:COLUMNS_TOLD]) + (", ..." if len(names) > COLUMNS_TOLD else "")
         meant = f"did you mean {near[0]}?" if near else f"there are {there}."
-        raise InvalidFilter(f"The gallery has no column as at character {(name.start_pos or 0) + 1}; {meant}")
+        raise InvalidFilter(f"The gallery has no column of the name at character {(name.start_pos or 0) + 1}; {meant}")
 
 
 def _joined(word: str, parts: list[Condition]) -> Condition:
