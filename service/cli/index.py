@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def index(
-    gallery: Annotated[Path | None, typer.Argument(help="Class folders or a CSV manifest.")] = None,
+    gallery: Annotated[
+        Path | None, typer.Argument(help="Class folders, perhaps with a photos.csv, or a CSV file.")
+    ] = None,
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
     runtime: RuntimeOption = "auto",
