@@ -19,6 +19,7 @@ from indexer.decider import Decider
 from indexer.embed import Embedded, Lookup, copies_among, embed_photos, nothing_known
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
+from indexer.metadata import Column, Metadata
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
@@ -43,7 +44,8 @@ class BuildResult:
 
     `copies` are the ids of photos with the same content, in groups of two and more. `removed` counts the photos of the
     version before that are gone, `removed_classes` are the classes that have none left. `notes` are sentences about the
-    classes. `recall` is the storage's measured recall@1 against fp32, None for fp32 itself.
+    classes. `recall` is the storage's measured recall@1 against fp32, None for fp32 itself. `columns` are those of the
+    metadata.
     """
 
     version: str
@@ -59,6 +61,7 @@ class BuildResult:
     changed: bool
     storage: Storage
     recall: float | None
+    columns: tuple[Column, ...] = ()
 
 
 def build_index(
@@ -103,7 +106,8 @@ def build_index(
             raise GalleryShrank(
                 f"{_told(removed)} Nothing was published. Look whether {gallery} is whole; if it is, --allow-removals."
             )
-        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice)
+        metadata = Metadata.of([one.photo.metadata if isinstance(one.photo, Item) else {} for one in embedded])
+        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice, metadata)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
     return BuildResult(
@@ -120,6 +124,7 @@ def build_index(
         changed=changed,
         storage=manifest.storage,
         recall=manifest.recall,
+        columns=metadata.columns,
     )
 
 
@@ -201,6 +206,7 @@ def _publish(
     embedded: Sequence[Embedded],
     skipped: Sequence[Skipped],
     choice: str,
+    metadata: Metadata,
 ) -> tuple[Manifest, bool]:
     root = _folder_of(gallery).resolve()
     items = [
@@ -213,6 +219,7 @@ def _publish(
             [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items],
             [(one.name, one.code) for one in skipped],
             [str(root), model_sha256, embedder.embedding_id, choice],
+            *metadata.content,
         ]
     )
     names = ItemNames((item.id, item.label) for item in items)
@@ -243,7 +250,7 @@ def _publish(
         store.write(directory / INDEX_NAME)
         if store.storage.lossy:
             (directory / EMBEDDINGS_NAME).write_bytes(embeddings.astype("<f4", copy=False).data)
-        write_items(directory / ITEMS_NAME, items)
+        write_items(directory / ITEMS_NAME, items, metadata)
         if decider is not None:
             decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from indexer.metadata import Metadata, Value, cells_of, read_columns, rows_where, write_metadata
+from indexer.where import condition
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
 from model.types import Rows
 
@@ -55,7 +57,7 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_items(path: Path, items: Iterable[GalleryItem]) -> None:
+def write_items(path: Path, items: Iterable[GalleryItem], metadata: Metadata | None = None) -> None:
     """Writes `items.sqlite`, not yet durably; raises IndexInvalid when it cannot."""
     try:
         with closing(sqlite3.connect(path)) as database, database:
@@ -63,6 +65,8 @@ def write_items(path: Path, items: Iterable[GalleryItem]) -> None:
             database.executescript(SCHEMA)
             rows = ((item.row, item.id, item.label or None, item.sha256, item.path) for item in items)
             database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
+            if metadata is not None and metadata.columns:
+                write_metadata(database, metadata)
     except sqlite3.Error as problem:
         raise IndexInvalid(f"{path} cannot be written: {problem}.") from problem
 
@@ -71,19 +75,20 @@ class ItemTable:
     """Reads `items.sqlite` of a published version, which never changes; safe from several threads."""
 
     def __init__(self, path: Path) -> None:
-        uri = f"{path.resolve().as_uri()}?immutable=1"
-        self._lock = threading.Lock()
-        try:
-            self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        except sqlite3.Error as problem:
-            raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
-        # A connection is in a reference cycle; its file would stay open until the next garbage collection.
-        weakref.finalize(self, self._database.close)
+        self._lock, self._filter_lock = threading.Lock(), threading.Lock()
+        self._filters = self._database = self._connected(path)
         try:
             (self._count, first, last, mistyped), duplicate = self._row(COUNTS), self._row(DUPLICATES)
+            self.columns = read_columns(self._database, self._count)
         except sqlite3.Error as problem:
             self.close()
             raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
+        except ValueError as problem:
+            self.close()
+            raise IndexInvalid(f"{path} {problem}; build the index again.") from problem
+        # A filter reads a whole table; meanwhile the other connection answers.
+        if self.columns:
+            self._filters = self._connected(path)
         wrong = None
         if self._count and (first, last) != (0, self._count - 1):
             wrong = f"lacks rows: {self._count} rows, the last is number {last}"
@@ -93,6 +98,16 @@ class ItemTable:
             self.close()
             raise IndexInvalid(f"{path} {wrong}; build the index again.")
 
+    def _connected(self, path: Path) -> sqlite3.Connection:
+        try:
+            uri = f"{path.resolve().as_uri()}?immutable=1"
+            database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.Error as problem:
+            raise IndexInvalid(f"{path} is not an item table: {problem}.") from problem
+        # A connection is in a reference cycle; its file would stay open until the next garbage collection.
+        weakref.finalize(self, database.close)
+        return database
+
     def _row(self, query: str) -> Any:
         return self._database.execute(query).fetchone()
 
@@ -100,6 +115,7 @@ class ItemTable:
         return int(self._count)
 
     def close(self) -> None:
+        self._filters.close()
         self._database.close()
 
     def names(self) -> "ItemNames":
@@ -140,6 +156,19 @@ class ItemTable:
                 raise UnknownClass("The gallery has no class of that name; GET /gallery/classes lists those there are.")
             found += [row for (row,) in rows]
         return np.sort(np.array(found, np.int64))
+
+    def rows_where(self, where: str) -> Rows:
+        """The rows that pass a filter on their metadata, int64 (n,), ascending; raises InvalidFilter."""
+        sql, values, _ = condition(where, self.columns)
+        with self._filter_lock:
+            return rows_where(self._filters, sql, values)
+
+    def metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Value]]:
+        """Id -> its metadata by column, for those of some photos that have any; empty cells are left out."""
+        if not self.columns or not ids:
+            return {}
+        with self._lock:
+            return cells_of(self._database, self.columns, ids)
 
     def _select(self, condition: str, values: Sequence[int | str]) -> list[GalleryItem]:
         with self._lock:

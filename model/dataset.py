@@ -1,22 +1,25 @@
 """Sets of photos: folders or a CSV manifest -> items, and class-disjoint splits of them."""
 
-import csv
 import hashlib
-import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from model.errors import CarsearchError, DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
 from model.folders import FEW_CLASSES, doubt_about_classes, label_of, photo_files
+from model.local_paths import local_path
 from model.names import ids_of, normalise_label, printable, similar_labels
+from model.spreadsheet import Sheet, SheetRow, read_sheet
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 256 << 20
 REASONS_TOLD = 3
+SIDE_FILE = "photos.csv"
+"""At the top of a folder it tells more of the photos in it."""
 
 
 class Photo(Protocol):
@@ -40,6 +43,8 @@ class Item:
     id: str
     label: str
     path: Path
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """The other columns of a spreadsheet, as it has them; empty cells are empty."""
 
     def read(self) -> bytes:
         return read_file(self.path)
@@ -98,7 +103,8 @@ def read_items(
     In a directory the first folder names the class, or the one at `class_depth`; photos may be at any depth below it,
     and those that lie above it have no class. Every regular file counts as a photo until it is decoded, but for what
     `model.folders` passes over, what a pattern of `exclude` names, and what lies in the folder `without`. In a
-    manifest, paths are relative to the manifest.
+    manifest, paths are relative to the manifest. Other columns of a manifest, or of `photos.csv` at the top of a
+    directory, are the photos' metadata.
 
     Raises DataInvalid (and its kinds) when the set as a whole cannot be used.
     """
@@ -107,7 +113,7 @@ def read_items(
     except OSError as problem:
         raise DataInvalid(f"{source} cannot be read: {problem.strerror}.") from problem
     if stat.S_ISDIR(mode):
-        found = _from_folders(source, class_depth, exclude, without)
+        found = _with_side_file(source, _from_folders(source, class_depth, exclude, without))
     elif class_depth is not None:
         raise DataInvalid(f"{source} is a manifest, which names the classes itself; leave the depth of folders out.")
     else:
@@ -115,7 +121,7 @@ def read_items(
     refuse_empty(source, len(found.items), found.skipped)
     labels = {item.label for item in found.items if item.label}
     if stat.S_ISDIR(mode) and 0 < len(labels) <= FEW_CLASSES:
-        found.notes.append(f"The folders taken for classes are: {', '.join(sorted(labels))}.")
+        found.notes.append(f"The classes found are: {', '.join(sorted(labels))}.")
     for group in similar_labels(labels):
         quoted = ", ".join(f'"{label}"' for label in group)
         found.notes.append(f"These classes differ only in case or blanks: {quoted}.")
@@ -180,34 +186,72 @@ def _from_folders(root: Path, class_depth: int | None, exclude: Sequence[str], w
 
 
 def _from_manifest(manifest: Path) -> ItemList:
-    try:
-        text = read_file(manifest).decode("utf-8-sig")
-    except FileUnreadable as problem:
-        raise ManifestInvalid(f"{manifest}{str(problem).removeprefix('The file')}") from problem
-    except UnicodeDecodeError as problem:
-        raise ManifestInvalid(f"{manifest} is not a CSV file in UTF-8.") from problem
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = reader.fieldnames or []
-        for column in ("path", "class"):
-            if column not in columns:
-                raise ManifestInvalid(f'{manifest} has no column "{column}"; its first line must be path,class[,id].')
-        items = [_manifest_item(manifest, reader.line_num, row) for row in reader]
-    except csv.Error as problem:
-        raise ManifestInvalid(f"{manifest}, line {reader.reader.line_num}: {problem}.") from problem
+    sheet = _read_sheet(manifest)
+    items = [_manifest_item(manifest, sheet, row) for row in sheet.rows]
     refuse_duplicate_ids(items)
     return ItemList(sorted(items, key=lambda item: item.id), [])
 
 
-def _manifest_item(manifest: Path, line: int, row: dict[str, str | None]) -> Item:
-    path, label = row["path"], row["class"]
-    if not path or not label or None in row:
-        raise ManifestInvalid(f"{manifest}, line {line}: every line needs a path and a class, and no more columns.")
+def _read_sheet(file: Path) -> Sheet:
+    try:
+        return read_sheet(read_file(file), str(file))
+    except FileUnreadable as problem:
+        raise ManifestInvalid(f"{file}{str(problem).removeprefix('The file')}") from problem
+
+
+def _manifest_item(manifest: Path, sheet: Sheet, row: SheetRow) -> Item:
+    path = _path_of(manifest, sheet, row)
     # "a.jpg" and "./a.jpg" are one file, and one id.
-    identity = row.get("id") or ids_of([os.path.normpath(path)])[0]
+    identity = row.cells.get("id") or ids_of([os.path.normpath(path)])[0]
     if not identity.isprintable():
-        raise ManifestInvalid(f"{manifest}, line {line}: an id has no unprintable characters.")
-    return Item(id=identity, label=normalise_label(label), path=manifest.parent / path)
+        raise ManifestInvalid(f"{manifest}, line {row.line}: an id has no unprintable characters.")
+    return Item(identity, _label_of(sheet, row), manifest.parent / path, sheet.others(row, "id"))
+
+
+def _label_of(sheet: Sheet, row: SheetRow) -> str:
+    return normalise_label(row.cells.get(sheet.class_column or "", ""))
+
+
+def _path_of(file: Path, sheet: Sheet, row: SheetRow) -> str:
+    """The path of a row's photo, relative to the folder of the file unless it is absolute."""
+    written = row.cells[sheet.path_column]
+    if not written:
+        raise ManifestInvalid(f'{file}, line {row.line}: the cell of "{sheet.path_column}" is empty.')
+    try:
+        return local_path(written, file.parent)
+    except DataInvalid as problem:
+        raise ManifestInvalid(f"{file}, line {row.line}: {problem}") from problem
+
+
+def _with_side_file(root: Path, found: ItemList) -> ItemList:
+    """Joins the rows of `photos.csv` at the top of a folder, where there is one, to its photos by their paths.
+
+    A class that is not empty wins over the folder's. Rows without a photo are listed.
+    """
+    file = root / SIDE_FILE
+    if not file.is_file():
+        return found
+    sheet = _read_sheet(file)
+    rows: dict[str, SheetRow] = {}
+    for row in sheet.rows:
+        if rows.setdefault(_key(root / _path_of(file, sheet, row), root), row) is not row:
+            raise ManifestInvalid(f"{file}, line {row.line}: an earlier row is of the same photo.")
+    items: list[Item] = []
+    for item in found.items:
+        key = _key(item.path, root)
+        if key in rows:
+            row = rows.pop(key)
+            item = replace(item, label=_label_of(sheet, row) or item.label, metadata=sheet.others(row))
+        items.append(item)
+    missing = f"{SIDE_FILE} has a row for it, and the folder has no such photo."
+    absent = [Skipped(printable(row.cells[sheet.path_column]), "photo_missing", missing) for row in rows.values()]
+    doubt = None if sheet.class_column else found.doubt
+    return ItemList(items, [*found.skipped, *absent], doubt, found.notes)
+
+
+def _key(path: Path, root: Path) -> str:
+    """A path below a folder, for comparison: macOS writes names in another Unicode form than spreadsheets do."""
+    return unicodedata.normalize("NFC", os.path.relpath(path, root))
 
 
 def refuse_duplicate_ids(items: Iterable[Photo]) -> None:

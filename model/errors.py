@@ -139,6 +139,10 @@ class IndexTooLarge(IndexInvalid, code="index_too_large"):
 class InvalidK(CarsearchError, code="invalid_k", status=422): ...
 
 
+class InvalidFilter(CarsearchError, code="invalid_filter", status=422):
+    """A filter on metadata that cannot be read, or that does not fit the gallery's columns."""
+
+
 class UnknownClass(CarsearchError, code="unknown_class", status=422): ...
 
 

@@ -62,25 +62,34 @@ class Batcher:
         self._embedding: deque[_Batch] = deque()
         self._room = threading.Semaphore(BATCHES_AHEAD)
 
-    async def search(self, engine: Engine, data: bytes, k: int, labels: Sequence[str] = ()) -> SearchResult:
+    async def search(
+        self, engine: Engine, data: bytes, k: int, labels: Sequence[str] = (), where: str | None = None
+    ) -> SearchResult:
         """As `engine.search`, with the time of each stage; a search that is cancelled leaves the queue."""
         self._searches += 1
         try:
             reply: Future[SearchResult] = Future()
-            self._threads.submit(self._decode, engine, data, k, labels, reply, self._searches == 1)
+            self._threads.submit(self._decode, engine, data, k, labels, where, reply, self._searches == 1)
             return await asyncio.wrap_future(reply)
         finally:
             self._searches -= 1
 
     def _decode(
-        self, engine: Engine, data: bytes, k: int, labels: Sequence[str], reply: "Future[SearchResult]", alone: bool
+        self,
+        engine: Engine,
+        data: bytes,
+        k: int,
+        labels: Sequence[str],
+        where: str | None,
+        reply: "Future[SearchResult]",
+        alone: bool,
     ) -> None:
         """Decodes in a work thread and queues the photo; a search that is alone is done here."""
         if reply.cancelled():
             return
         try:
             started = time.perf_counter()
-            query = engine.query(data, k, labels)
+            query = engine.query(data, k, labels, where)
             waiting = _Waiting(engine, query, (time.perf_counter() - started) * 1000, reply)
             if not alone:
                 self._decoded.append(waiting)

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from indexer.decision import NEIGHBOURS
 from indexer.items import GalleryItem, ItemNames, ItemTable
 from indexer.load import load_embedder, read_contents
 from indexer.manifest import Manifest
+from indexer.metadata import Value
 from indexer.stores.base import Neighbours
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
@@ -33,12 +34,16 @@ CAR_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One photo of the gallery: its rank from 1, its class (empty for none) and the cosine of the embeddings."""
+    """One photo of the gallery: its rank from 1, its class (empty for none) and the cosine of the embeddings.
+
+    `metadata` has the cells of the gallery's spreadsheet that are not empty.
+    """
 
     rank: int
     id: str
     label: str
     score: float
+    metadata: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Versions:
 class Found(NamedTuple):
     """Hits, best first, and the class that the whole gallery speaks for.
 
-    `decision` is None where only some classes were asked for, and where no photo near by has a class.
+    `decision` is None where only some classes or a filter were asked for, and where no photo near by has a class.
     """
 
     hits: list[Hit]
@@ -132,12 +137,15 @@ class Engine:
         """This gallery, to evaluate against."""
         return Served(self.store, self.items, self.manifest.id, self.decider)
 
-    def search(self, photo: PhotoSource, k: int = 5, classes: Sequence[str] = ()) -> list[Hit]:
+    def search(
+        self, photo: PhotoSource, k: int = 5, classes: Sequence[str] = (), where: str | None = None
+    ) -> list[Hit]:
         """The k nearest photos of the gallery, best first; only those of `classes` where there are any.
 
-        Raises InvalidK, UnknownClass, ImageRejected, and FileUnreadable for a path.
+        `where` leaves only photos whose metadata pass a filter, such as "price < 20000 and year >= 2018"; see
+        docs/filters.md. Raises InvalidK, UnknownClass, InvalidFilter, ImageRejected, and FileUnreadable for a path.
         """
-        return self.answer(self.query(photo, k, classes)).found.hits
+        return self.answer(self.query(photo, k, classes, where)).found.hits
 
     def decide(self, photo: PhotoSource) -> Decision | None:
         """The class of a photo, and the probability that it is right; None where no photo near by has a class.
@@ -162,12 +170,23 @@ class Engine:
             "car_probability": None if car is None else round(car, 4),
         }
 
-    def query(self, photo: PhotoSource, k: int, labels: Sequence[str] = ()) -> Query:
+    def rows(self, labels: Sequence[str] = (), where: str | None = None) -> Rows | None:
+        """The rows of some classes that pass a filter, int64 (n,), ascending; None where neither is asked for.
+
+        Raises UnknownClass and InvalidFilter.
+        """
+        of_classes = self.items.rows_of([normalise_label(label) for label in labels]) if labels else None
+        if where is None:
+            return of_classes
+        passing = self.items.rows_where(where)
+        return passing if of_classes is None else np.intersect1d(of_classes, passing, assume_unique=True)
+
+    def query(self, photo: PhotoSource, k: int, labels: Sequence[str] = (), where: str | None = None) -> Query:
         """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""
         if not 1 <= k <= MAX_K:
             raise InvalidK(f"k must be a whole number from 1 to {MAX_K}.")
         crop = self.embedder.prepare(photo)
-        return Query(crop, k, self.items.rows_of([normalise_label(label) for label in labels]) if labels else None)
+        return Query(crop, k, self.rows(labels, where))
 
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
         """Starts on the embeddings of some queries; `lone` ones may have all cores."""
@@ -197,7 +216,16 @@ class Engine:
                 best = zip(rows[rows >= 0][: queries[place].k].tolist(), scores.tolist(), strict=False)
                 hits = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
                 found[place] = Found(hits, decision)
-        return [found[place] for place in range(len(queries))]
+        return self._with_metadata([found[place] for place in range(len(queries))])
+
+    def _with_metadata(self, found: list[Found]) -> list[Found]:
+        """Adds the metadata of all hits, read at once; as it is where the gallery has none."""
+        if not self.items.columns:
+            return found
+        metadata = self.items.metadata_of(list({hit.id for one in found for hit in one.hits}))
+        return [
+            one._replace(hits=[replace(hit, metadata=metadata.get(hit.id, {})) for hit in one.hits]) for one in found
+        ]
 
     def _decide(self, embeddings: Embeddings, near: Neighbours) -> Sequence[Decision | None]:
         """Decides on queries float32 (B, D) from their nearest photos of the whole gallery."""

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 def index(
     gallery: Annotated[
-        Path | None, typer.Argument(help="A folder of photos, one folder a class if there are classes; or a CSV file.")
+        Path | None,
+        typer.Argument(help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; or a CSV."),
     ] = None,
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
@@ -99,6 +100,8 @@ def _tell(result: "BuildResult") -> None:
         f"{state}: version {result.version}, {result.photos} photos {of_classes}{copied} "
         f"({result.embedded} embedded, {result.reused} reused, {len(result.skipped)} skipped)",
     )
+    if result.columns:
+        say("metadata: " + ", ".join(f"{column.name} ({column.kind})" for column in result.columns))
     if result.removed:
         left = f"; no photo is left of {', '.join(result.removed_classes)}" if result.removed_classes else ""
         complain(f"removed: {result.removed} photos of the version before are gone{left}", "yellow")

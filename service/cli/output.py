@@ -52,10 +52,19 @@ def progress_bar(what: str) -> "Iterator[embedder.Progress]":
 
 
 def hits_table(hits: Iterable[Mapping[str, Any]]) -> Table:
-    """Search results, best first."""
-    table = Table("rank", "class", "score", "id")
+    """Search results, best first; their metadata where there is any."""
+    hits = list(hits)
+    told = any(hit["metadata"] for hit in hits)
+    table = Table("rank", "class", "score", "id", *(["metadata"] if told else []))
     for hit in hits:
-        table.add_row(str(hit["rank"]), Text(hit["class"] or ""), f"{hit['score']:.4f}", folded(hit["id"]))
+        metadata = ", ".join(f"{name} {value}" for name, value in hit["metadata"].items())
+        cells: list[str | Text] = [
+            str(hit["rank"]),
+            Text(hit["class"] or ""),
+            f"{hit['score']:.4f}",
+            folded(hit["id"]),
+        ]
+        table.add_row(*cells, *([folded(metadata)] if told else []))
     return table
 
 

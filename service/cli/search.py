@@ -15,6 +15,9 @@ def search(
     index_dir: IndexOption = Path("index"),
     k: Annotated[int, typer.Option("-k", help="How many photos, 1 to 100.")] = 5,
     class_: Annotated[list[str] | None, typer.Option("--class", help="Only photos of this class; repeatable.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Only photos whose metadata pass, such as 'price < 20000 and year >= 2018'.")
+    ] = None,
     precision: Annotated[float, typer.Option(min=0.5, max=0.99, help="How often a class must be right.")] = 0.95,
     runtime: RuntimeOption = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
@@ -25,8 +28,11 @@ def search(
 
     data = read_photo(photo)  # before the index is read
     engine = open_index(index_dir, runtime=runtime)
-    found = engine.answer(engine.query(data, k, class_ or [])).found
-    hits = [{"rank": hit.rank, "id": hit.id, "class": hit.label or None, "score": hit.score} for hit in found.hits]
+    found = engine.answer(engine.query(data, k, class_ or [], where)).found
+    hits = [
+        {"rank": hit.rank, "id": hit.id, "class": hit.label or None, "score": hit.score, "metadata": hit.metadata}
+        for hit in found.hits
+    ]
     decision = engine.outcome(found, precision)
     if json_:
         answer = {"nearest": hits[0] if hits else None, "results": hits, "decision": decision}

@@ -23,6 +23,7 @@ class Hit(Schema):
     )
     score: float = Field(description="Cosine of the embeddings, -1 to 1.")
     image: str = Field(description="Path of the photo on this server.")
+    metadata: dict[str, int | float | str] = Field(description="Its cells of the gallery's spreadsheet; none empty.")
 
 
 class Decision(Schema):
@@ -53,9 +54,28 @@ class SearchResponse(Schema):
 
     nearest: Hit | None
     results: list[Hit]
-    decision: Decision | None = Field(description="null where classes were asked for, or no near photo has one.")
+    decision: Decision | None = Field(
+        description="null where classes or a filter were asked for, or no near photo has a class."
+    )
     versions: Versions
     timings_ms: Timings
+
+
+class GalleryPhoto(Schema):
+    """One photo of the gallery, as a list tells it."""
+
+    id: str
+    label: str | None = Field(serialization_alias="class", validation_alias="class")
+    image: str = Field(description="Path of the photo on this server.")
+    metadata: dict[str, int | float | str] = Field(description="Its cells of the gallery's spreadsheet; none empty.")
+
+
+class GalleryPage(Schema):
+    """Some photos of the gallery, in its order."""
+
+    photos: list[GalleryPhoto]
+    next: int | None = Field(description="`after` for the next page; null at the end.")
+    total: int = Field(description="Photos that pass, on all pages.")
 
 
 class Problem(Schema):
@@ -89,4 +109,5 @@ class Info(Schema):
     precision: str | None
     index_created: str | None
     datasets: list[str]
+    metadata: dict[str, Literal["text", "number", "date"]] = Field(description="Columns to filter by, and their kinds.")
     refused_version: str | None = Field(description="A version that CURRENT names but that did not verify.")

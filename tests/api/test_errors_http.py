@@ -30,7 +30,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, fake_index: IndexDirectory,
     folder = tmp_path_factory.mktemp("target")
     (folder / "empty").mkdir()
     (folder / "gone").mkdir()
-    (folder / "columns.csv").write_text("path,label\na.jpg,b\n")
+    (folder / "columns.csv").write_text("name,label\na.jpg,b\n")
     sets = {"empty": folder / "empty", "gone": folder / "gone", "columns": folder / "columns.csv", "demo": gallery}
     with running_app(fake_index.root, datasets=sets, state_dir=folder) as client:
         (folder / "gone").rmdir()

@@ -66,6 +66,15 @@ def test_a_valid_request_id_is_kept_and_any_other_replaced(proxy: Nginx, server:
     assert "id-of_a.client" in server.log
 
 
+def test_the_list_of_the_gallery_passes_with_its_filter(proxy: Nginx, server: Server) -> None:
+    through = httpx.get(f"{proxy.url}/gallery", params={"class": "car 1", "limit": 2})
+    assert (through.status_code, through.json()["total"]) == (200, 4)
+    assert through.json() == server.client.get("/gallery?class=car%201&limit=2").json()
+    longest = "가" * 500  # 4.5 KB in an address
+    refused = httpx.get(f"{proxy.url}/gallery", params={"where": longest})
+    assert_problem(refused, 422, "invalid_filter")
+
+
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6Detrics", "/x/../metrics", "/metrics?x=1"])
 def test_metrics_are_not_for_the_world(proxy: Nginx, path: str) -> None:
     request = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -80,6 +89,7 @@ def test_metrics_are_not_for_the_world(proxy: Nginx, path: str) -> None:
         ("/evaluate", 513 * MIB + 1, 0, True),
         ("/evaluate", 512 * MIB + 1, 0, False),  # passed on as it arrives, so the server can say no at once
         ("/info", 65537, 0, True),
+        ("/gallery", 65537, 0, True),
     ],
 )
 def test_each_route_has_its_limit(proxy: Nginx, path: str, length: int, sent: int, of_nginx: bool) -> None:
@@ -176,11 +186,13 @@ def test_the_log_is_json_and_tells_nothing_of_what_was_asked(tmp_path: Path, ser
             assert httpx.post(f"{nginx.url}/search?class=secret-class", files=PHOTO).status_code == 422
         assert httpx.post(f"{nginx.url}/search", content=bytes(12 * MIB)).status_code == 413
         assert httpx.get(f"{nginx.url}/gallery/secret%20photo.jpg/image").status_code == 404
+        assert httpx.get(f"{nginx.url}/gallery?where=secret").status_code == 422
         assert httpx.get(f"{nginx.url}/secret").status_code == 404
         assert httpx.get(f"{nginx.url}/readyz").status_code == 200
         httpx.get(f"{nginx.url}/info", headers={"X-Request-Id": "last"})
     lines = nginx.log  # written when the request is over, so all are there when nginx has ended
     asked = [("POST", "/search")] * 4 + [("GET", "/gallery/{identity}/image"), ("GET", "other"), ("GET", "/info")]
+    asked += [("GET", "/gallery")]
     assert sorted((line["method"], line["route"]) for line in lines) == sorted(asked)
     assert [line["status"] for line in lines if line["request_id"] == "last"] == [200]
     assert any(line["upstream_status"] == "502, 422" for line in lines)

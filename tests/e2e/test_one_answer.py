@@ -16,7 +16,7 @@ from tests.support.servers import Server
 
 
 def hits_of(answer: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [(hit["rank"], hit["id"], hit["class"], hit["score"]) for hit in answer["results"]]
+    return [(hit["rank"], hit["id"], hit["class"], hit["score"], hit["metadata"]) for hit in answer["results"]]
 
 
 def test_http_command_line_and_library_find_the_same_with_the_same_scores(
@@ -44,6 +44,24 @@ def test_http_command_line_and_library_find_the_same_with_the_same_scores(
         "agreement": round(decision.agreement, 4),
         "car_probability": round(decision.car_probability or 0, 4),
     }
+
+
+def test_the_command_line_indexes_a_spreadsheet_and_filters_by_its_columns(
+    gallery: Path, tmp_path: Path, shipped_model: Path, carsearch: Callable[..., Printed]
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(car_photo(1, 50))
+    rows = "".join(f"{gallery}/car {kind}/{shot}.jpg;car {kind};{100 * shot}\n" for kind in (1, 2) for shot in range(4))
+    (tmp_path / "cars.csv").write_text(f"sep=;\nFile;Label;Price\n{rows}")
+    built = carsearch("index", tmp_path / "cars.csv", "--index", tmp_path / "index", "--model", shipped_model)
+    assert "\nmetadata: price (number)\n" in built.stdout, built.stderr
+    asked = ("search", photo, "--index", tmp_path / "index", "-k", "8", "--where", "price >= 200 and price < 300")
+    printed = carsearch(*asked)
+    assert (printed.returncode, printed.stdout.count("price 200")) == (0, 2), printed.stderr
+    hits = json.loads(carsearch(*asked, "--json").stdout)["results"]
+    assert [(hit["class"], hit["metadata"]) for hit in hits] == [("car 1", {"price": 200}), ("car 2", {"price": 200})]
+    refused = carsearch(*asked[:-1], "prize < 5")
+    assert (refused.returncode, "did you mean price?" in refused.stderr) == (1, True)
 
 
 def test_the_command_line_prints_a_table_for_people(

@@ -95,14 +95,20 @@ QUERIES = [
       for k in ("0", "-1", "1.5", "abc", "101", "1e9", "", "NaN", "9223372036854775808", "%00", "%ff")),
     _search("a class that is not there", "unknown_class", form(car_photo()), query="?class=spaceship"),
     _search("an empty class", "unknown_class", form(car_photo()), query="?class="),
+    *(_search(f"the filter {where}", "invalid_filter", form(car_photo()), query=f"?where={where}")
+      for where in ("", "price%3C5", f"{SECRET}%3D1", "%27", ")", "%00", "a" * 501, "not%20" * 120)),
     _search("101 classes", "invalid_request", form(car_photo()), query="?" + "&".join(["class=a"] * 101)),
 ]  # fmt: skip
 
 ADDRESSES = [
     BadRequest("an unknown address", "not_found", "GET", f"/{SECRET}", {}),
-    BadRequest("a trailing slash", "not_found", "GET", "/gallery/", {}),
+    BadRequest("a trailing slash", "not_found", "GET", f"/{SECRET}/", {}),
     BadRequest("the wrong method", "method_not_allowed", "GET", "/search", {}),
     BadRequest("an unknown method", "method_not_allowed", "REPORT", "/livez", {}),
+    BadRequest("a page of no photos", "invalid_request", "GET", "/gallery?limit=0", {}),
+    BadRequest("a page too far", "invalid_request", "GET", "/gallery?after=9223372036854775808", {}),
+    BadRequest("a filter of a gallery without metadata", "invalid_filter", "GET", "/gallery?where=price%3C5", {}),
+    BadRequest("the list of an unknown class", "unknown_class", "GET", "/gallery?class=spaceship", {}),
     BadRequest("the image of an unknown photo", "unknown_item", "GET", f"/gallery/{SECRET}.jpg/image", {}),
     BadRequest("an id that climbs", "unknown_item", "GET", "/gallery/%2e%2e%2f%2e%2e%2fetc%2fpasswd/image", {}),
     BadRequest("an absolute id", "unknown_item", "GET", "/gallery/%2Fetc%2Fpasswd/image", {}),

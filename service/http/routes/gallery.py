@@ -1,24 +1,72 @@
 """The gallery's own photos and classes."""
 
 import io
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+import numpy as np
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 from PIL import Image
 
 from indexer.items import sha256_bytes
 from model.dataset import read_file
 from model.errors import CarsearchError, UnknownItem
 from model.images.decode import decode
-from service.engine import Engine
+from service.engine import MAX_K, Engine
 from service.errors import NotReady
 from service.http.context import rules
 from service.http.errors import is_exhausted, problems
+from service.http.routes.search import Where, image_path
+from service.http.schemas import GalleryPage
 from service.http.state import State
 
 router = APIRouter(tags=["gallery"])
 
 LONGEST_SIDE = 1024
+MAX_ROW = 2**63 - 1
+
+
+@router.get("/gallery", operation_id="list_gallery", response_model=GalleryPage, responses=problems(422, 429, 503))
+@rules(key_scope="search")
+async def photos(
+    request: Request,
+    class_: Annotated[
+        list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
+    ] = None,
+    where: Where = None,
+    after: Annotated[int, Query(ge=-1, le=MAX_ROW, description="The `next` of the page before.")] = -1,
+    limit: Annotated[int, Query(ge=1, le=200, description="How many photos at most.")] = 50,
+) -> Response:
+    """The photos of the gallery with their metadata, page by page.
+
+    Pages belong to one index version: begin again when the gallery has been indexed anew.
+    """
+    state: State = request.app.state.parts
+    if (engine := state.reloader.loaded) is None:
+        raise NotReady(state.reloader.why_not)
+    return JSONResponse(await state.workers.run(lambda: _page(engine, class_ or (), where, after, limit), request))
+
+
+def _page(engine: Engine, labels: Sequence[str], where: str | None, after: int, limit: int) -> dict[str, Any]:
+    passing = engine.rows(labels, where)
+    rows = np.arange(len(engine.store)) if passing is None else passing
+    rest = rows[np.searchsorted(rows, after, "right") :]
+    listed = [(row, *engine.names.at(row)) for row in rest[:limit].tolist()]
+    metadata = engine.items.metadata_of([identity for _, identity, _ in listed])
+    return {
+        "photos": [
+            {
+                "id": identity,
+                "class": label or None,
+                "image": image_path(identity),
+                "metadata": metadata.get(identity, {}),
+            }
+            for _, identity, label in listed
+        ],
+        "next": listed[-1][0] if len(rest) > limit else None,
+        "total": len(rows),
+    }
 
 
 @router.get("/gallery/classes", responses=problems(429, 503))

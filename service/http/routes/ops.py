@@ -63,5 +63,6 @@ async def info(request: Request) -> Info:
         precision=engine.embedder.runtime.precision if engine else None,
         index_created=engine.manifest.created if engine else None,
         datasets=sorted(state.settings.datasets),
+        metadata={column.name: column.kind for column in engine.items.columns} if engine else {},
         refused_version=state.reloader.refused_version,
     )

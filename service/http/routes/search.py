@@ -20,6 +20,9 @@ from service.http.upload import multipart_body, receive_photo
 router = APIRouter(tags=["search"])
 TRACER = get_tracer("carsearch", __version__)
 
+Where = Annotated[
+    str | None, Query(description="Only photos whose metadata pass, such as `price < 20000 and year >= 2018`.")
+]
 FILE_BODY = multipart_body("file", "image/jpeg, image/png, image/webp", "JPEG, PNG or WebP")
 
 
@@ -36,6 +39,7 @@ async def search(
     class_: Annotated[
         list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
     ] = None,
+    where: Where = None,
     precision: Annotated[
         float | None, Query(ge=0.5, le=0.99, description="How often a class that is named must be right.")
     ] = None,
@@ -48,7 +52,7 @@ async def search(
     context.index = engine.manifest.id
     data = await receive_photo(request)
     received, received_ns = time.perf_counter(), time.time_ns()
-    search = state.batcher.search(engine, data, k, class_ or ())
+    search = state.batcher.search(engine, data, k, class_ or (), where)
     result = await state.workers.answer(search, request)
     total_ms = (time.perf_counter() - received) * 1000
     queue_ms = max(0.0, total_ms - sum(result.stages_ms.values()))
@@ -59,7 +63,14 @@ async def search(
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
     # Made by hand: models of pydantic would take a tenth of the event loop's time.
     hits = [
-        {"rank": hit.rank, "id": hit.id, "class": hit.label or None, "score": hit.score, "image": _image_path(hit.id)}
+        {
+            "rank": hit.rank,
+            "id": hit.id,
+            "class": hit.label or None,
+            "score": hit.score,
+            "image": image_path(hit.id),
+            "metadata": hit.metadata,
+        }
         for hit in result.found.hits
     ]
     timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}
@@ -76,7 +87,7 @@ def _trace_stages(begun_ns: int, stages_ms: dict[str, float]) -> None:
         begun_ns = ended_ns
 
 
-def _image_path(identity: str) -> str:
+def image_path(identity: str) -> str:
     """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
     dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
     return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"

@@ -70,8 +70,8 @@ class Doubles:
         self.searched: list[list[int]] = []
         self.decoding, self.submitting, self.computing = Gate(), Gate(), Gate()
 
-    def query(self, data: bytes, k: int, labels: Sequence[str] = ()) -> Query:
-        del labels
+    def query(self, data: bytes, k: int, labels: Sequence[str] = (), where: str | None = None) -> Query:
+        del labels, where
         self.decoding.pass_through()
         if data[0] == BROKEN:
             raise ImageUndecodable("The photo is damaged.")
