@@ -13,7 +13,7 @@ class Recipe:
     """How a network is trained by classification, and by a teacher where there are photos without labels.
 
     `schedule` "step" multiplies the learning rate by `lr_factor` every `lr_step_epochs`; "onecycle" is that of Smith &
-    Topin (2018), with `lr` as its maximum. `batch_size` counts photos over all processes.
+    Topin (2018), with `lr` as its maximum.
 
     `init` is where the backbone's weights start: "random", "imagenet", a file of weights, or a model, by name or
     directory.

@@ -62,7 +62,7 @@ def test_a_batch_without_labels_or_without_a_teacher_is_one_too() -> None:
     network = EmbeddingNetwork("resnet18", InputSpec(resize=32, crop=32))
     teacher = np.eye(4, dtype=np.float32)
     recipe = dataclasses.replace(QUICK, head="normalised", teacher_weight=2.0)
-    classifier = Classifier(network, recipe, 3, np.zeros(0, np.int64), teacher)
+    classifier = Classifier(network, recipe, 3, teacher)
     features = torch.randn(4, 512)
     none, rows = torch.full((4,), -1), torch.arange(4)
     classes = torch.tensor([0, 1, 2, 0])
@@ -81,7 +81,7 @@ def test_every_recipe_takes_a_step(recipe: Recipe) -> None:
     """One batch of noise through the real network, backwards, and through the optimiser that the recipe names."""
     chosen = dataclasses.replace(recipe, schedule="step", lr_step_epochs=1)  # the other asks a trainer for its steps
     network = EmbeddingNetwork(chosen.architecture, InputSpec(resize=64, crop=64))
-    classifier = Classifier(network, chosen, 2, np.zeros(0, np.int64))
+    classifier = Classifier(network, chosen, 2)
     configured = classifier.configure_optimizers()
     assert isinstance(configured, dict)
     optimizer = configured["optimizer"]
@@ -100,6 +100,6 @@ def test_a_recipe_with_pseudo_classes_makes_clusters_of_the_teachers_embeddings(
     network = EmbeddingNetwork("resnet18", InputSpec(resize=32, crop=32))
     teacher = np.repeat(np.eye(4, dtype=np.float32), 5, axis=0)
     recipe = dataclasses.replace(QUICK, pseudo_classes=4)
-    agreement = Classifier(network, recipe, 3, np.zeros(0, np.int64), teacher).agreement
+    agreement = Classifier(network, recipe, 3, teacher).agreement
     assert isinstance(agreement, PseudoClassLoss)
     assert sorted(agreement.centres.argmax(dim=1).tolist()) == [0, 1, 2, 3]

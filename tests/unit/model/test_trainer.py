@@ -79,7 +79,7 @@ def epochs_with_score(out: Path, run: int) -> list[int]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [int(row["epoch"]) for row in csv.DictReader(file) if row["val_top1"]]
+        return [int(row["epoch"]) for row in csv.DictReader(file) if row.get("val_top1")]
 
 
 def test_a_run_needs_only_the_training_packages_and_writes_an_artifact_that_verifies(
