@@ -7,12 +7,13 @@ as one that was not, with any number of workers.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from model.dataset import Item
 from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
 from model.images.transform import canvas
-from model.training.augment import change_colours, erase, random_crop
+from model.training.augment import augment
 from model.training.recipes import Recipe
 from model.types import Pixels
 
@@ -63,13 +64,11 @@ class TrainingSet:
     def __getitem__(self, key: Key) -> tuple[Pixels, int, int]:
         """(epoch, row) -> (uint8 (crop, crop, 3), target, the teacher's row)."""
         epoch, row = key
-        recipe = self.recipe
-        random = np.random.default_rng((recipe.seed, epoch, row))
-        crop = random_crop(self._canvas(row), recipe.crop_at(epoch), random, recipe.crop_area)
-        if recipe.jitter or recipe.hue or recipe.grey:
-            crop = change_colours(crop, random, recipe)
-        if random.random() < recipe.erase:
-            crop = erase(crop, random)
+        photo = self._canvas(row)
+        with torch.random.fork_rng(devices=()):
+            seed = np.random.SeedSequence((self.recipe.seed, epoch, row)).generate_state(1, np.uint64)
+            torch.default_generator.manual_seed(int(seed[0]))
+            crop = augment(photo, self.recipe.crop_at(epoch), self.recipe)
         return crop, self.targets[row], row - self.labelled if row >= self.labelled else UNLABELLED
 
     def _canvas(self, row: int) -> Pixels:

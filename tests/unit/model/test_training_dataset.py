@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from model.card import InputSpec
 from model.dataset import Item, read_items
@@ -14,6 +15,8 @@ from model.images.transform import canvas, fit
 from model.training.dataset import EpochSampler, TrainingSet
 from model.training.recipes import QUICK, Recipe
 from model.types import Pixels
+
+pytestmark = pytest.mark.torch
 
 SPEC = InputSpec(resize=40, crop=32)
 
@@ -42,9 +45,10 @@ def test_an_epoch_deals_every_row_once_in_an_order_that_depends_on_seed_and_epoc
 def test_a_crop_depends_on_seed_epoch_and_row_and_on_nothing_else(items: list[Item]) -> None:
     first, second = TrainingSet(items, recipe(seed=3)), TrainingSet(items, recipe(seed=3))
     forward = {(epoch, row): first[epoch, row][0] for epoch in (0, 1) for row in (0, 5)}
-    np.random.default_rng(99).random(10)
+    state = torch.get_rng_state()
     for key in reversed(forward):
         assert np.array_equal(second[key][0], forward[key])
+    assert torch.equal(torch.get_rng_state(), state)
     crops = [*forward.values(), TrainingSet(items, recipe(seed=4))[0, 0][0]]
     assert len({crop.tobytes() for crop in crops}) == 5
 
