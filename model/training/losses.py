@@ -1,8 +1,11 @@
 """The losses: a normalised classification head, and distillation from a teacher."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from model.types import Embeddings
 
 SIMILARITY_TEMPERATURE = 0.1
 CLUSTER_TEMPERATURE = 0.05
@@ -64,6 +67,14 @@ class PseudoClassLoss(nn.Module):
         """Features (B, D) and teacher embeddings (B, T), unit rows -> the mean loss."""
         wanted = (teacher @ self.centres.T / CLUSTER_TEMPERATURE).softmax(dim=1)
         return F.cross_entropy(self.head(features), wanted)
+
+
+def cluster_centres(rows: Embeddings, count: int, seed: int) -> Embeddings:
+    """Centres of k-means: float32 (n, D), unit rows -> float32 (count, D), unit rows; no more than there are rows."""
+    from sklearn.cluster import KMeans  # only runs with pseudo-classes need it
+
+    centres: Embeddings = KMeans(min(count, len(rows)), random_state=seed).fit(rows).cluster_centers_
+    return centres / np.linalg.norm(centres, axis=1, keepdims=True)
 
 
 def _neighbours(cosines: Tensor) -> Tensor:

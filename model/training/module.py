@@ -13,8 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from model.dataset import Item
 from model.network.embedding_net import EmbeddingNetwork
-from model.training.clustering import cluster_centres
-from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss
+from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss, cluster_centres
 from model.training.recipes import Recipe
 from model.training.whole_photos import score
 from model.types import Embeddings

@@ -9,7 +9,7 @@ import torch
 
 from model.card import InputSpec
 from model.network.embedding_net import EmbeddingNetwork
-from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss
+from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss, cluster_centres
 from model.training.module import Classifier
 from model.training.recipes import QUICK, RECIPES, Recipe
 
@@ -94,6 +94,19 @@ def test_every_recipe_takes_a_step(recipe: Recipe) -> None:
     torch.autograd.backward(classifier.loss(features, torch.tensor([0, 1, 0, 1]), torch.full((4,), -1)))
     optimizer.step()
     assert not torch.equal(classifier.network.backbone.state_dict()[first], kernel)
+
+
+def test_clusters_are_groups_that_lie_apart_and_no_more_than_there_are_photos() -> None:
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.eye(6), 20, axis=0) + 0.05 * random.normal(size=(120, 6))
+    rows = (groups / np.linalg.norm(groups, axis=1, keepdims=True)).astype(np.float32)
+    centres = cluster_centres(rows, 6, seed=1)
+    assert centres.dtype == np.float32
+    assert np.allclose(np.linalg.norm(centres, axis=1), 1, atol=1e-5)
+    nearest = (rows @ centres.T).argmax(axis=1).reshape(6, 20)
+    assert all(len(set(group)) == 1 for group in nearest.tolist())
+    assert len(set(nearest[:, 0].tolist())) == 6
+    assert cluster_centres(rows[:3], 6, seed=1).shape == (3, 6)
 
 
 def test_a_recipe_with_pseudo_classes_makes_clusters_of_the_teachers_embeddings() -> None:
