@@ -35,8 +35,7 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
-        linear = recipe.head == "linear"
-        self.head = nn.Linear(network.dim, classes) if linear else NormalisedHead(network.dim, classes, recipe.scale)
+        self.head = (nn.Linear if recipe.head == "linear" else NormalisedHead)(network.dim, classes)
         rows = torch.from_numpy(teacher if teacher is not None else np.empty((0, 1), np.float32))
         self.register_buffer("teacher", rows, persistent=False)
         self.agreement = _teaching(network.dim, rows, recipe) if len(rows) else None
@@ -64,8 +63,7 @@ class Classifier(L.LightningModule):
             )
         if self.agreement is not None and unlabelled.any():
             wanted = self.teacher[taught[unlabelled]]
-            distance = self.agreement(features[unlabelled], wanted)
-            loss = loss + self.recipe.teacher_weight * distance * unlabelled.float().mean()
+            loss = loss + self.agreement(features[unlabelled], wanted) * unlabelled.float().mean()
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -83,7 +81,7 @@ class Classifier(L.LightningModule):
         optimizer = kind(groups, weight_decay=recipe.weight_decay)
         schedule: dict[str, Any]
         if recipe.schedule == "step":
-            schedule = {"scheduler": StepLR(optimizer, recipe.lr_step_epochs, recipe.lr_factor), "interval": "epoch"}
+            schedule = {"scheduler": StepLR(optimizer, recipe.lr_step_epochs), "interval": "epoch"}
         else:
             steps = int(self.trainer.estimated_stepping_batches)
             schedule = {"scheduler": OneCycleLR(optimizer, rates, total_steps=steps), "interval": "step"}
@@ -94,4 +92,4 @@ def _teaching(dim: int, teacher: Tensor, recipe: Recipe) -> TeacherLoss | Pseudo
     if not recipe.pseudo_classes:
         return TeacherLoss(dim, teacher.shape[1])
     centres = cluster_centres(teacher.numpy(), recipe.pseudo_classes, recipe.seed)
-    return PseudoClassLoss(dim, torch.from_numpy(centres), recipe.scale)
+    return PseudoClassLoss(dim, torch.from_numpy(centres))

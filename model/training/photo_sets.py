@@ -35,7 +35,7 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
     if options.validation is not None:
         train_items, val_items = usable, _readable(read_items(options.validation))
     else:
-        train_items, val_items = split_classes(usable, recipe.holdout, recipe.seed)
+        train_items, val_items = split_classes(usable, recipe.seed)
     shared = {item.label for item in train_items} & {item.label for item in val_items}
     if shared:
         raise DataInvalid(f'The class "{min(shared)}" is in both sets; validation needs classes never trained on.')

@@ -70,7 +70,7 @@ def train(options: TrainOptions) -> Path:
     teacher = teacher_embeddings(options.teacher, sets.unlabelled) if sets.unlabelled else None
     every = min(options.validate_every, recipe.epochs)
     classifier = Classifier(network, recipe, len(photos.labels), teacher, sets.validation, every)
-    others = _networks_to_average(recipe, options.teacher)  # before hours of training: one may be missing
+    averaged = _network_to_average(recipe, options.teacher)  # before hours of training: it may be missing
     trainer = _trainer(options, recipe, folder, best_every=every if sets.validation else None)
     last = folder / "last.ckpt"
     resumed = str(last) if last.exists() else None
@@ -78,8 +78,8 @@ def train(options: TrainOptions) -> Path:
     kept = "best.ckpt" if sets.validation and recipe.keep == "best" else "last.ckpt"
     checkpoint = torch.load(folder / kept, map_location="cpu", weights_only=True)
     classifier.load_state_dict(checkpoint["state_dict"])
-    if others:
-        average_weights(network, others)
+    if averaged:
+        average_weights(network, averaged, recipe.teacher_share)
         if len(sets.train) >= ENOUGH_FOR_STATISTICS:
             measure_batch_statistics(network, sets.train)
     whitening = whiten_on(network, sets.train) if recipe.whiten and can_be_whitened(sets.train) else None
@@ -131,22 +131,20 @@ def initialise(network: EmbeddingNetwork, init: str) -> None:
     network.backbone.load_state_dict(load_network(directory, card).backbone.state_dict())
 
 
-def _networks_to_average(recipe: Recipe, teacher: str) -> list[tuple[EmbeddingNetwork, float]]:
-    """The networks whose weights are averaged with those of the run, with their shares; none without a common start.
+def _network_to_average(recipe: Recipe, teacher: str) -> EmbeddingNetwork | None:
+    """The teacher's network, where the recipe averages its weights with those of the run, which share a start.
 
     Raises what `initialise` raises, and ModelInvalid for weights that expect other pixels than the run's.
     """
-    others = []
-    for start, share in ((recipe.init, recipe.init_share), (teacher, recipe.teacher_share)):
-        if start and share and recipe.init != "random":
-            if started_from(recipe, start).input != recipe.input:
-                raise ModelInvalid(
-                    f"{start} expects pixels normalised in another way than this run; name another model to average."
-                )
-            other = EmbeddingNetwork(recipe.architecture, recipe.input)
-            initialise(other, start)
-            others.append((other, share))
-    return others
+    if not teacher or not recipe.teacher_share or recipe.init == "random":
+        return None
+    if started_from(recipe, teacher).input != recipe.input:
+        raise ModelInvalid(
+            f"{teacher} expects pixels normalised in another way than this run; name another model to average."
+        )
+    network = EmbeddingNetwork(recipe.architecture, recipe.input)
+    initialise(network, teacher)
+    return network
 
 
 def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoSets) -> None:

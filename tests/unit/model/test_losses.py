@@ -17,7 +17,7 @@ pytestmark = pytest.mark.torch
 
 
 def test_logits_of_the_normalised_head_are_scaled_cosines() -> None:
-    head = NormalisedHead(2, 2, scale=16)
+    head = NormalisedHead(2, 2)
     head.weight.data = torch.tensor([[3.0, 0.0], [0.0, 0.5]])
     logits = head(torch.tensor([[10.0, 0.0], [3.0, 4.0]]))
     assert logits.flatten().tolist() == pytest.approx([16, 0, 16 * 0.6, 16 * 0.8], abs=1e-4)
@@ -48,7 +48,7 @@ def test_pairs_alone_teach_the_space_that_is_searched() -> None:
 
 def test_a_photo_without_a_label_belongs_to_the_clusters_that_the_teacher_finds_it_near() -> None:
     centres = torch.eye(2)
-    loss = PseudoClassLoss(2, centres, scale=16)
+    loss = PseudoClassLoss(2, centres)
     loss.head.weight.data = torch.eye(2)
     near_first = torch.tensor([[1.0, 0.0]])
     between = torch.full((1, 2), 0.5**0.5)
@@ -61,7 +61,7 @@ def test_a_photo_without_a_label_belongs_to_the_clusters_that_the_teacher_finds_
 def test_a_batch_without_labels_or_without_a_teacher_is_one_too() -> None:
     network = EmbeddingNetwork("resnet18", InputSpec(resize=32, crop=32))
     teacher = np.eye(4, dtype=np.float32)
-    recipe = dataclasses.replace(QUICK, head="normalised", teacher_weight=2.0)
+    recipe = dataclasses.replace(QUICK, head="normalised")
     classifier = Classifier(network, recipe, 3, teacher)
     features = torch.randn(4, 512)
     none, rows = torch.full((4,), -1), torch.arange(4)
@@ -70,7 +70,7 @@ def test_a_batch_without_labels_or_without_a_teacher_is_one_too() -> None:
     assert agreement is not None
     labelled, taught = classifier.loss(features, classes, none), classifier.loss(features, none, rows)
     assert labelled.item() > 0
-    assert taught.item() == pytest.approx(2 * agreement(features, torch.eye(4)).item())
+    assert taught.item() == pytest.approx(agreement(features, torch.eye(4)).item())
     mixed = classifier.loss(features, torch.tensor([0, -1, -1, -1]), torch.tensor([-1, 0, 1, 2]))
     assert mixed.item() > 0
     assert classifier.loss(features, none, none).item() == 0
