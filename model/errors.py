@@ -161,9 +161,5 @@ class StorageTooLossy(CarsearchError, code="storage_too_lossy"):
     """A storage whose recall@1 against fp32 is too low; nothing was published."""
 
 
-class UnknownRecipe(CarsearchError, code="unknown_recipe"):
-    """No training recipe has the given name."""
-
-
 class RunMismatch(CarsearchError, code="run_mismatch"):
     """A training directory holds the checkpoints of another run."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.card import MINUS_1_TO_1, InputSpec
-from model.errors import UnknownRecipe
+from model.errors import SettingsInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ RECIPES = {recipe.name: recipe for recipe in (BASELINE, QUICK, EFFICIENTNET_LITE
 
 
 def recipe_named(name: str) -> Recipe:
-    """Looks a recipe up; raises UnknownRecipe with the names there are."""
+    """Looks a recipe up; raises SettingsInvalid with the names there are."""
     if name not in RECIPES:
-        raise UnknownRecipe(f'There is no recipe "{name}"; there are: {", ".join(sorted(RECIPES))}.')
+        raise SettingsInvalid(f'There is no recipe "{name}"; there are: {", ".join(sorted(RECIPES))}.')
     return RECIPES[name]

@@ -25,21 +25,21 @@ from torch.utils.data import DataLoader
 
 from model.artifact import create_artifact
 from model.card import canonical_sha256, card_sha256, load_card, verify_artifact
-from model.embedder import find_model
+from model.embedder import Embedder, find_model
 from model.errors import ModelInvalid, RunMismatch, SettingsInvalid
 from model.network.backbones import BACKBONES
 from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, load_weights_file
 from model.storage import read_json, sha256_file, write_durably
 from model.training.averaging import average_weights, measure_batch_statistics
 from model.training.dataset import EpochSampler, TrainingSet
-from model.training.distillation import teacher_embeddings
 from model.training.leakage import NO_MODEL, check_unseen, is_weights_file, seen_classes
 from model.training.module import Classifier
 from model.training.options import TrainOptions
 from model.training.photo_sets import PhotoSets, load_sets
 from model.training.recipes import Recipe, recipe_named
-from model.training.whitening import can_be_whitened, whiten_on
+from model.training.whitening import whiten_on
 from model.training.whole_photos import score
+from model.whitening import enough_classes
 
 RUN_NAME = "run.json"
 TRAINING_FOLDER = "training"
@@ -67,7 +67,9 @@ def train(options: TrainOptions) -> Path:
     network = EmbeddingNetwork(recipe.architecture, recipe.input)
     initialise(network, recipe.init)
     photos = TrainingSet(sets.train, recipe, sets.unlabelled)
-    teacher = teacher_embeddings(options.teacher, sets.unlabelled) if sets.unlabelled else None
+    # A student sees crops and learns the embedding of the whole photo, which is the same in every epoch.
+    unlabelled = [item.path for item in sets.unlabelled]
+    teacher = Embedder.load(options.teacher).embed_files(unlabelled) if unlabelled else None
     every = min(options.validate_every, recipe.epochs)
     classifier = Classifier(network, recipe, len(photos.labels), teacher, sets.validation, every)
     averaged = _network_to_average(recipe, options.teacher)  # before hours of training: it may be missing
@@ -82,7 +84,8 @@ def train(options: TrainOptions) -> Path:
         average_weights(network, averaged, recipe.teacher_share)
         if len(sets.train) >= ENOUGH_FOR_STATISTICS:
             measure_batch_statistics(network, sets.train)
-    whitening = whiten_on(network, sets.train) if recipe.whiten and can_be_whitened(sets.train) else None
+    whitened = recipe.whiten and enough_classes(item.label for item in sets.train)
+    whitening = whiten_on(network, sets.train) if whitened else None
     provenance = _provenance(options, recipe, sets, int(checkpoint["epoch"]) + 1, network)
     create_artifact(network.cpu(), options.out, options.out.resolve().name, provenance, whitening)
     return options.out

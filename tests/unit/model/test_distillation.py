@@ -3,25 +3,13 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from model.card import load_card
-from model.dataset import read_unlabelled
-from model.embedder import Embedder
 from model.training.__main__ import main
-from model.training.distillation import teacher_embeddings
 from tests.support.photos import KOREAN, write_gallery
 
 pytestmark = pytest.mark.torch
-
-
-def test_the_teacher_embeds_whole_photos_as_a_search_would(
-    real_model: Path, real_embedder: Embedder, gallery: Path
-) -> None:
-    items = read_unlabelled(gallery).items
-    rows = teacher_embeddings(str(real_model), items)
-    assert np.array_equal(rows[3], real_embedder.embed_photo(items[3].read()))
 
 
 def test_a_teacher_and_photos_without_labels_come_together(
