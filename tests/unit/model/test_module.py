@@ -45,7 +45,8 @@ def test_a_run_records_the_benchmarks_score_of_the_artifact_it_writes(
     command = [
         sys.executable,
         "-m",
-        "model.training",
+        "carsearch",
+        "train",
         "--data",
         str(data),
         "--val",

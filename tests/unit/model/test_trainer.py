@@ -21,18 +21,19 @@ from model.dataset import read_items, split_classes
 from model.embedder import Embedder
 from model.errors import ModelInvalid, ModelNotFound
 from model.network.embedding_net import EmbeddingNetwork
-from model.training.__main__ import main
 from model.training.leakage import check_unseen
 from model.training.recipes import RECIPES
 from model.training.trainer import DurableCheckpoints, initialise, started_from
 from tests.support.photos import car_photo, write_gallery
+from tests.support.training import train
 
 EPOCHS = 3
 pytestmark = pytest.mark.torch
 SMALL = InputSpec(resize=40, crop=32)
 WITHOUT_THE_REST = (
     "import sys; sys.modules.update(dict.fromkeys(['faiss', 'openvino', 'pydantic', 'fastapi', 'typer'])); "
-    "from model.training.__main__ import main; sys.exit(main())"
+    "from model.training.options import parse_options; from model.training.trainer import train; "
+    "print(train(parse_options(None, 'train')))"
 )
 
 
@@ -63,7 +64,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resumed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed when its first checkpoint appeared, and started again by the same command."""
     out = tmp_path_factory.mktemp("resumed")
-    command = [sys.executable, "-m", "model.training", *arguments(photos, out)]
+    command = [sys.executable, "-m", "carsearch", "train", *arguments(photos, out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (out / "training" / "last.ckpt").exists() and process.poll() is None:
         time.sleep(0.005)
@@ -109,7 +110,7 @@ def test_a_recipe_may_keep_the_last_epoch_and_only_watch_validation(
 ) -> None:
     patient = dataclasses.replace(RECIPES["quick"], name="patient", keep="last")
     monkeypatch.setitem(RECIPES, "patient", patient)
-    assert main([*arguments(photos, tmp_path), "--recipe", "patient", "--validate-every", "2"]) == 0
+    assert train([*arguments(photos, tmp_path), "--recipe", "patient", "--validate-every", "2"]) == 0
     assert epochs_with_score(tmp_path, 0) == [1]
     training = load_card(tmp_path).training
     assert training["epoch"] == EPOCHS
@@ -137,17 +138,17 @@ def test_weights_are_averaged_with_those_of_the_teacher_and_without_a_teacher_wi
 ) -> None:
     teacher = load_file(real_model / WEIGHTS_NAME)
     start = ("--init", str(trained))
-    assert main([*arguments(photos, tmp_path / "taught", *start), *like_teacher]) == 0
+    assert train([*arguments(photos, tmp_path / "taught", *start), *like_teacher]) == 0
     averaged, _ = weights_and_last_checkpoint(tmp_path / "taught")
     assert torch.equal(averaged["conv1.weight"], teacher["conv1.weight"])
     assert torch.equal(averaged["bn1.running_mean"], teacher["bn1.running_mean"])  # too few photos to measure them anew
-    assert main([*arguments(photos, tmp_path / "alone", *start), *like_teacher[:4]]) == 0
+    assert train([*arguments(photos, tmp_path / "alone", *start), *like_teacher[:4]]) == 0
     alone, last = weights_and_last_checkpoint(tmp_path / "alone")
     assert torch.equal(alone["bn1.running_mean"], last["network.backbone.bn1.running_mean"])
 
 
 def test_a_run_from_random_weights_is_not_averaged(photos: Path, tmp_path: Path, like_teacher: list[str]) -> None:
-    assert main([*arguments(photos, tmp_path / "out"), *like_teacher]) == 0
+    assert train([*arguments(photos, tmp_path / "out"), *like_teacher]) == 0
     weights, last = weights_and_last_checkpoint(tmp_path / "out")
     assert torch.equal(weights["conv1.weight"], last["network.backbone.conv1.weight"].half())
 
@@ -188,7 +189,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
 
 def refused(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
     """Runs a command line that must fail; returns its one sentence."""
-    assert main(command) == 1
+    assert train(command) == 1
     written = capsys.readouterr()
     assert written.out == ""
     *_, sentence = written.err.splitlines()
@@ -211,7 +212,7 @@ def test_a_run_may_be_started_over(photos: Path, tmp_path: Path, capsys: pytest.
     (tmp_path / "training" / "run.json").write_text('{"identity": "of another run"}')
     (tmp_path / "training" / "last.ckpt").write_bytes(b"of another run")
     assert "start over with --restart" in refused(capsys, arguments(photos, tmp_path))
-    assert main([*arguments(photos, tmp_path, "--restart"), "--epochs", "1"]) == 0
+    assert train([*arguments(photos, tmp_path, "--restart"), "--epochs", "1"]) == 0
     assert load_card(tmp_path).training["epoch"] == 1
 
 
