@@ -67,10 +67,7 @@ class ArchivePhoto:
 
     id: str
     label: str
-    read_member: Callable[[], bytes]
-
-    def read(self) -> bytes:
-        return self.read_member()
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,16 +263,16 @@ def refuse_duplicate_ids(items: Iterable[Photo]) -> None:
         seen.add(item.id)
 
 
-def split_classes(items: Sequence[Item], holdout: float, seed: int = 0) -> tuple[list[Item], list[Item]]:
+def split_classes(items: Sequence[Item], seed: int = 0) -> tuple[list[Item], list[Item]]:
     """Splits items into (train, validation) with no class in both.
 
-    `holdout` is the share of classes that go to validation, at least two of them. The choice depends only on the names
-    and the seed, so that new photos never move a class. Fewer than five classes all go to training.
+    A fifth of the classes go to validation, at least two of them. The choice depends only on the names and the seed, so
+    that new photos never move a class. Fewer than five classes all go to training.
     """
     labels = {item.label for item in items}
-    if len(labels) < 5 or holdout == 0:
+    if len(labels) < 5:
         return list(items), []
     order = sorted(labels, key=lambda label: hashlib.sha256(f"{seed}/{label}".encode()).digest())
-    held = set(order[: max(2, round(holdout * len(labels)))])
+    held = set(order[: max(2, round(len(labels) / 5))])
     train = [item for item in items if item.label not in held]
     return train, [item for item in items if item.label in held]

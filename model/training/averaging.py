@@ -14,22 +14,15 @@ from model.network.embedding_net import EmbeddingNetwork
 from model.training.whole_photos import whole_photos
 
 
-def average_weights(network: EmbeddingNetwork, others: Sequence[tuple[EmbeddingNetwork, float]]) -> None:
-    """Adds the weights of other networks of the same architecture to a network's, in place, each with its share.
+def average_weights(network: EmbeddingNetwork, other: EmbeddingNetwork, share: float) -> None:
+    """Moves a network's weights by `share` of the way to those of another of the same architecture, in place.
 
-    The network's own weights have the share that is left. The averaged batch statistics match no network; call
-    `measure_batch_statistics` afterwards.
+    The averaged batch statistics match no network; call `measure_batch_statistics` afterwards.
     """
-    own = 1 - sum(share for _, share in others)
-    states = [other.backbone.state_dict() for other, _ in others]
-    mean = {}
+    state = other.backbone.state_dict()
     for name, value in network.backbone.state_dict().items():
-        if not value.is_floating_point():  # how many batches were seen
-            continue
-        mean[name] = own * value
-        for state, (_, share) in zip(states, others, strict=True):
-            mean[name] += share * state[name].to(value.device)
-    network.backbone.load_state_dict({**network.backbone.state_dict(), **mean})
+        if value.is_floating_point():  # all but how many batches were seen
+            value.lerp_(state[name].to(value.device), share)
 
 
 def measure_batch_statistics(network: EmbeddingNetwork, items: Sequence[Item]) -> None:

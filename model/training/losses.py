@@ -1,9 +1,13 @@
 """The losses: a normalised classification head, and distillation from a teacher."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.types import Embeddings
+
+SCALE = 16.0
 SIMILARITY_TEMPERATURE = 0.1
 CLUSTER_TEMPERATURE = 0.05
 
@@ -13,14 +17,13 @@ class NormalisedHead(nn.Module):
     Learning", BMVC 2019), so that training optimises what the search compares.
     """
 
-    def __init__(self, dim: int, classes: int, scale: float) -> None:
+    def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(classes, dim) / dim**0.5)
-        self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, classes)."""
-        return self.scale * F.linear(F.normalize(features.float(), dim=1), F.normalize(self.weight, dim=1))
+        return SCALE * F.linear(F.normalize(features.float(), dim=1), F.normalize(self.weight, dim=1))
 
 
 class TeacherLoss(nn.Module):
@@ -55,15 +58,24 @@ class PseudoClassLoss(nn.Module):
 
     centres: Tensor
 
-    def __init__(self, dim: int, centres: Tensor, scale: float) -> None:
+    def __init__(self, dim: int, centres: Tensor) -> None:
         super().__init__()
         self.register_buffer("centres", centres)  # a resumed run keeps its clusters
-        self.head = NormalisedHead(dim, len(centres), scale)
+        self.head = NormalisedHead(dim, len(centres))
 
     def forward(self, features: Tensor, teacher: Tensor) -> Tensor:
         """Features (B, D) and teacher embeddings (B, T), unit rows -> the mean loss."""
         wanted = (teacher @ self.centres.T / CLUSTER_TEMPERATURE).softmax(dim=1)
         return F.cross_entropy(self.head(features), wanted)
+
+
+def cluster_centres(rows: Embeddings, count: int, seed: int) -> Embeddings:
+    """Centres of k-means: float32 (n, D), unit rows -> float32 (count, D), unit rows; no more than there are rows."""
+    from sklearn.cluster import KMeans  # only runs with pseudo-classes need it
+
+    centres = KMeans(min(count, len(rows)), random_state=seed).fit(rows).cluster_centers_
+    unit: Embeddings = centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    return unit
 
 
 def _neighbours(cosines: Tensor) -> Tensor:

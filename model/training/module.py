@@ -1,35 +1,22 @@
 """The Lightning module: classification and distillation, validated by the benchmark on classes never seen."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
+from model.dataset import Item
 from model.network.embedding_net import EmbeddingNetwork
-from model.retrieval import leave_one_out_nearest
-from model.training.clustering import cluster_centres
-from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss
+from model.training.losses import NormalisedHead, PseudoClassLoss, TeacherLoss, cluster_centres
 from model.training.recipes import Recipe
+from model.training.whole_photos import score
 from model.types import Embeddings
-
-
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Full float32 products on CUDA inside the block; TF32 keeps 10 bits of mantissa."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Classifier(L.LightningModule):
@@ -42,19 +29,19 @@ class Classifier(L.LightningModule):
         network: EmbeddingNetwork,
         recipe: Recipe,
         classes: int,
-        validation_targets: npt.NDArray[np.int64],
         teacher: Embeddings | None = None,
+        validation: Sequence[Item] = (),
+        validate_every: int = 1,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
-        linear = recipe.head == "linear"
-        self.head = nn.Linear(network.dim, classes) if linear else NormalisedHead(network.dim, classes, recipe.scale)
+        self.head = (nn.Linear if recipe.head == "linear" else NormalisedHead)(network.dim, classes)
         rows = torch.from_numpy(teacher if teacher is not None else np.empty((0, 1), np.float32))
         self.register_buffer("teacher", rows, persistent=False)
         self.agreement = _teaching(network.dim, rows, recipe) if len(rows) else None
         self.recipe = recipe
-        self.validation_targets = validation_targets
-        self.validated: list[tuple[Tensor, Tensor]] = []
+        self.validation = validation
+        self.validate_every = validate_every
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
         crops, targets, taught = batch
@@ -76,32 +63,14 @@ class Classifier(L.LightningModule):
             )
         if self.agreement is not None and unlabelled.any():
             wanted = self.teacher[taught[unlabelled]]
-            distance = self.agreement(features[unlabelled], wanted)
-            loss = loss + self.recipe.teacher_weight * distance * unlabelled.float().mean()
+            loss = loss + self.agreement(features[unlabelled], wanted) * unlabelled.float().mean()
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        crops, rows = batch
-        # In fp32 whatever precision it trains in, because that is what is exported.
-        with torch.autocast(self.device.type, enabled=False), without_tf32():
-            self.validated.append((rows, self.network(crops)))
-
-    def on_validation_epoch_end(self) -> None:
-        rows = torch.cat([rows for rows, _ in self.validated])
-        embeddings = torch.cat([embeddings for _, embeddings in self.validated])
-        self.validated.clear()
-        if self.trainer.world_size > 1:  # the sampler pads the shares to equal length
-            rows = cast(Tensor, self.all_gather(rows)).flatten()
-            embeddings = cast(Tensor, self.all_gather(embeddings)).flatten(0, 1)
-        top1 = self.top1(rows.cpu().numpy(), embeddings.float().cpu().numpy())
-        self.log("val_top1", top1, prog_bar=True, rank_zero_only=True)
-
-    def top1(self, rows: npt.NDArray[np.int64], embeddings: npt.NDArray[np.float32]) -> float:
-        """The benchmark's leave-one-out top-1 of gathered shares: rows (n,), embeddings (n, D), with padding."""
-        ordered = np.empty((len(self.validation_targets), embeddings.shape[1]), np.float32)
-        ordered[rows] = embeddings  # a padded row occurs twice, with the same embedding
-        nearest = leave_one_out_nearest(ordered)
-        return float((self.validation_targets[nearest] == self.validation_targets).mean())
+    def on_train_epoch_end(self) -> None:
+        """Validates, in fp32 whatever precision it trains in, because that is what is exported."""
+        if self.validation and (self.current_epoch + 1) % self.validate_every == 0:
+            self.log("val_top1", score(self.network, self.validation), prog_bar=True)
+            self.network.train()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         recipe = self.recipe
@@ -112,7 +81,7 @@ class Classifier(L.LightningModule):
         optimizer = kind(groups, weight_decay=recipe.weight_decay)
         schedule: dict[str, Any]
         if recipe.schedule == "step":
-            schedule = {"scheduler": StepLR(optimizer, recipe.lr_step_epochs, recipe.lr_factor), "interval": "epoch"}
+            schedule = {"scheduler": StepLR(optimizer, recipe.lr_step_epochs), "interval": "epoch"}
         else:
             steps = int(self.trainer.estimated_stepping_batches)
             schedule = {"scheduler": OneCycleLR(optimizer, rates, total_steps=steps), "interval": "step"}
@@ -123,4 +92,4 @@ def _teaching(dim: int, teacher: Tensor, recipe: Recipe) -> TeacherLoss | Pseudo
     if not recipe.pseudo_classes:
         return TeacherLoss(dim, teacher.shape[1])
     centres = cluster_centres(teacher.numpy(), recipe.pseudo_classes, recipe.seed)
-    return PseudoClassLoss(dim, torch.from_numpy(centres), recipe.scale)
+    return PseudoClassLoss(dim, torch.from_numpy(centres))

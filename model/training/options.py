@@ -45,14 +45,12 @@ class TrainOptions:
         "where weights start: random, imagenet, a file of weights or a model; by default as the recipe says",
     )
     device: str = _option("auto", "auto is CUDA where there is one", choices=("auto", "cpu", "cuda"))
-    devices: int = _option(1, "processes, one per GPU", type=_at_least(1))
     epochs: int | None = _option(None, "another number of epochs than the recipe's", type=_at_least(1))
     batch_size: int | None = _option(
         None, "another batch size than the recipe's; the learning rate is scaled with it", type=_at_least(1)
     )
     crop: int | None = _option(None, "another side of the crops than the recipe's, in pixels", type=_at_least(1))
-    workers: int = _option(2, "decoding processes per device", type=_at_least(0))
-    cache: bool = _option(False, "keep decoded photos in memory, in every worker", action="store_true")
+    workers: int = _option(2, "decoding processes", type=_at_least(0))
     validate_every: int = _option(1, "epochs from one validation to the next", type=_at_least(1))
     precision: str = _option(
         "auto", "auto is bf16 where the hardware has it", choices=("auto", "bf16-mixed", "32-true")

@@ -1,6 +1,5 @@
 """The photos of a training run: readable ones only, and no class of validation in training."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
     if options.validation is not None:
         train_items, val_items = usable, _readable(read_labelled(options.validation))
     else:
-        train_items, val_items = split_classes(usable, recipe.holdout, recipe.seed)
+        train_items, val_items = split_classes(usable, recipe.seed)
     shared = {item.label for item in train_items} & {item.label for item in val_items}
     if shared:
         raise DataInvalid(f'The class "{min(shared)}" is in both sets; validation needs classes never trained on.')
@@ -46,8 +45,6 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
         )
     if len({item.label for item in train_items}) < 2:
         raise DataInvalid("Training needs photos of at least two classes.")
-    if len(train_items) < 2 * options.devices:
-        raise DataInvalid(f"Training needs at least two photos for each of {options.devices} processes.")
     if bool(options.unlabelled) != bool(options.teacher):
         raise DataInvalid("Photos without labels are learned from through a teacher: give both or neither.")
     unlabelled = [item for data in options.unlabelled for item in _readable(read_items(data, class_depth=0))]
@@ -67,8 +64,7 @@ def _readable(found: ItemList) -> list[Item]:
 
     with decode_pool() as pool:
         problems = list(map_in_order(pool, problem_with, found.items))
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of a run reads the photos, one reports
-        _list_skipped([*found.skipped, *(problem for problem in problems if problem is not None)])
+    _list_skipped([*found.skipped, *(problem for problem in problems if problem is not None)])
     return [item for item, problem in zip(found.items, problems, strict=True) if problem is None]
 
 

@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.card import MINUS_1_TO_1, InputSpec
-from model.errors import UnknownRecipe
+from model.errors import SettingsInvalid
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a network is trained by classification, and by a teacher where there are photos without labels.
 
-    `schedule` "step" multiplies the learning rate by `lr_factor` every `lr_step_epochs`; "onecycle" is that of Smith &
-    Topin (2018), with `lr` as its maximum. `batch_size` counts photos over all processes.
+    `schedule` "step" divides the learning rate by ten every `lr_step_epochs`; "onecycle" is that of Smith & Topin
+    (2018), with `lr` as its maximum.
 
     `init` is where the backbone's weights start: "random", "imagenet", a file of weights, or a model, by name or
     directory.
 
-    `head` "linear" is plain cross-entropy. "normalised" is a softmax over cosines times `scale`, whose proxies learn
-    `head_lr_factor` times as fast as the network. `teacher_weight` multiplies the loss of photos without labels.
+    `head` "linear" is plain cross-entropy. "normalised" is a softmax over scaled cosines, whose proxies learn
+    `head_lr_factor` times as fast as the network.
 
     `pseudo_classes` is the number of clusters of the teacher's embeddings that become the classes of photos
     without labels; 0 means that those photos learn the teacher's cosines.
@@ -30,9 +30,9 @@ class Recipe:
     without colour, `erase` the share in which a rectangle is filled with noise.
 
     `keep` says whose weights are kept: those of the epoch that validates best, or of the last one. The model's weights
-    are the mean of the kept ones, of those of `init` with the share `init_share`, and of those of the teacher, where
-    there is one, with the share `teacher_share`. A start from random weights leaves both out. With `whiten` the model
-    gets a whitening where there are enough classes.
+    are the mean of the kept ones and of those of the teacher, where there is one, with the share `teacher_share`. A
+    start from random weights leaves the teacher's out. With `whiten` the model gets a whitening where there are enough
+    classes.
     """
 
     name: str
@@ -45,13 +45,10 @@ class Recipe:
     optimizer: Literal["adam", "adamw"]
     schedule: Literal["step", "onecycle"]
     lr_step_epochs: int = 0
-    lr_factor: float = 0.1
     label_smoothing: float = 0.0
     init: str = "random"
     head: Literal["linear", "normalised"] = "linear"
-    scale: float = 16.0
     head_lr_factor: float = 1.0
-    teacher_weight: float = 1.0
     pseudo_classes: int = 0
     crop_area: float = 0.08
     train_crops: tuple[int, ...] = ()
@@ -60,10 +57,8 @@ class Recipe:
     grey: float = 0.0
     erase: float = 0.0
     keep: Literal["best", "last"] = "best"
-    init_share: float = 0.0
     teacher_share: float = 0.0
     whiten: bool = True
-    holdout: float = 0.2
     seed: int = 0
 
     def crop_at(self, epoch: int) -> int:
@@ -180,7 +175,7 @@ RECIPES = {recipe.name: recipe for recipe in (BASELINE, QUICK, EFFICIENTNET_LITE
 
 
 def recipe_named(name: str) -> Recipe:
-    """Looks a recipe up; raises UnknownRecipe with the names there are."""
+    """Looks a recipe up; raises SettingsInvalid with the names there are."""
     if name not in RECIPES:
-        raise UnknownRecipe(f'There is no recipe "{name}"; there are: {", ".join(sorted(RECIPES))}.')
+        raise SettingsInvalid(f'There is no recipe "{name}"; there are: {", ".join(sorted(RECIPES))}.')
     return RECIPES[name]

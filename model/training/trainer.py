@@ -25,22 +25,21 @@ from torch.utils.data import DataLoader
 
 from model.artifact import create_artifact
 from model.card import canonical_sha256, card_sha256, load_card, verify_artifact
-from model.embedder import find_model
+from model.embedder import Embedder, find_model
 from model.errors import ModelInvalid, RunMismatch, SettingsInvalid
 from model.network.backbones import BACKBONES
 from model.network.embedding_net import EmbeddingNetwork, load_imagenet, load_network, load_weights_file
 from model.storage import read_json, sha256_file, write_durably
 from model.training.averaging import average_weights, measure_batch_statistics
-from model.training.dataset import TrainingSet, ValidationSet
-from model.training.distillation import teacher_embeddings
+from model.training.dataset import EpochSampler, TrainingSet
 from model.training.leakage import NO_MODEL, check_unseen, is_weights_file, seen_classes
 from model.training.module import Classifier
 from model.training.options import TrainOptions
 from model.training.photo_sets import PhotoSets, load_sets
 from model.training.recipes import Recipe, recipe_named
-from model.training.sampler import TrainingSampler, ValidationSampler
-from model.training.whitening import can_be_whitened, whiten_on
+from model.training.whitening import whiten_on
 from model.training.whole_photos import score
+from model.whitening import enough_classes
 
 RUN_NAME = "run.json"
 TRAINING_FOLDER = "training"
@@ -67,27 +66,28 @@ def train(options: TrainOptions) -> Path:
     L.seed_everything(recipe.seed, verbose=False)
     network = EmbeddingNetwork(recipe.architecture, recipe.input)
     initialise(network, recipe.init)
-    training_set = TrainingSet(sets.train, recipe, sets.unlabelled, options.cache)
-    validation_set = ValidationSet(sets.validation, recipe.input)
-    teacher = teacher_embeddings(options.teacher, sets.unlabelled) if sets.unlabelled else None
-    classifier = Classifier(network, recipe, len(training_set.labels), validation_set.targets, teacher)
-    others = _networks_to_average(recipe, options.teacher)  # before hours of training: one may be missing
-    trainer = _trainer(options, recipe, folder, monitor=bool(sets.validation))
-    loaders = Loaders(options, recipe, training_set, validation_set)
+    photos = TrainingSet(sets.train, recipe, sets.unlabelled)
+    # A student sees crops and learns the embedding of the whole photo, which is the same in every epoch.
+    unlabelled = [item.path for item in sets.unlabelled]
+    teacher = Embedder.load(options.teacher).embed_files(unlabelled) if unlabelled else None
+    every = min(options.validate_every, recipe.epochs)
+    classifier = Classifier(network, recipe, len(photos.labels), teacher, sets.validation, every)
+    averaged = _network_to_average(recipe, options.teacher)  # before hours of training: it may be missing
+    trainer = _trainer(options, recipe, folder, best_every=every if sets.validation else None)
     last = folder / "last.ckpt"
-    trainer.fit(classifier, datamodule=loaders, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    if trainer.is_global_zero:
-        kept = "best.ckpt" if sets.validation and recipe.keep == "best" else "last.ckpt"
-        checkpoint = torch.load(folder / kept, map_location="cpu", weights_only=True)
-        classifier.load_state_dict(checkpoint["state_dict"])
-        if others:
-            average_weights(network, others)
-            if len(sets.train) >= ENOUGH_FOR_STATISTICS:
-                measure_batch_statistics(network, sets.train)
-        whitening = whiten_on(network, sets.train) if recipe.whiten and can_be_whitened(sets.train) else None
-        provenance = _provenance(options, recipe, sets, int(checkpoint["epoch"]) + 1, network)
-        create_artifact(network.cpu(), options.out, options.out.resolve().name, provenance, whitening)
-    trainer.strategy.barrier()
+    resumed = str(last) if last.exists() else None
+    trainer.fit(classifier, _loader(options, recipe, photos), ckpt_path=resumed, weights_only=True)
+    kept = "best.ckpt" if sets.validation and recipe.keep == "best" else "last.ckpt"
+    checkpoint = torch.load(folder / kept, map_location="cpu", weights_only=True)
+    classifier.load_state_dict(checkpoint["state_dict"])
+    if averaged:
+        average_weights(network, averaged, recipe.teacher_share)
+        if len(sets.train) >= ENOUGH_FOR_STATISTICS:
+            measure_batch_statistics(network, sets.train)
+    whitened = recipe.whiten and enough_classes(item.label for item in sets.train)
+    whitening = whiten_on(network, sets.train) if whitened else None
+    provenance = _provenance(options, recipe, sets, int(checkpoint["epoch"]) + 1, network)
+    create_artifact(network.cpu(), options.out, options.out.resolve().name, provenance, whitening)
     return options.out
 
 
@@ -134,22 +134,20 @@ def initialise(network: EmbeddingNetwork, init: str) -> None:
     network.backbone.load_state_dict(load_network(directory, card).backbone.state_dict())
 
 
-def _networks_to_average(recipe: Recipe, teacher: str) -> list[tuple[EmbeddingNetwork, float]]:
-    """The networks whose weights are averaged with those of the run, with their shares; none without a common start.
+def _network_to_average(recipe: Recipe, teacher: str) -> EmbeddingNetwork | None:
+    """The teacher's network, where the recipe averages its weights with those of the run, which share a start.
 
     Raises what `initialise` raises, and ModelInvalid for weights that expect other pixels than the run's.
     """
-    others = []
-    for start, share in ((recipe.init, recipe.init_share), (teacher, recipe.teacher_share)):
-        if start and share and recipe.init != "random":
-            if started_from(recipe, start).input != recipe.input:
-                raise ModelInvalid(
-                    f"{start} expects pixels normalised in another way than this run; name another model to average."
-                )
-            other = EmbeddingNetwork(recipe.architecture, recipe.input)
-            initialise(other, start)
-            others.append((other, share))
-    return others
+    if not teacher or not recipe.teacher_share or recipe.init == "random":
+        return None
+    if started_from(recipe, teacher).input != recipe.input:
+        raise ModelInvalid(
+            f"{teacher} expects pixels normalised in another way than this run; name another model to average."
+        )
+    network = EmbeddingNetwork(recipe.architecture, recipe.input)
+    initialise(network, teacher)
+    return network
 
 
 def _claim_run(folder: Path, options: TrainOptions, recipe: Recipe, sets: PhotoSets) -> None:
@@ -186,13 +184,15 @@ def _content_of(source: str) -> str:
     return sha256_file(Path(source)) if is_weights_file(source) else card_sha256(find_model(source))
 
 
-def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool) -> L.Trainer:
-    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, best_every: int | None) -> L.Trainer:
+    """`best_every` is the number of epochs from one validation to the next; None without photos to validate on."""
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     callbacks: list[L.Callback] = []
-    if monitor:
-        callbacks.append(ModelCheckpoint(filename="best", monitor="val_top1", mode="max", **common))
+    if best_every:
+        best = ModelCheckpoint(filename="best", monitor="val_top1", mode="max", every_n_epochs=best_every, **common)
+        callbacks.append(best)
     # After "best", so that it holds the best score so far: otherwise a resumed run would accept a worse epoch as best.
-    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common))
+    callbacks.append(ModelCheckpoint(filename="last", **common))
     loggers: list[Logger] = [CSVLogger(folder, name="csv")]
     if importlib.util.find_spec("tensorboard"):
         loggers.append(TensorBoardLogger(folder, name="tensorboard"))
@@ -201,17 +201,13 @@ def _trainer(options: TrainOptions, recipe: Recipe, folder: Path, monitor: bool)
         raise SettingsInvalid("There is no CUDA device; train with --device cpu.")
     return L.Trainer(
         accelerator=accelerator,
-        devices=options.devices,
-        strategy="ddp" if options.devices > 1 else "auto",
+        devices=1,
         precision=_precision(options.precision, accelerator),  # type: ignore[arg-type]  # Lightning's literal type
         max_epochs=recipe.epochs,
-        check_val_every_n_epoch=min(options.validate_every, recipe.epochs),
         callbacks=callbacks,
         plugins=[DurableCheckpoints()],
         logger=loggers,
         log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # Lightning's pads with repeats that would be scored
         enable_model_summary=False,
     )
 
@@ -235,40 +231,16 @@ def _precision(wanted: str, accelerator: str) -> str:
     return "bf16-mixed" if torch.cpu.get_capabilities().get("avx512_bf16") else "32-true"
 
 
-class Loaders(L.LightningDataModule):
-    """Builds the data loaders once rank and world size are known."""
-
-    def __init__(self, options: TrainOptions, recipe: Recipe, train: TrainingSet, val: ValidationSet) -> None:
-        super().__init__()
-        self.options, self.recipe, self.train_photos, self.val_photos = options, recipe, train, val
-
-    def _loader(self, photos: Any, sampler: Any, batch_size: int, drop_last: bool) -> DataLoader[Any]:
-        return DataLoader(
-            photos,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.options.workers,
-            persistent_workers=self.options.workers > 0,
-            drop_last=drop_last,
-            pin_memory=torch.cuda.is_available() and self.options.device != "cpu",
-        )
-
-    def _rank(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        rank, world_size = self._rank()
-        sampler = TrainingSampler(len(self.train_photos), self.recipe.seed, rank, world_size)
-        batch_size = max(1, min(self.recipe.batch_size // world_size, len(sampler)))
-        # A last batch of one photo has no batch statistics; dropping the remainder keeps every step alike.
-        return self._loader(self.train_photos, sampler, batch_size, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        if not len(self.val_photos):
-            return []
-        sampler = ValidationSampler(len(self.val_photos), *self._rank())
-        return self._loader(self.val_photos, sampler, 64, drop_last=False)
+def _loader(options: TrainOptions, recipe: Recipe, photos: TrainingSet) -> DataLoader[Any]:
+    return DataLoader(
+        photos,  # type: ignore[arg-type]  # indexed by (epoch, row)
+        batch_size=min(recipe.batch_size, len(photos)),
+        sampler=EpochSampler(len(photos), recipe.seed),
+        num_workers=options.workers,
+        persistent_workers=options.workers > 0,
+        drop_last=True,  # a last batch of one photo has no batch statistics
+        pin_memory=torch.cuda.is_available() and options.device != "cpu",
+    )
 
 
 def _provenance(

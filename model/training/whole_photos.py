@@ -18,8 +18,8 @@ from model.types import Embeddings, Pixels
 BATCH = 32
 
 
-def whole_photos(items: Sequence[Item], spec: InputSpec) -> Iterator[tuple[Tensor, list[Item]]]:
-    """Batches of crops uint8 (B, S, S, 3) with their items; photos that cannot be read are left out."""
+def readable_crops(items: Sequence[Item], spec: InputSpec) -> Iterator[tuple[Item, Pixels]]:
+    """Items with their crops uint8 (S, S, 3), in order; photos that cannot be read are left out."""
 
     def crop(item: Item) -> tuple[Item, Pixels] | None:
         try:
@@ -28,8 +28,13 @@ def whole_photos(items: Sequence[Item], spec: InputSpec) -> Iterator[tuple[Tenso
             return None
 
     with decode_pool() as pool:
-        for batch in batched(filter(None, map_in_order(pool, crop, items)), BATCH):
-            yield torch.from_numpy(np.stack([pixels for _, pixels in batch])), [item for item, _ in batch]
+        yield from filter(None, map_in_order(pool, crop, items))
+
+
+def whole_photos(items: Sequence[Item], spec: InputSpec) -> Iterator[tuple[Tensor, list[Item]]]:
+    """Batches of crops uint8 (B, S, S, 3) with their items, without photos that cannot be read."""
+    for batch in batched(readable_crops(items, spec), BATCH):
+        yield torch.from_numpy(np.stack([pixels for _, pixels in batch])), [item for item, _ in batch]
 
 
 def rows_of(

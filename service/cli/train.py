@@ -1,6 +1,5 @@
 """The commands that make a model: train and export."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +18,7 @@ def train(context: typer.Context) -> None:
     from model.training.trainer import train as run
 
     run(options)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of the processes of one run, one speaks
-        say(f"The model is in {options.out}. Next: carsearch export {options.out}")
+    say(f"The model is in {options.out}. Next: carsearch export {options.out}")
 
 
 def export(

@@ -181,19 +181,19 @@ def items_of(labels: list[str]) -> list[Item]:
     return [Item(id=f"{label}/{shot}", label=label, path=Path(label)) for label in labels for shot in range(2)]
 
 
-@given(labels=st.sets(st.text(max_size=5), max_size=30), holdout=st.floats(0, 0.5), seed=st.integers(0, 9))
-def test_a_split_shares_no_class_and_loses_no_item(labels: set[str], holdout: float, seed: int) -> None:
+@given(labels=st.sets(st.text(max_size=5), max_size=30), seed=st.integers(0, 9))
+def test_a_split_shares_no_class_and_loses_no_item(labels: set[str], seed: int) -> None:
     items = items_of(sorted(labels))
-    train, held = split_classes(items, holdout, seed)
+    train, held = split_classes(items, seed)
     assert sorted([*train, *held], key=lambda item: item.id) == sorted(items, key=lambda item: item.id)
     assert {item.label for item in train} & {item.label for item in held} == set()
-    wanted = 0 if len(labels) < 5 or holdout == 0 else max(2, round(holdout * len(labels)))
+    wanted = 0 if len(labels) < 5 else max(2, round(0.2 * len(labels)))
     assert len({item.label for item in held}) == wanted
 
 
 def test_new_photos_move_no_class_across_and_another_seed_does() -> None:
     labels = [f"car {number}" for number in range(20)]
-    before = {item.label for item in split_classes(items_of(labels), 0.2)[1]}
+    before = {item.label for item in split_classes(items_of(labels))[1]}
     more = [Item(id=f"new {label}", label=label, path=Path(label)) for label in reversed(labels)]
-    assert {item.label for item in split_classes([*more, *items_of(labels)], 0.2)[1]} == before
-    assert {item.label for item in split_classes(items_of(labels), 0.2, seed=1)[1]} != before
+    assert {item.label for item in split_classes([*more, *items_of(labels)])[1]} == before
+    assert {item.label for item in split_classes(items_of(labels), seed=1)[1]} != before

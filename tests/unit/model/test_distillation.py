@@ -3,34 +3,22 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from model.card import load_card
-from model.dataset import read_items
-from model.embedder import Embedder
-from model.training.__main__ import main
-from model.training.distillation import teacher_embeddings
 from tests.support.photos import KOREAN, write_gallery
+from tests.support.training import train
 
 pytestmark = pytest.mark.torch
-
-
-def test_the_teacher_embeds_whole_photos_as_a_search_would(
-    real_model: Path, real_embedder: Embedder, gallery: Path
-) -> None:
-    items = read_items(gallery, class_depth=0).items
-    rows = teacher_embeddings(str(real_model), items)
-    assert np.array_equal(rows[3], real_embedder.embed_photo(items[3].read()))
 
 
 def test_a_teacher_and_photos_without_labels_come_together(
     gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--data", str(gallery), "--out", str(tmp_path / "out"), "--recipe", "quick"]
-    assert main([*data, "--unlabelled", str(gallery)]) == 1
+    assert train([*data, "--unlabelled", str(gallery)]) == 1
     assert "give both or neither" in capsys.readouterr().err
-    assert main([*data, "--teacher", "somebody"]) == 1
+    assert train([*data, "--teacher", "somebody"]) == 1
     assert "give both or neither" in capsys.readouterr().err
 
 
@@ -43,7 +31,7 @@ def test_a_run_learns_from_two_sets_and_a_teacher_and_its_card_says_so(
     more = write_gallery(tmp_path / "more", classes=2, first_kind=20)
     arguments = ["--data", str(first), "--data", str(second), "--val", str(held), "--unlabelled", str(more)]
     arguments += ["--teacher", str(real_model), "--recipe", "quick", "--epochs", "1", "--workers", "0"]
-    assert main([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    assert train([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
     training = load_card(tmp_path / "out").training
     assert training["train"] == {"photos": 24, "classes": 5}  # "car 2" is in both sets and one class
     assert training["labels"]["train"] == ["car 1", "car 2", "car 3", "car 4", KOREAN]

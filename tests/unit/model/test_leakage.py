@@ -10,16 +10,16 @@ from PIL import Image, ImageDraw, ImageOps
 from model.card import load_card
 from model.dataset import Item
 from model.errors import DataInvalid
-from model.training.__main__ import main
 from model.training.leakage import check_unseen, seen_classes, without_near_duplicates
 from tests.support.photos import write_gallery
+from tests.support.training import train
 
 pytestmark = pytest.mark.torch
 
 
 def run(data: Path, out: Path, *more: str) -> int:
     arguments = ["--data", str(data), "--out", str(out), "--recipe", "quick", "--epochs", "1", "--workers", "0"]
-    return main([*arguments, "--device", "cpu", *more])
+    return train([*arguments, "--device", "cpu", *more])
 
 
 @pytest.fixture(scope="module")

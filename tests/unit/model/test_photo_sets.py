@@ -22,7 +22,6 @@ def test_classes_of_validation_in_any_training_set_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"devices": 19}, "Training needs at least two photos for each of 19 processes."),
         ({"teacher": "somebody"}, "give both or neither"),
         ({"unlabelled": [Path("photos")]}, "give both or neither"),
         ({"data": [Path("no such folder")]}, "no such folder cannot be read: No such file or directory."),

@@ -14,24 +14,26 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from model.card import WEIGHTS_NAME, InputSpec, load_card, verify_artifact
 from model.dataset import read_items, split_classes
 from model.embedder import Embedder
 from model.errors import ModelInvalid, ModelNotFound
 from model.network.embedding_net import EmbeddingNetwork
-from model.training.__main__ import main
 from model.training.leakage import check_unseen
 from model.training.recipes import RECIPES
 from model.training.trainer import DurableCheckpoints, initialise, started_from
 from tests.support.photos import car_photo, write_gallery
+from tests.support.training import train
 
 EPOCHS = 3
 pytestmark = pytest.mark.torch
 SMALL = InputSpec(resize=40, crop=32)
 WITHOUT_THE_REST = (
     "import sys; sys.modules.update(dict.fromkeys(['faiss', 'openvino', 'pydantic', 'fastapi', 'typer'])); "
-    "from model.training.__main__ import main; sys.exit(main())"
+    "from model.training.options import parse_options; from model.training.trainer import train; "
+    "print(train(parse_options(None, 'train')))"
 )
 
 
@@ -62,7 +64,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resumed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed when its first checkpoint appeared, and started again by the same command."""
     out = tmp_path_factory.mktemp("resumed")
-    command = [sys.executable, "-m", "model.training", *arguments(photos, out)]
+    command = [sys.executable, "-m", "carsearch", "train", *arguments(photos, out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (out / "training" / "last.ckpt").exists() and process.poll() is None:
         time.sleep(0.005)
@@ -79,14 +81,14 @@ def epochs_with_score(out: Path, run: int) -> list[int]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [int(row["epoch"]) for row in csv.DictReader(file) if row["val_top1"]]
+        return [int(row["epoch"]) for row in csv.DictReader(file) if row.get("val_top1")]
 
 
 def test_a_run_needs_only_the_training_packages_and_writes_an_artifact_that_verifies(
     trained: Path, photos: Path
 ) -> None:
     card = verify_artifact(trained)
-    train, held = split_classes(read_items(photos).items, 0.2)
+    train, held = split_classes(read_items(photos).items)
     assert (card.name, card.embedding_dim, card.input.crop) == (trained.name, 512, 96)
     assert card.training["train"] == {"photos": len(train), "classes": 4} == {"photos": 24, "classes": 4}
     assert card.training["validation"] == {"photos": len(held), "classes": 2} == {"photos": 12, "classes": 2}
@@ -108,7 +110,7 @@ def test_a_recipe_may_keep_the_last_epoch_and_only_watch_validation(
 ) -> None:
     patient = dataclasses.replace(RECIPES["quick"], name="patient", keep="last")
     monkeypatch.setitem(RECIPES, "patient", patient)
-    assert main([*arguments(photos, tmp_path), "--recipe", "patient", "--validate-every", "2"]) == 0
+    assert train([*arguments(photos, tmp_path), "--recipe", "patient", "--validate-every", "2"]) == 0
     assert epochs_with_score(tmp_path, 0) == [1]
     training = load_card(tmp_path).training
     assert training["epoch"] == EPOCHS
@@ -116,31 +118,39 @@ def test_a_recipe_may_keep_the_last_epoch_and_only_watch_validation(
     assert torch.equal(load_file(tmp_path / WEIGHTS_NAME)["bn1.weight"], last["network.backbone.bn1.weight"])
 
 
-def test_weights_are_averaged_with_those_of_the_start_and_not_without_a_teacher_with_its(
-    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def like_teacher(real_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options of a run whose recipe leaves all of the weight to the teacher's weights."""
+    recipe = dataclasses.replace(RECIPES["quick"], name="like-teacher", keep="last", teacher_share=1.0)
+    monkeypatch.setitem(RECIPES, "like-teacher", recipe)
+    unlabelled = write_gallery(tmp_path / "unlabelled", classes=2, photos=2, first_kind=20)
+    options = ["--recipe", "like-teacher", "--epochs", "1"]
+    return [*options, "--teacher", str(real_model), "--unlabelled", str(unlabelled)]
+
+
+def weights_and_last_checkpoint(out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    last = torch.load(out / "training" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    return load_file(out / WEIGHTS_NAME), last
+
+
+def test_weights_are_averaged_with_those_of_the_teacher_and_without_a_teacher_with_none(
+    real_model: Path, trained: Path, photos: Path, tmp_path: Path, like_teacher: list[str]
 ) -> None:
-    """With all of the weight on the others nothing of the run itself is left."""
-    for name, shares in (("like-start", (1.0, 0.0)), ("like-teacher", (0.0, 1.0))):
-        recipe = dataclasses.replace(RECIPES["quick"], name=name, init_share=shares[0], teacher_share=shares[1])
-        monkeypatch.setitem(RECIPES, name, recipe)
-    first = load_file(trained / WEIGHTS_NAME)
-    start = ("--init", str(trained), "--epochs", "1")
-    assert main([*arguments(photos, tmp_path / "start", *start), "--recipe", "like-start"]) == 0
-    averaged = load_file(tmp_path / "start" / WEIGHTS_NAME)
-    assert torch.equal(averaged["conv1.weight"], first["conv1.weight"])
-    assert torch.equal(averaged["bn1.running_mean"], first["bn1.running_mean"])  # too few photos to measure them anew
-    assert main([*arguments(photos, tmp_path / "alone", *start), "--recipe", "like-teacher"]) == 0
-    last = torch.load(tmp_path / "alone" / "training" / "last.ckpt", map_location="cpu", weights_only=True)
-    alone = load_file(tmp_path / "alone" / WEIGHTS_NAME)
-    assert torch.equal(alone["bn1.running_mean"], last["state_dict"]["network.backbone.bn1.running_mean"])
+    teacher = load_file(real_model / WEIGHTS_NAME)
+    start = ("--init", str(trained))
+    assert train([*arguments(photos, tmp_path / "taught", *start), *like_teacher]) == 0
+    averaged, _ = weights_and_last_checkpoint(tmp_path / "taught")
+    assert torch.equal(averaged["conv1.weight"], teacher["conv1.weight"])
+    assert torch.equal(averaged["bn1.running_mean"], teacher["bn1.running_mean"])  # too few photos to measure them anew
+    assert train([*arguments(photos, tmp_path / "alone", *start), *like_teacher[:4]]) == 0
+    alone, last = weights_and_last_checkpoint(tmp_path / "alone")
+    assert torch.equal(alone["bn1.running_mean"], last["network.backbone.bn1.running_mean"])
 
 
-def test_random_weights_are_never_averaged_in(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    averaging = dataclasses.replace(RECIPES["quick"], name="averaging", init_share=0.5, keep="last")
-    monkeypatch.setitem(RECIPES, "averaging", averaging)
-    assert main([*arguments(photos, tmp_path, "--epochs", "1"), "--recipe", "averaging"]) == 0
-    last = torch.load(tmp_path / "training" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    assert torch.equal(load_file(tmp_path / WEIGHTS_NAME)["conv1.weight"], last["network.backbone.conv1.weight"].half())
+def test_a_run_from_random_weights_is_not_averaged(photos: Path, tmp_path: Path, like_teacher: list[str]) -> None:
+    assert train([*arguments(photos, tmp_path / "out"), *like_teacher]) == 0
+    weights, last = weights_and_last_checkpoint(tmp_path / "out")
+    assert torch.equal(weights["conv1.weight"], last["network.backbone.conv1.weight"].half())
 
 
 def test_a_killed_run_goes_on_where_it_was(resumed: Path) -> None:
@@ -179,7 +189,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
 
 def refused(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
     """Runs a command line that must fail; returns its one sentence."""
-    assert main(command) == 1
+    assert train(command) == 1
     written = capsys.readouterr()
     assert written.out == ""
     *_, sentence = written.err.splitlines()
@@ -202,7 +212,7 @@ def test_a_run_may_be_started_over(photos: Path, tmp_path: Path, capsys: pytest.
     (tmp_path / "training" / "run.json").write_text('{"identity": "of another run"}')
     (tmp_path / "training" / "last.ckpt").write_bytes(b"of another run")
     assert "start over with --restart" in refused(capsys, arguments(photos, tmp_path))
-    assert main([*arguments(photos, tmp_path, "--restart"), "--epochs", "1"]) == 0
+    assert train([*arguments(photos, tmp_path, "--restart"), "--epochs", "1"]) == 0
     assert load_card(tmp_path).training["epoch"] == 1
 
 

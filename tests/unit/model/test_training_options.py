@@ -17,14 +17,14 @@ def test_without_more_than_is_needed_every_option_has_its_default() -> None:
 def test_every_option_is_read() -> None:
     arguments = [*NEEDED, "--data", "more", "--val", "held", "--recipe", "quick"]
     arguments += ["--unlabelled", "a", "--unlabelled", "b"]
-    arguments += ["--teacher", "resnet18", "--init", "random", "--device", "cpu", "--devices", "2", "--epochs", "3"]
-    arguments += ["--batch-size", "8", "--crop", "64", "--workers", "0", "--cache", "--validate-every", "2"]
+    arguments += ["--teacher", "resnet18", "--init", "random", "--device", "cpu", "--epochs", "3"]
+    arguments += ["--batch-size", "8", "--crop", "64", "--workers", "0", "--validate-every", "2"]
     arguments += ["--precision", "32-true", "--restart"]
     options = parse_options(arguments, "train")
     assert options == TrainOptions(
         data=[Path("photos"), Path("more")], out=Path("model"), recipe="quick", validation=Path("held"),
-        unlabelled=[Path("a"), Path("b")], teacher="resnet18", init="random", device="cpu", devices=2, epochs=3,
-        batch_size=8, crop=64, workers=0, cache=True, validate_every=2, precision="32-true", restart=True,
+        unlabelled=[Path("a"), Path("b")], teacher="resnet18", init="random", device="cpu", epochs=3,
+        batch_size=8, crop=64, workers=0, validate_every=2, precision="32-true", restart=True,
     )  # fmt: skip
     default = parse_options(NEEDED, "train")
     assert [one.name for one in fields(options) if getattr(options, one.name) == getattr(default, one.name)] == ["out"]
@@ -35,7 +35,6 @@ def test_every_option_is_read() -> None:
     [
         (["--epochs", "0"], "argument --epochs: 0 is less than 1"),
         (["--batch-size", "-1"], "argument --batch-size: -1 is less than 1"),
-        (["--devices", "0"], "argument --devices: 0 is less than 1"),
         (["--workers", "-1"], "argument --workers: -1 is less than 0"),
         (["--epochs", "many"], "argument --epochs: invalid number value: 'many'"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),

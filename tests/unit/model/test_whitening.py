@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.errors import DataInvalid
 from model.retrieval import leave_one_out_nearest
-from model.whitening import WhiteningOptions, fit_whitening
+from model.whitening import fit_whitening
 
 
 def pairs(deviation: tuple[float, float], classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -22,11 +22,11 @@ def test_a_direction_in_which_classes_vary_more_is_made_shorter() -> None:
     upright, _ = pairs((0.0, 1.0))
     both, codes = np.concatenate([features, upright]), np.concatenate([classes, classes])
     # Variances 9 : 1 around a mean of 5; C^-1/2 is then 1 / sqrt(1.8) and 1 / sqrt(0.2).
-    matrix = fit_whitening(both, codes, WhiteningOptions(shrink=0.0, exponent=1.0))
+    matrix = fit_whitening(both, codes, shrink=0.0, exponent=1.0)
     assert matrix == pytest.approx(np.diag([1.8**-0.5, 0.2**-0.5]), abs=1e-6)
-    half = fit_whitening(both, codes, WhiteningOptions(shrink=0.5, exponent=1.0))
+    half = fit_whitening(both, codes, shrink=0.5, exponent=1.0)
     assert half == pytest.approx(np.diag([1.4**-0.5, 0.6**-0.5]), abs=1e-6)
-    weak = fit_whitening(both, codes, WhiteningOptions(shrink=0.0, exponent=0.5))
+    weak = fit_whitening(both, codes, shrink=0.0, exponent=0.5)
     assert weak == pytest.approx(np.diag([1.8**-0.25, 0.2**-0.25]), abs=1e-6)
 
 
@@ -42,7 +42,7 @@ def test_neighbours_that_shared_what_classes_vary_in_become_those_of_the_class()
         return float((classes[leave_one_out_nearest(unit)] == classes).mean())
 
     assert top1(features) < 0.5
-    assert top1(features @ fit_whitening(features, classes, WhiteningOptions(shrink=0.01, exponent=1.0))) > 0.9
+    assert top1(features @ fit_whitening(features, classes, shrink=0.01, exponent=1.0)) > 0.9
 
 
 @settings(max_examples=30, deadline=None)
@@ -56,7 +56,7 @@ def test_fully_whitened_the_covariance_within_classes_is_the_same_in_every_direc
     features = (random.normal(size=(12, dim))[classes] * 9 + random.normal(size=(len(classes), dim)) @ mixing).astype(
         np.float32
     )
-    rows = features @ fit_whitening(features, classes, WhiteningOptions(shrink=0.0, exponent=1.0))
+    rows = features @ fit_whitening(features, classes, shrink=0.0, exponent=1.0)
     means = np.stack([rows[classes == code].mean(axis=0) for code in range(12)])
     deviations = rows - means[classes]
     covariance = deviations.T @ deviations / (len(rows) - 12)
