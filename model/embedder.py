@@ -32,6 +32,7 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
+from model.images.box import Box
 from model.images.preparation import CPU, HostPreparation, Preparation, Rejected, load_preparation
 from model.images.sources import PhotoSource, read_source
 from model.images.transform import fit
@@ -121,13 +122,16 @@ class Embedder:
         except PrecisionMissing:
             return cls.load(model, runtime, None, cache_dir, decoder)
 
-    def prepare(self, photo: PhotoSource) -> Pixels:
-        """A photo -> the crop that this model takes: uint8 (S, S, 3).
+    def prepare(self, photo: PhotoSource, box: Box | None = None) -> Pixels:
+        """A photo, or a box of it, -> the crop that this model takes: uint8 (S, S, 3).
 
-        Pixels that are decoded already are resized on the CPU. Raises ImageRejected, and FileUnreadable for a path.
+        Pixels that are decoded already are resized on the CPU. Raises ImageRejected, InvalidBox, and FileUnreadable
+        for a path.
         """
         source = read_source(photo)
-        return self.preparation.prepare(source) if isinstance(source, bytes) else fit(source, self.card.input)
+        if isinstance(source, bytes):
+            return self.preparation.prepare(source, box)
+        return fit(source if box is None else box.cut(source), self.card.input)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows.

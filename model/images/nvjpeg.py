@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model.card import NVJPEG, InputSpec
 from model.errors import ImageRejected
+from model.images.box import Box, decode_box
 from model.images.decode import EXIF_ORIENTATION, check_header, decode
 from model.images.header import ImageHeader
 from model.images.transform import crop_corner, fitted_size
@@ -73,8 +74,10 @@ class NvjpegPreparation:
         self._decode_batch = decode_batch
         self._pool_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def prepare(self, data: bytes) -> Pixels:
-        """Photo bytes -> uint8 (S, S, 3); raises ImageRejected."""
+    def prepare(self, data: bytes, box: Box | None = None) -> Pixels:
+        """Photo bytes -> uint8 (S, S, 3); a box is cut on the CPU. Raises ImageRejected, InvalidBox."""
+        if box is not None:
+            return cast(Pixels, self._host_crop(decode_box(data, box)).numpy())
         crops, rejected = self.crops([self.stage(data)])
         for problem in rejected.values():
             raise problem
@@ -85,7 +88,7 @@ class NvjpegPreparation:
         header = check_header(data)
         if is_supported(data, header):
             return Encoded(torch.frombuffer(bytearray(data), dtype=torch.uint8), header.height, header.width)
-        return self._host_crop(data)
+        return self._host_crop(decode(data))
 
     def crops(self, staged: Sequence[Encoded | Tensor]) -> tuple[Tensor, dict[int, ImageRejected]]:
         """Staged photos -> crops uint8 (B, S, S, 3) on the device, and the rows that could not be decoded."""
@@ -103,7 +106,7 @@ class NvjpegPreparation:
                         crops[row] = fit_on_device(image, self._spec)
                         continue
                     try:
-                        crops[row] = self._host_crop(one.data.numpy().tobytes())
+                        crops[row] = self._host_crop(decode(one.data.numpy().tobytes()))
                     except ImageRejected as problem:
                         rejected[row] = problem
         return crops, rejected
@@ -119,8 +122,8 @@ class NvjpegPreparation:
         fits = [image.shape[1:] == (one.height, one.width) for image, one in zip(images, photos, strict=True)]
         return [image if good else None for image, good in zip(images, fits, strict=True)]
 
-    def _host_crop(self, data: bytes) -> Tensor:
-        pixels = torch.from_numpy(np.array(decode(data)))
+    def _host_crop(self, decoded: Pixels) -> Tensor:
+        pixels = torch.from_numpy(np.array(decoded))
         with torch.cuda.stream(self._pool_stream) if self._pool_stream else nullcontext():
             return fit_on_device(pixels.to(self._device).permute(2, 0, 1), self._spec).cpu()
 

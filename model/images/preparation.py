@@ -7,6 +7,7 @@ import numpy as np
 
 from model.card import NVJPEG, InputSpec
 from model.errors import ImageRejected, ModelMismatch, SettingsInvalid, missing_dependency
+from model.images.box import Box
 from model.images.transform import prepare
 from model.runtimes.base import Runtime
 from model.types import Pixels
@@ -31,8 +32,8 @@ class Preparation(Protocol):
     decoder: str | None
     """The decoder's name in an embedding id; None is the one that the model's card names."""
 
-    def prepare(self, data: bytes) -> Pixels:
-        """Both steps for one photo: uint8 (S, S, 3); raises ImageRejected."""
+    def prepare(self, data: bytes, box: Box | None = None) -> Pixels:
+        """Both steps for one photo, or for its box: uint8 (S, S, 3); raises ImageRejected, InvalidBox."""
         ...
 
     def stage(self, data: bytes) -> Any:
@@ -55,10 +56,11 @@ class HostPreparation:
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
 
-    def prepare(self, data: bytes) -> Pixels:
-        return prepare(data, self._spec)
+    def prepare(self, data: bytes, box: Box | None = None) -> Pixels:
+        return prepare(data, self._spec, box)
 
-    stage = prepare
+    def stage(self, data: bytes) -> Pixels:
+        return prepare(data, self._spec)
 
     def crops(self, staged: Sequence[Pixels]) -> tuple[Pixels, Rejected]:
         side = self._spec.crop

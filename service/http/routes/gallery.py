@@ -14,9 +14,10 @@ from service.engine import Engine
 from service.errors import NotReady
 from service.http.context import rules
 from service.http.errors import is_exhausted, problems
+from service.http.parameters import StrictRoute
 from service.http.state import State
 
-router = APIRouter(tags=["gallery"])
+router = APIRouter(tags=["gallery"], route_class=StrictRoute)
 
 LONGEST_SIDE = 1024
 
