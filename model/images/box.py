@@ -62,8 +62,8 @@ def decode_box(data: bytes, box: Box, side: int | None = None) -> Pixels:
     # As long as the photo's shorter side would become: the decoder then reduces by as much as the box allows.
     pixels = decode(data, math.ceil(side * min(width, height) / min(inside.width, inside.height)))
     across, down = pixels.shape[1] / width, pixels.shape[0] / height
-    left, top = math.floor(inside.x * across), math.floor(inside.y * down)
-    right, bottom = math.ceil((inside.x + inside.width) * across), math.ceil((inside.y + inside.height) * down)
+    left, right = round(inside.x * across), round((inside.x + inside.width) * across)
+    top, bottom = round(inside.y * down), round((inside.y + inside.height) * down)
     return pixels[top:bottom, left:right]
 
 

@@ -97,6 +97,6 @@ async def receive_source(request: Request) -> bytes | JsonBody:
             raise EmptyFile("The file is empty.")
         return photo
     raise UnsupportedContentType(
-        'Send the photo in a form, as its file "file"; as the body, with the content type image/jpeg or the like; or as '
+        'Send the photo in a form, as its file "file"; as the body, with a content type such as image/jpeg; or as '
         'JSON, {"image": "<base64>"}.'
     )
