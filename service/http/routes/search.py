@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from opentelemetry.trace import get_tracer
+from opentelemetry.trace import get_current_span, get_tracer
 from starlette.requests import ClientDisconnect
 
 from model.images.box import Box
@@ -233,6 +233,8 @@ def _answer(
 
 def _trace_stages(begun_ns: int, stages_ms: dict[str, float]) -> None:
     """A span for each stage, below the request's; they follow each other without a gap."""
+    if not get_current_span().is_recording():
+        return
     for stage, milliseconds in stages_ms.items():
         ended_ns = begun_ns + round(milliseconds * 1_000_000)
         TRACER.start_span(stage, start_time=begun_ns).end(ended_ns)
