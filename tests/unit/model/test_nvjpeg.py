@@ -15,6 +15,8 @@ import model.images.nvjpeg
 from model.card import NVJPEG, InputSpec, load_card
 from model.embedder import Embedder
 from model.errors import ImageRejected, ImageUndecodable, ModelMismatch, SettingsInvalid
+from model.images.box import Box
+from model.images.decode import decode
 from model.images.nvjpeg import Encoded, NvjpegPreparation, nvjpeg
 from model.images.transform import prepare
 from tests.support.photos import car_photo, car_pixels, encoded, jpeg
@@ -69,6 +71,12 @@ def test_other_photos_are_decoded_by_the_cpu_and_resized_alike(kind: str) -> Non
     assert isinstance(preparation.stage(OTHERS[kind]), Tensor)
     crop = preparation.prepare(OTHERS[kind])
     assert np.abs(crop.astype(int) - prepare(OTHERS[kind], SPEC)).mean() < 1
+
+
+def test_a_box_is_cut_from_what_the_cpu_decodes_and_resized_alike() -> None:
+    preparation, photo = NvjpegPreparation(SPEC, CPU), car_photo(3, 1, (300, 200))
+    part = encoded(Image.fromarray(decode(photo)[40:160, 20:180]), "PNG")
+    assert np.array_equal(preparation.prepare(photo, Box(20, 40, 160, 120)), preparation.prepare(part))
 
 
 def test_a_photo_has_the_same_crop_in_every_batch() -> None:
