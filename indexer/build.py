@@ -101,11 +101,7 @@ def build_index(
                 found, embedder, published_embeddings(index, current, embedder.embedding_id), checkpoint, progress
             )
         _refuse_unusable(gallery, embedded, skipped, strict)
-        removed = _removed(index, current, {_path_in(gallery, one) for one in embedded})
-        if current is not None and not allow_removals and len(removed) > MOST_REMOVED * current.count:
-            raise GalleryShrank(
-                f"{_told(removed)} Nothing was published. Look whether {gallery} is whole; if it is, --allow-removals."
-            )
+        removed = _removed(index, current, gallery, embedded, allow_removals)
         metadata = Metadata.of([one.photo.metadata if isinstance(one.photo, Item) else {} for one in embedded])
         manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice, metadata)
         shutil.rmtree(index.root / "work", ignore_errors=True)
@@ -306,19 +302,23 @@ def _path_in(gallery: Path, one: Embedded) -> bytes:
     return os.fsencode(os.path.relpath(one.photo.path, folder if inside else folder.resolve()))
 
 
-def _removed(index: IndexDirectory, current: Manifest | None, paths: set[bytes]) -> list[GalleryItem]:
-    """The photos of a version that are at none of these paths."""
+def _removed(
+    index: IndexDirectory, current: Manifest | None, gallery: Path, embedded: Sequence[Embedded], allowed: bool
+) -> list[GalleryItem]:
+    """The photos of the current version that are gone; raises GalleryShrank for many, unless that is allowed."""
     if current is None:
         return []
+    paths = {_path_in(gallery, one) for one in embedded}
     with closing(ItemTable(index.path_of(current.id) / ITEMS_NAME)) as table:
-        return [item for item in table.all() if item.path not in paths]
-
-
-def _told(removed: Sequence[GalleryItem]) -> str:
-    """Which photos are gone, by the classes that had most of them."""
-    classes = Counter(item.label or "no class" for item in removed).most_common(CLASSES_TOLD)
-    named = ", ".join(f"{label} {count}" for label, count in classes)
-    return f"{len(removed)} photos of the version before are gone ({named})."
+        removed = [item for item in table.all() if item.path not in paths]
+    if len(removed) > MOST_REMOVED * current.count and not allowed:
+        classes = Counter(item.label or "no class" for item in removed).most_common(CLASSES_TOLD)
+        named = ", ".join(f"{label} {count}" for label, count in classes)
+        raise GalleryShrank(
+            f"{len(removed)} photos of the version before are gone ({named}). Nothing was published. Look whether "
+            f"{gallery} is whole; if it is, --allow-removals."
+        )
+    return removed
 
 
 def _time_of_version(index: IndexDirectory) -> datetime:

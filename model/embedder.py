@@ -31,6 +31,7 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
+from model.images.box import Box
 from model.images.sources import PhotoSource, read_source
 from model.images.transform import fit, prepare
 from model.parallel import batched, decode_pool, map_in_order, prefetch
@@ -111,13 +112,15 @@ class Embedder:
         except PrecisionMissing:
             return cls.load(model, runtime, None, cache_dir)
 
-    def prepare(self, photo: PhotoSource) -> Pixels:
-        """A photo -> the crop that this model takes: uint8 (S, S, 3).
+    def prepare(self, photo: PhotoSource, box: Box | None = None) -> Pixels:
+        """A photo, or a box of it, -> the crop that this model takes: uint8 (S, S, 3).
 
-        Raises ImageRejected, and FileUnreadable for a path.
+        Raises ImageRejected, InvalidBox, and FileUnreadable for a path.
         """
-        source = read_source(photo)
-        return prepare(source, self.card.input) if isinstance(source, bytes) else fit(source, self.card.input)
+        source, spec = read_source(photo), self.card.input
+        if isinstance(source, bytes):
+            return prepare(source, spec, box)
+        return fit(source if box is None else box.cut(source), spec)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows.

@@ -65,6 +65,10 @@ class ImageTooManyPixels(ImageRejected, code="image_too_many_pixels"): ...
 class ImageDegenerate(ImageRejected, code="image_degenerate"): ...
 
 
+class InvalidBox(CarsearchError, code="invalid_box", status=422):
+    """A part of a photo that is none, or too small to be searched for."""
+
+
 class FileUnreadable(CarsearchError, code="file_unreadable"):
     """A file that cannot be read: missing, no permission, input/output error."""
 

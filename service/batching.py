@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -62,36 +62,28 @@ class Batcher:
         self._embedding: deque[_Batch] = deque()
         self._room = threading.Semaphore(BATCHES_AHEAD)
 
-    async def search(
-        self, engine: Engine, data: bytes, k: int, labels: Sequence[str] = (), where: str | None = None
-    ) -> SearchResult:
-        """As `engine.search`, with the time of each stage; a search that is cancelled leaves the queue."""
+    async def search(self, engine: Engine, ask: Callable[[], Query]) -> SearchResult:
+        """What a query finds, with the time of each stage; `ask` decodes its photo, in a work thread.
+
+        A search that is cancelled leaves the queue.
+        """
         self._searches += 1
         try:
             reply: Future[SearchResult] = Future()
-            self._threads.submit(self._decode, engine, data, k, labels, where, reply, self._searches == 1)
+            self._threads.submit(self._decode, engine, ask, reply, self._searches == 1)
             return await asyncio.wrap_future(reply)
         finally:
             self._searches -= 1
 
-    def _decode(
-        self,
-        engine: Engine,
-        data: bytes,
-        k: int,
-        labels: Sequence[str],
-        where: str | None,
-        reply: "Future[SearchResult]",
-        alone: bool,
-    ) -> None:
-        """Decodes in a work thread and queues the photo; a search that is alone is done here."""
+    def _decode(self, engine: Engine, ask: Callable[[], Query], reply: "Future[SearchResult]", alone: bool) -> None:
+        """Decodes in a work thread and queues the photo; a search that is alone or needs no network is done here."""
         if reply.cancelled():
             return
         try:
             started = time.perf_counter()
-            query = engine.query(data, k, labels, where)
+            query = ask()
             waiting = _Waiting(engine, query, (time.perf_counter() - started) * 1000, reply)
-            if not alone:
+            if not alone and query.crop is not None:
                 self._decoded.append(waiting)
                 self._embed_thread.submit(self._embed)
             elif reply.set_running_or_notify_cancel():

@@ -1,5 +1,6 @@
 """One loaded (model, index) pair, which answers searches. It is swapped whole and never changes."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.benchmark.evaluate import Served
 from indexer.decider import Decider, Decision
@@ -22,12 +24,17 @@ from indexer.versions import IndexDirectory
 from model.card import card_sha256
 from model.embedder import Embedder, find_model
 from model.errors import InvalidK, ModelMismatch
+from model.images.box import Box
 from model.images.sources import PhotoSource
 from model.names import normalise_label
 from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
 
 MAX_K = 100
+MAX_WIDENED = 1024
+"""Rows of one search for missing classes."""
+
+Scores = npt.NDArray[np.float32]
 CAR_THRESHOLD = 0.5
 """Lowest probability of a car at which a class is named: record 19 of docs/decisions.md says what passes."""
 
@@ -76,11 +83,18 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A decoded photo, uint8 (S, S, 3), and what is asked: the k nearest, among some rows int64 (n,) or among all."""
+    """A decoded photo, uint8 (S, S, 3), and what is asked: the k nearest, among some rows int64 (n,) or among all.
 
-    crop: Pixels
+    In the stead of a photo there may be a row of the gallery: `like` is searched by its embedding, and left out itself.
+    `by_class` asks for the best photo of each class, of k classes.
+    """
+
+    crop: Pixels | None
     k: int
     among: Rows | None
+    min_score: float = -math.inf
+    by_class: bool = False
+    like: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,22 +195,50 @@ class Engine:
         passing = self.items.rows_where(where)
         return passing if of_classes is None else np.intersect1d(of_classes, passing, assume_unique=True)
 
-    def query(self, photo: PhotoSource, k: int, labels: Sequence[str] = (), where: str | None = None) -> Query:
-        """Decodes a photo, and finds out what it is to be searched among; raises as `search` does."""
-        if not 1 <= k <= MAX_K:
-            raise InvalidK(f"k must be a whole number from 1 to {MAX_K}.")
-        crop = self.embedder.prepare(photo)
-        return Query(crop, k, self.rows(labels, where))
+    def query(
+        self,
+        photo: PhotoSource,
+        k: int,
+        labels: Sequence[str] = (),
+        where: str | None = None,
+        *,
+        box: Box | None = None,
+        min_score: float = -math.inf,
+        by_class: bool = False,
+    ) -> Query:
+        """Decodes a photo, or its box, and finds out what it is to be searched among.
+
+        Raises as `search` does, and InvalidBox.
+        """
+        _check_k(k)
+        return Query(self.embedder.prepare(photo, box), k, self.rows(labels, where), min_score, by_class)
+
+    def query_like(
+        self,
+        identity: str,
+        k: int,
+        labels: Sequence[str] = (),
+        where: str | None = None,
+        *,
+        min_score: float = -math.inf,
+        by_class: bool = False,
+    ) -> Query:
+        """What asks for photos like one of the gallery, by its id; raises UnknownItem, and otherwise as `query`."""
+        _check_k(k)
+        return Query(None, k, self.rows(labels, where), min_score, by_class, self.items.by_id(identity).row)
 
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
         """Starts on the embeddings of some queries; `lone` ones may have all cores."""
-        crops = np.stack([query.crop for query in queries]) if len(queries) > 1 else queries[0].crop[None]
-        return self.embedder.submit_crops(crops, lone=lone)
+        crops = [query.crop for query in queries if query.crop is not None]
+        return self.embedder.submit_crops(np.stack(crops) if len(crops) > 1 else crops[0][None], lone=lone)
 
     def answer(self, query: Query) -> SearchResult:
         """What one query finds, and the milliseconds of `forward` and `search`."""
         started = time.perf_counter()
-        embeddings = self.submit([query], lone=True).wait()
+        if query.like is None:
+            embeddings = self.submit([query], lone=True).wait()
+        else:
+            embeddings = self.store.vectors(np.array([query.like]))
         embedded = time.perf_counter()
         (found,) = self.nearest(embeddings, [query])
         search_ms = (time.perf_counter() - embedded) * 1000
@@ -205,17 +247,18 @@ class Engine:
     def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[Found]:
         """What each query finds, by its row of float32 (B, D); all among the whole gallery are searched in one call."""
         found: dict[int, Found] = {}
-        whole = [place for place, query in enumerate(queries) if query.among is None]
-        some = [[place] for place, query in enumerate(queries) if query.among is not None]
-        for places in [whole, *some] if whole else some:
+        plain = [query.among is None and query.like is None for query in queries]
+        whole = [place for place, it_is in enumerate(plain) if it_is]
+        others = [[place] for place, it_is in enumerate(plain) if not it_is]
+        for places in [whole, *others] if whole else others:
+            first = queries[places[0]]
             most = max(NEIGHBOURS, *(queries[place].k for place in places))
+            itself = None if first.like is None else np.array([first.like])
             # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
-            near = self.store.search(embeddings[places], most, among=queries[places[0]].among, threads=1)
-            decisions = self._decide(embeddings[places], near) if places is whole else [None] * len(places)
+            near = self.store.search(embeddings[places], most, among=first.among, exclude_rows=itself, threads=1)
+            decisions = self._decide(embeddings[places], near) if first.among is None else [None] * len(places)
             for place, rows, scores, decision in zip(places, near.rows, near.scores, decisions, strict=True):
-                best = zip(rows[rows >= 0][: queries[place].k].tolist(), scores.tolist(), strict=False)
-                hits = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
-                found[place] = Found(hits, decision)
+                found[place] = Found(self._hits(queries[place], embeddings[place], rows, scores), decision)
         return self._with_metadata([found[place] for place in range(len(queries))])
 
     def _with_metadata(self, found: list[Found]) -> list[Found]:
@@ -227,9 +270,45 @@ class Engine:
             one._replace(hits=[replace(hit, metadata=metadata.get(hit.id, {})) for hit in one.hits]) for one in found
         ]
 
+    def _hits(self, query: Query, embedding: Embeddings, rows: Rows, scores: Scores) -> list[Hit]:
+        """What is asked for, of the nearest rows int64 (n,) with their scores, of which some may be -1 at the end."""
+        rows = rows[rows >= 0]
+        if query.by_class:
+            rows, scores = self._best_of_classes(query, embedding, rows, scores)
+        best = zip(rows[: query.k].tolist(), scores.tolist(), strict=False)
+        return [
+            Hit(rank, *self.names.at(row), score)
+            for rank, (row, score) in enumerate(best, 1)
+            if score >= query.min_score
+        ]
+
+    def _best_of_classes(self, query: Query, embedding: Embeddings, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
+        """The best row of each class, best first: of k classes, or of all that there are or have the lowest score.
+
+        Photos without a class are of none.
+        All rows of a class that is not among the nearest rows come after them. So the search goes on among the rows of
+        the classes that are missing, for twice as many each time, until there are enough.
+        """
+        codes = self.names.codes
+        left = np.arange(len(codes)) if query.among is None else query.among
+        left = left if query.like is None else left[left != query.like]
+        best_rows, best_scores, fetch = [rows[:0]], [scores[:0]], len(rows)
+        while len(rows):
+            found, first = np.unique(codes[rows], return_index=True)
+            first = np.sort(first[found >= 0])
+            best_rows.append(rows[first])
+            best_scores.append(scores[first])
+            left = left[~np.isin(codes[left], found)]
+            if sum(map(len, best_rows)) >= query.k or not len(left) or scores[len(rows) - 1] < query.min_score:
+                break
+            fetch = min(2 * fetch, MAX_WIDENED)
+            near = self.store.search(embedding[None], fetch, among=left, threads=1)
+            rows, scores = near.rows[0][near.rows[0] >= 0], near.scores[0]
+        return np.concatenate(best_rows), np.concatenate(best_scores)
+
     def _decide(self, embeddings: Embeddings, near: Neighbours) -> Sequence[Decision | None]:
         """Decides on queries float32 (B, D) from their nearest photos of the whole gallery."""
-        if self.decider is None:
+        if self.decider is None or near.rows[0, 0] < 0:  # no photo but the one that is left out
             return [None] * len(embeddings)
         made = self.decider.decide(embeddings, near)
         if self.embedder.car_head is None:
@@ -240,6 +319,11 @@ class Engine:
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""
         return self.gallery_root / os.fsdecode(item.path)
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= MAX_K:
+        raise InvalidK(f"k must be a whole number from 1 to {MAX_K}.")
 
 
 def open_index(index: str | Path, version: str | None = None, *, runtime: str = "auto") -> Engine:

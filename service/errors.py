@@ -36,6 +36,9 @@ class MultipleFiles(CarsearchError, code="multiple_files", status=422): ...
 class InvalidRequest(CarsearchError, code="invalid_request", status=422): ...
 
 
+class UnknownParameter(CarsearchError, code="unknown_parameter", status=422): ...
+
+
 class Overloaded(CarsearchError, code="overloaded", status=429):
     """The server has no room for a request now; another try may find room."""
 

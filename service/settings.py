@@ -63,7 +63,10 @@ class Settings(BaseSettings):
     request_deadline_s: PositiveSeconds = Field(
         10, description="Longest time from a whole upload to its answer, in seconds."
     )
-    max_body_bytes: PositiveInt = Field(10 * MIB, description="Largest body, but for archives sent to `/evaluate`.")
+    max_body_bytes: PositiveInt = Field(
+        10 * MIB,
+        description="Largest photo, and body but for base64, batches, and archives sent to `/evaluate`.",
+    )
     max_uploads_bytes: PositiveInt = Field(
         256 * MIB, description="Most that photos being received and searched may take together; more get 429."
     )

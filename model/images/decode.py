@@ -121,10 +121,7 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int) -> Pixe
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != (header.width, header.height) or colours not in PLAIN_COLOURS:
             return None
-        orientation = 1
-        if any(mark in data for mark in METADATA):
-            with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
-                orientation = _orientation(image)
+        orientation = orientation_of(data)
         reduced = (math.ceil(height / reduction), math.ceil(width / reduction))
         pixels: Pixels = simplejpeg.decode_jpeg(data, min_height=reduced[0], min_width=reduced[1], min_factor=reduction)
         if pixels.shape[:2] != reduced:
@@ -141,6 +138,14 @@ def upright_rgb(image: Image.Image) -> Pixels:
     orientation = _orientation(image)
     upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
     return np.asarray(_to_rgb(upright))
+
+
+def orientation_of(data: bytes) -> int:
+    """The EXIF orientation of a JPEG whose header has been checked; raises whatever Pillow does on a broken one."""
+    if not any(mark in data for mark in METADATA):
+        return 1
+    with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
+        return _orientation(image)
 
 
 def _orientation(image: Image.Image) -> int:

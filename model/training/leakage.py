@@ -1,6 +1,6 @@
 """What keeps validation honest: no class, and no photo, of it has been learned from, not even by an earlier model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from model.dataset import Item
 from model.embedder import find_model
 from model.errors import DataInvalid
 from model.images.decode import decode
+from model.names import folded_label
 from model.parallel import decode_pool, map_in_order
 
 NO_MODEL = ("", "random", "imagenet")
@@ -38,12 +39,33 @@ def seen_classes(models: Sequence[str]) -> set[str]:
     return seen
 
 
+def refuse_overlap(train: Sequence[Item], held_out: Sequence[Item], contents: Mapping[Path, str]) -> None:
+    """Raises DataInvalid where a class, however it is written, or a photo's content is in both sets.
+
+    `contents` has the sha256 of every photo by its path.
+    """
+    classes = {folded_label(item.label): item.label for item in train}
+    for item in held_out:
+        if (label := classes.get(folded_label(item.label))) is not None:
+            also = "" if label == item.label else f' (also written "{label}")'
+            raise DataInvalid(
+                f'The class "{item.label}"{also} is in both sets; validation needs classes never trained on.'
+            )
+    photos = {contents[item.path]: item for item in train}
+    for item in held_out:
+        if (same := photos.get(contents[item.path])) is not None:
+            raise DataInvalid(
+                f"{item.path} and {same.path} are the same photo, one for validation and one for training."
+            )
+
+
 def check_unseen(labels: set[str], models: Sequence[str]) -> None:
     """Raises DataInvalid when a model that a run learns from has been trained on a class of validation."""
-    shared = labels & seen_classes(models)
+    seen = {folded_label(label) for label in seen_classes(models)}
+    shared = sorted(label for label in labels if folded_label(label) in seen)
     if shared:
         raise DataInvalid(
-            f'The class "{min(shared)}" of validation is one that a model to start or learn from was trained on; '
+            f'The class "{shared[0]}" of validation is one that a model to start or learn from was trained on; '
             "validation needs classes that no weight has seen."
         )
 

@@ -1,14 +1,16 @@
 """The photos of a training run: readable ones only, and no class of validation in training."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from model.dataset import Item, ItemList, Skipped, read_items, read_labelled, split_classes
 from model.errors import CarsearchError, DataInvalid
 from model.images.decode import decode
 from model.parallel import decode_pool, map_in_order
-from model.training.leakage import without_near_duplicates
+from model.training.leakage import refuse_overlap, without_near_duplicates
 from model.training.options import TrainOptions
 from model.training.recipes import Recipe
 
@@ -31,14 +33,13 @@ class PhotoSets:
 
 def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
     """Reads the photos of a run; raises DataInvalid when there is nothing to learn from or a class is in both sets."""
-    usable = [item for data in options.data for item in _readable(read_labelled(data))]
+    contents: dict[Path, str] = {}
+    usable = [item for data in options.data for item in _readable(read_labelled(data), contents)]
     if options.validation is not None:
-        train_items, val_items = usable, _readable(read_labelled(options.validation))
+        train_items, val_items = usable, _readable(read_labelled(options.validation), contents)
     else:
         train_items, val_items = split_classes(usable, recipe.seed)
-    shared = {item.label for item in train_items} & {item.label for item in val_items}
-    if shared:
-        raise DataInvalid(f'The class "{min(shared)}" is in both sets; validation needs classes never trained on.')
+    refuse_overlap(train_items, val_items, contents)
     if options.validation is not None and len({item.label for item in val_items}) < 2:
         raise DataInvalid(
             f"{options.validation} has readable photos of fewer than two classes; name another --val, or leave it out."
@@ -47,19 +48,24 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
         raise DataInvalid("Training needs photos of at least two classes.")
     if bool(options.unlabelled) != bool(options.teacher):
         raise DataInvalid("Photos without labels are learned from through a teacher: give both or neither.")
-    unlabelled = [item for data in options.unlabelled for item in _readable(read_items(data, class_depth=0))]
+    unlabelled = [item for data in options.unlabelled for item in _readable(read_items(data, class_depth=0), contents)]
     kept = without_near_duplicates(unlabelled, val_items) if unlabelled else []
     return PhotoSets(train_items, val_items, kept, len(unlabelled) - len(kept))
 
 
-def _readable(found: ItemList) -> list[Item]:
-    """Leaves out photos that cannot be decoded and lists them on standard error; one could end a run after hours."""
+def _readable(found: ItemList, contents: dict[Path, str]) -> list[Item]:
+    """Leaves out photos that cannot be decoded and lists them on standard error; one could end a run after hours.
+
+    The sha256 of each of the others is noted in `contents`, by its path.
+    """
 
     def problem_with(item: Item) -> Skipped | None:
         try:
-            decode(item.read())
+            data = item.read()
+            decode(data)
         except CarsearchError as problem:
             return Skipped.because(item.id, problem)
+        contents[item.path] = hashlib.sha256(data).hexdigest()
         return None
 
     with decode_pool() as pool:

@@ -55,7 +55,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context: RequestContext | None = scope.get("context")
-        if context is None or context.route.rules.upload != "photo":
+        if context is None or context.route.rules.upload not in ("photo", "photos"):
             await self._app(scope, receive, send)
             return
         if not self._places.has_room(context.client):

@@ -7,8 +7,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import PayloadTooLarge, UploadTimeout
 from service.http.admission import declared_bytes
-from service.http.context import RequestContext
+from service.http.context import RequestContext, Upload
 from service.http.limits import Limits
+
+BESIDE_BASE64_BYTES = 4096
 
 
 class BodyLimit:
@@ -25,16 +27,18 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         context: RequestContext = scope["context"]
-        multipart = any(b"multipart/" in value.lower() for name, value in scope["headers"] if name == b"content-type")
-        archive = context.route.rules.upload == "archive" and multipart
-        limit = self._limits.archive_bytes if archive else self._max_body_bytes
+        kind = b",".join(value.lower() for name, value in scope["headers"] if name == b"content-type")
+        upload = context.route.rules.upload
+        if upload != "photo" and b"multipart/" not in kind:
+            upload = None  # a batch and an archive are forms
+        limit = self._limit_bytes(upload, json=b"json" in kind)
         _refuse_larger(declared_bytes(scope), limit)
         started = time.monotonic()
 
         async def receive_in_time() -> Message:
             if context.body_complete:  # what follows is the wait for a disconnect, which has no deadline
                 return await receive()
-            deadline_s = self._deadline_s(context.received_bytes, archive)
+            deadline_s = self._deadline_s(context.received_bytes, upload)
             try:
                 async with asyncio.timeout(started + deadline_s - time.monotonic()):
                     message = await receive()
@@ -47,13 +51,24 @@ class BodyLimit:
 
         await self._app(scope, receive_in_time, send)
 
-    def _deadline_s(self, received_bytes: int, archive: bool) -> float:
+    def _limit_bytes(self, upload: Upload | None, *, json: bool) -> int:
+        match upload:
+            case "archive":
+                return self._limits.archive_bytes
+            case "photos":
+                return self._limits.batch_bytes
+            case "photo" if json:  # in base64
+                return self._max_body_bytes * 4 // 3 + BESIDE_BASE64_BYTES
+        return self._max_body_bytes
+
+    def _deadline_s(self, received_bytes: int, upload: Upload | None) -> float:
         """How long an upload may have taken after what has come."""
         limits = self._limits
         keeping_up_s = received_bytes / limits.upload_bytes_per_s
-        if archive:
+        if upload == "archive":
             return limits.upload_deadline_s + keeping_up_s
-        return min(limits.upload_deadline_s, limits.upload_grace_s + keeping_up_s)
+        longest_s = limits.batch_deadline_s if upload == "photos" else limits.upload_deadline_s
+        return min(longest_s, limits.upload_grace_s + keeping_up_s)
 
 
 def _refuse_larger(size_bytes: int, limit_bytes: int) -> None:

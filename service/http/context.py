@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 KeyScope = Literal["search", "admin"]
-Upload = Literal["photo", "archive"]
+Upload = Literal["photo", "photos", "archive"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
 

@@ -22,6 +22,10 @@ class Limits:
     upload_grace_s: float = 5
     """After this time an upload must have kept up with the lowest rate; connections start slowly."""
     upload_bytes_per_s: int = 16 << 10
+    batch_bytes: int = 32 * MIB
+    batch_photos: int = 64
+    batch_deadline_s: float = 60
+    """For the upload of a batch, and once more for its answers."""
     archive_bytes: int = 512 * MIB
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     sync_photos: int = 500

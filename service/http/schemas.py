@@ -89,6 +89,26 @@ class Problem(Schema):
     request_id: str
 
 
+class Answered(Schema):
+    """A photo of a batch that was searched for; `name` is its file name."""
+
+    name: str | None
+    result: SearchResponse
+
+
+class Refused(Schema):
+    """A photo of a batch that was not."""
+
+    name: str | None
+    problem: Problem
+
+
+class BatchResponse(Schema):
+    """What each photo of a batch got, in their order."""
+
+    results: list[Answered | Refused]
+
+
 class DatasetRequest(BaseModel):
     """A labelled set that the settings name."""
 

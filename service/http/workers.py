@@ -34,11 +34,12 @@ class Workers:
 
         return await self.answer(in_thread(), request)
 
-    async def answer(self, work: Coroutine[Any, Any, Result], request: Request) -> Result:
+    async def answer(self, work: Coroutine[Any, Any, Result], request: Request, *, watched: bool = True) -> Result:
         """Awaits the `work` for a request whose body is complete, in a work place.
 
         Raises Overloaded when no place is free, DeadlineExceeded when the answer would come too late, ClientDisconnect
-        when the client has left. Then the work is cancelled; what a thread has begun goes on until it ends.
+        when the client has left. Then the work is cancelled; what a thread has begun goes on until it ends. One of
+        several answers to a request is not `watched`: who awaits them all sees the client leave.
         """
         context: RequestContext = request.scope["context"]
         client = context.client
@@ -49,9 +50,9 @@ class Workers:
         running = asyncio.ensure_future(work)
         try:
             async with asyncio.timeout(self._deadline_s):
-                if not await done_while_connected(request, running):
+                if watched and not await done_while_connected(request, running):
                     raise ClientDisconnect
-                return running.result()
+                return await running
         except TimeoutError as problem:
             raise DeadlineExceeded("The answer was not ready in time; try again in a moment.") from problem
         finally:

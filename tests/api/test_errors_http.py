@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -120,7 +121,7 @@ def test_a_bug_is_told_without_its_inside_counted_and_logged_with_its_traceback(
 ) -> None:
     before = metric(target, INTERNAL)
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "query", lambda *_: dict[str, str]()["a secret key"])
+        patch.setattr(Engine, "query", lambda *_, **__: dict[str, str]()["a secret key"])
         failed = target.post("/search", files=PHOTO, headers={"X-Request-Id": "failing"})
     assert_problem(failed, "internal", "secret", "KeyError", "service")
     assert failed.headers["connection"] == "close"  # what state the server is in is not known
@@ -149,7 +150,7 @@ def test_a_failure_of_the_disk_is_internal_and_passes(
 def test_a_machine_that_is_out_of_something_is_told_as_overloaded(
     target: AppClient, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
@@ -170,9 +171,9 @@ def test_what_a_damaged_photo_took_is_free_when_it_is_refused_and_not_when_the_g
     taken = list[weakref.ref[Pixels]]()
     query = Engine.query
 
-    def fail(engine: Engine, data: bytes, *rest: object) -> object:
+    def fail(engine: Engine, data: bytes, *rest: Any, **options: Any) -> object:
         if data == gate.photo:
-            return query(engine, data, *rest)  # type: ignore[arg-type]  # as they were given
+            return query(engine, data, *rest, **options)
         pixels = Pixels()
         taken.append(weakref.ref(pixels))
         try:

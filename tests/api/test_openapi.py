@@ -11,6 +11,7 @@ from tests.support.app import AppClient
 
 ROUTES = {
     ("POST", "/search"),
+    ("POST", "/search/batch"),
     ("POST", "/evaluate"),
     ("GET", "/evaluations/{identity}"),
     ("DELETE", "/evaluations/{identity}"),
@@ -64,7 +65,8 @@ def test_every_documented_error_has_the_one_shape(document: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("method", "path", "statuses"),
     [
-        ("POST", "/search", {"200", "400", "408", "413", "415", "422", "429", "503"}),
+        ("POST", "/search/batch", {"200", "400", "408", "413", "415", "422", "429", "503"}),
+        ("POST", "/search", {"200", "400", "404", "408", "413", "415", "422", "429", "503"}),
         ("POST", "/evaluate", {"200", "202", "400", "404", "408", "413", "415", "422", "429", "503"}),
         ("GET", "/gallery/{identity}/image", {"200", "304", "404", "429", "503"}),
         ("GET", "/gallery", {"200", "422", "429", "503"}),
@@ -85,6 +87,19 @@ def test_uploads_are_documented_although_no_form_parser_reads_them(document: dic
     for path, field in (("/search", "file"), ("/evaluate", "archive")):
         content = operations(document)[("POST", path)]["requestBody"]["content"]
         assert content["multipart/form-data"]["schema"]["properties"][field]["format"] == "binary"
+
+
+def test_a_search_takes_a_form_a_body_or_json_and_a_batch_a_form_of_several(document: dict[str, Any]) -> None:
+    one, several = (operations(document)[("POST", path)] for path in ("/search", "/search/batch"))
+    assert (one["operationId"], several["operationId"]) == ("search", "search_batch")
+    content = one["requestBody"]["content"]
+    assert content.keys() == {"multipart/form-data", "image/*", "application/octet-stream", "application/json"}
+    assert content["application/json"]["schema"]["properties"].keys() == {"image", "id"}
+    files = several["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]["file"]
+    assert (files["type"], files["items"]["format"]) == ("array", "binary")
+    assert [one["name"] for one in several["parameters"]] == [
+        "k", "class", "where", "precision", "min_score", "group", "box"
+    ]  # fmt: skip
 
 
 def test_the_pages_load_nothing_from_elsewhere(api_client: AppClient) -> None:

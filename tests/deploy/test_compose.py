@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from service.http.body_limit import BESIDE_BASE64_BYTES
+from service.http.limits import Limits
 from service.http.server import GRACE_S
 from service.settings import PREFIX, Settings
 from tests.deploy.compose import BASE, OF_COMPOSE, ROOT, TLS, config, run_compose, used
@@ -181,17 +183,32 @@ def test_health_is_that_a_search_would_be_answered(services: dict[str, Any]) -> 
         assert services[name]["depends_on"] == {job: {"condition": "service_completed_successfully", "required": True}}
 
 
+def of_batches() -> dict[str, str]:
+    """What nginx is told of batches, by name."""
+    template = (TEMPLATES / "routes.conf.template").read_text()
+    block = template.partition("location = /search/batch {")[2].partition("}\n")[0]
+    return dict(
+        re.findall(r"^ *(limit_conn batches|client_max_body_size|proxy_read_timeout) (\w+);", block, re.MULTILINE)
+    )
+
+
 def test_the_proxy_waits_and_takes_a_little_more_than_the_server(services: dict[str, Any]) -> None:
     values = services["proxy"]["environment"]
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     assert seconds(values["PROXY_SEARCH_TIMEOUT"]) > defaults["request_deadline_s"]
-    assert size_bytes(values["PROXY_MAX_BODY"]) == defaults["max_body_bytes"] + (1 << 20)
+    in_base64 = defaults["max_body_bytes"] * 4 // 3 + BESIDE_BASE64_BYTES
+    assert 0 < size_bytes(values["PROXY_MAX_BODY"]) - in_base64 < 2 << 20
+    batches = of_batches()
+    assert 0 < size_bytes(batches["client_max_body_size"]) - Limits().batch_bytes <= 1 << 20
+    assert seconds(batches["proxy_read_timeout"]) > Limits().batch_deadline_s
 
 
 def test_one_address_cannot_fill_the_room_for_uploads(services: dict[str, Any]) -> None:
     values, [tmpfs] = services["proxy"]["environment"], services["proxy"]["tmpfs"]
     room = size_bytes(tmpfs.rpartition("size=")[2])
-    assert int(values["PROXY_CONNECTIONS"]) * size_bytes(values["PROXY_MAX_BODY"]) < room
+    batches = of_batches()
+    in_batches = int(batches["limit_conn batches"]) * size_bytes(batches["client_max_body_size"])
+    assert int(values["PROXY_CONNECTIONS"]) * size_bytes(values["PROXY_MAX_BODY"]) + in_batches < room
     assert room < int(services["proxy"]["mem_limit"])
 
 

@@ -85,6 +85,20 @@ def test_who_has_too_many_requests_in_flight_is_refused_and_nobody_else(tmp_path
             eventually(lambda: ask(url).status_code == 200, "the two have ended, and there is room beside one")
 
 
+def test_who_sends_too_many_batches_at_once_is_refused_and_may_search(tmp_path: Path, server: Server) -> None:
+    with (
+        running_nginx(tmp_path / "nginx", [port_of(server.url)], unchanged, PROXY_BODY_TIMEOUT="5m") as nginx,
+        ExitStack() as stack,
+    ):
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", nginx.port)))
+            connection.sendall(HELD.replace(b"/search", b"/search/batch"))
+        url = f"{nginx.url}/search/batch"
+        eventually(lambda: httpx.post(url, content=b"x").status_code == 429, "four batches are in flight")
+        assert_refused(httpx.post(url, content=b"x"))
+        assert httpx.post(f"{nginx.url}/search", content=b"x").status_code == 415
+
+
 def test_with_the_defaults_a_burst_is_answered(tmp_path: Path, server: Server) -> None:
     defaults = {name: compose_values()[name] for name in ("PROXY_RATE", "PROXY_BURST", "PROXY_CONNECTIONS")}
     burst = int(defaults["PROXY_BURST"])

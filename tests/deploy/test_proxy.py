@@ -1,5 +1,6 @@
 """The proxy, with Compose's templates and values, before real servers: what it passes on, refuses and tries again."""
 
+import base64
 import http.server
 import json
 import shutil
@@ -40,6 +41,33 @@ def test_a_search_through_the_proxy_is_the_search(proxy: Nginx, server: Server) 
     through = httpx.post(f"{proxy.url}/search?k=3", files=PHOTO)
     assert through.status_code == 200
     assert same(through, server.client.post("/search?k=3", files=PHOTO))
+
+
+def test_every_way_in_passes_the_proxy(proxy: Nginx) -> None:
+    photo = car_photo(1, 9)
+    wanted = httpx.post(f"{proxy.url}/search?k=3", files=PHOTO).json()["results"]
+    padded = base64.b64encode(photo + bytes(9 * MIB)).decode()  # 12 MiB of text
+    ways: list[dict[str, Any]] = [
+        {"content": photo, "headers": {"Content-Type": "image/jpeg"}},
+        {"json": {"image": base64.b64encode(photo).decode()}},
+        {"json": {"image": padded}},
+    ]
+    for sent in ways:
+        assert httpx.post(f"{proxy.url}/search?k=3", **sent).json()["results"] == wanted
+    like = httpx.post(f"{proxy.url}/search?k=3", json={"id": wanted[0]["id"]}).json()["results"]
+    assert wanted[0]["id"] not in [hit["id"] for hit in like]
+
+
+def test_a_batch_of_31_mib_passes_the_proxy_and_another_replica_answers_it(tmp_path: Path, server: Server) -> None:
+    photos = [("file", (f"{number}.jpg", car_photo(1, 9) + bytes(MIB))) for number in range(30)]
+    with not_ready_server(tmp_path) as empty:
+        ports = [port_of(empty.url), port_of(server.url)]
+        with running_nginx(tmp_path / "nginx", ports) as nginx:
+            answers = [httpx.post(f"{nginx.url}/search/batch?k=1", files=photos, timeout=90) for _ in range(3)]
+    for answer in answers:
+        assert [entry["result"]["nearest"]["class"] for entry in answer.json()["results"]] == ["car 1"] * 30
+    assert {line["route"] for line in nginx.log} == {"/search/batch"}
+    assert "503, 200" in {line["upstream_status"] for line in nginx.log}
 
 
 def test_errors_of_the_server_pass_untouched(proxy: Nginx, server: Server) -> None:
@@ -84,8 +112,10 @@ def test_metrics_are_not_for_the_world(proxy: Nginx, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "length", "sent", "of_nginx"),
     [
-        ("/search", 11 * MIB + 1, 0, True),
-        ("/search", 11 * MIB, 11 * MIB, False),
+        ("/search", 15 * MIB + 1, 0, True),
+        ("/search", 15 * MIB, 15 * MIB, False),
+        ("/search/batch", 33 * MIB + 1, 0, True),
+        ("/search/batch", 33 * MIB, 33 * MIB, False),
         ("/evaluate", 513 * MIB + 1, 0, True),
         ("/evaluate", 512 * MIB + 1, 0, False),  # passed on as it arrives, so the server can say no at once
         ("/info", 65537, 0, True),
@@ -184,7 +214,7 @@ def test_the_log_is_json_and_tells_nothing_of_what_was_asked(tmp_path: Path, ser
     with running_nginx(tmp_path / "nginx", [port_of(server.url), free_port()]) as nginx:
         for _ in range(3):  # one meets the port where nobody listens
             assert httpx.post(f"{nginx.url}/search?class=secret-class", files=PHOTO).status_code == 422
-        assert httpx.post(f"{nginx.url}/search", content=bytes(12 * MIB)).status_code == 413
+        assert httpx.post(f"{nginx.url}/search", content=bytes(16 * MIB)).status_code == 413
         assert httpx.get(f"{nginx.url}/gallery/secret%20photo.jpg/image").status_code == 404
         assert httpx.get(f"{nginx.url}/gallery?where=secret").status_code == 422
         assert httpx.get(f"{nginx.url}/secret").status_code == 404

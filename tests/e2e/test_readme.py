@@ -34,7 +34,8 @@ def script(lines: list[str], port: int) -> str:
     steps = ["set -euo pipefail"]
     for line in lines:
         step = line.replace("8000", str(port))
-        step = step.replace("curl ", "curl --fail-with-body -sS -o /dev/null ")
+        step = step.replace("curl ", "curl --fail-with-body -sS ")
+        step = "curl -o /dev/null ".join(step.rsplit("curl ", 1))  # what goes through a pipe is not printed
         if " serve " in f" {step} ":
             step = (
                 f"{step} 2> server.log & server=$!\n"
@@ -100,9 +101,23 @@ def test_the_commands_about_galleries_work(tmp_path: Path) -> None:
     run(commands(ROOT / "docs" / "galleries.md"), tmp_path)
 
 
+@needs_curl
+def test_the_ways_to_search_over_http_work(tmp_path: Path) -> None:
+    for name, kind in (("one", 1), ("two", 2)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for shot in range(3):
+            (tmp_path / "photos" / name / f"{shot}.jpg").write_bytes(car_photo(kind, shot))
+    (tmp_path / "photo.jpg").write_bytes(car_photo(1, 9))
+    (tmp_path / "another.jpg").write_bytes(car_photo(2, 9))
+    lines = commands(ROOT / "docs" / "api.md")
+    assert len(lines) == 6
+    run(["carsearch index photos", "carsearch serve --port 8000", *lines], tmp_path)
+
+
 def test_no_other_document_has_commands() -> None:
     documents = [path.name for path in sorted(ROOT.glob("docs/*.md")) if commands(path)]
-    assert documents == ["benchmark.md", "deploy.md", "galleries.md", "results.md"]  # tests/deploy/ follows deploy.md
+    # tests/deploy/ follows deploy.md
+    assert documents == ["api.md", "benchmark.md", "deploy.md", "galleries.md", "results.md"]
 
 
 def test_the_first_command_is_the_demo_and_the_readme_checks_it() -> None:

@@ -1,5 +1,7 @@
 """Requests that a client can get wrong, each with the code it must be answered with."""
 
+import base64
+import json
 import struct
 import zipfile
 import zlib
@@ -45,6 +47,18 @@ def _search(what: str, code: str, content: bytes, headers: dict[str, str] = FORM
     return BadRequest(what, code, "POST", f"/search{query}", {"content": content, "headers": headers})
 
 
+def _batch(what: str, code: str, content: bytes, headers: dict[str, str] = FORM, query: str = "") -> BadRequest:
+    return BadRequest(what, code, "POST", f"/search/batch{query}", {"content": content, "headers": headers})
+
+
+def _json(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
 def _archive(what: str, code: str, archive: bytes) -> BadRequest:
     return BadRequest(what, code, "POST", "/evaluate", {"content": form(archive, "archive"), "headers": FORM})
 
@@ -62,9 +76,10 @@ JSON = {"Content-Type": "application/json"}
 UPLOADS = [
     _search("no part at all", "missing_file", multipart()),
     _search("a file of another name", "missing_file", form(car_photo(), "photo")),
-    _search("a field without a filename", "missing_file", multipart(part(NOISE, "file", None))),
+    _search("a parameter in the form", "unknown_parameter", multipart(PHOTO, part(NOISE, "k", None))),
+    _search("a field that is none", "unknown_parameter", multipart(part(NOISE, "mode", None), PHOTO)),
     _search("two files", "multiple_files", multipart(PHOTO, PHOTO)),
-    _search("more parts than a form can need", "malformed_multipart", multipart(*[part(b"1", "n", None)] * 17)),
+    _search("more parts than a form can need", "malformed_multipart", multipart(*[part(b"1", "n")] * 17)),
     _search("an empty file", "empty_file", form(b"")),
     _search("text", "unsupported_image_format", form(NOISE)),
     _search("a GIF", "unsupported_image_format", form(_gif())),
@@ -73,8 +88,6 @@ UPLOADS = [
     _search("a JPEG of three bytes", "image_undecodable", form(b"\xff\xd8\xff")),
     _search("a header bomb", "image_too_many_pixels", form(header_bomb())),
     _search("a strip", "image_degenerate", form(_strip())),
-    _search("JSON", "unsupported_content_type", NOISE, JSON),
-    _search("a bare JPEG", "unsupported_content_type", car_photo(), {"Content-Type": "image/jpeg"}),
     _search(
         "an urlencoded form", "unsupported_content_type", b"a=1", {"Content-Type": "application/x-www-form-urlencoded"}
     ),
@@ -90,7 +103,44 @@ UPLOADS = [
     ),
 ]
 
+RAW = {"Content-Type": "image/jpeg"}
+
+BODIES = [
+    _search("an empty body", "empty_file", b"", RAW),
+    _search("a body of text", "unsupported_image_format", NOISE, RAW),
+    _search("a body cut in half", "image_undecodable", car_photo()[:1000], RAW),
+    _search("a bomb as the body", "image_too_many_pixels", header_bomb(), {"Content-Type": "application/octet-stream"}),
+    _search("a photo of the type of text", "unsupported_content_type", car_photo(), {"Content-Type": "text/plain"}),
+    _search("no JSON", "malformed_json", NOISE, JSON),
+    _search("JSON cut off", "malformed_json", _json(image="/9j/")[:-1], JSON),
+    _search("JSON 100,000 deep", "malformed_json", b'{"image":' + b"[" * 100_000, JSON),
+    _search("a number of 100,000 digits", "malformed_json", b'{"image":' + b"1" * 100_000 + b"}", JSON),
+    _search("a list", "invalid_request", b"[]", JSON),
+    _search("an empty object", "invalid_request", b"{}", JSON),
+    _search("a photo and an id", "invalid_request", _json(image=_base64(car_photo()), id=SECRET), JSON),
+    _search("base64 garbage", "invalid_request", _json(image=f"/9j/{SECRET}!"), JSON),
+    _search("base64 in lines", "invalid_request", _json(image=_base64(car_photo())[:76] + "\n"), JSON),
+    _search("base64 with signs of others", "invalid_request", _json(image="가나다라"), JSON),
+    _search("base64 of nothing", "empty_file", _json(image=""), JSON),
+    _search("base64 of text", "unsupported_image_format", _json(image=_base64(NOISE)), JSON),
+    _search("base64 of half a JPEG", "image_undecodable", _json(image=_base64(car_photo()[:1000])), JSON),
+    _search("an address to fetch", "invalid_request", _json(url=f"http://{SECRET}/a.jpg"), JSON),
+    _search("a parameter in JSON", "unknown_parameter", _json(image=_base64(car_photo()), k=3), JSON),
+    _search("an id that is not there", "unknown_item", _json(id=SECRET), JSON),
+    _search("an id that is no text", "invalid_request", _json(id=5), JSON),
+    _search("a box of an id", "invalid_request", _json(id=SECRET), JSON, "?box=0,0,64,64"),
+]
+
 QUERIES = [
+    *(_search(f"box={box}", "invalid_box", form(car_photo()), query=f"?box={box}")
+      for box in ("", "1,2,3", "1,2,3,4,5", "a,b,c,d", "0,0,1.5,40", "0,0,-64,64", "0,0,0,0", "0,0,15,40", "96,0,64,64",
+                  "0,-64,64,64", "90,0,64,64", "0,0,9999999999,64", "%EF%BC%91,0,64,64")),
+    *(_search(f"min_score={score}", "invalid_request", form(car_photo()), query=f"?min_score={score}")
+      for score in ("2", "-1.1", "NaN", "inf", "x", "")),
+    _search("an unknown group", "invalid_request", form(car_photo()), query=f"?group={SECRET}"),
+    *(BadRequest(f"{path}?limit=1", "unknown_parameter", method, f"{path}?limit={SECRET}", {})
+      for method, path in (("POST", "/search"), ("POST", "/search/batch"), ("POST", "/evaluate"),
+                           ("GET", "/gallery/classes"), ("GET", "/gallery/a/image"), ("GET", "/evaluations/0"))),
     *(_search(f"k={k}", "invalid_k", form(car_photo()), query=f"?k={k}")
       for k in ("0", "-1", "1.5", "abc", "101", "1e9", "", "NaN", "9223372036854775808", "%00", "%ff")),
     _search("a class that is not there", "unknown_class", form(car_photo()), query="?class=spaceship"),
@@ -146,4 +196,15 @@ EVALUATIONS = [
     _archive("one name twice", "duplicate_id", tar_of([("a/1.jpg", car_photo()), ("a/1.jpg", car_photo(1))])),
 ]
 
-BAD_REQUESTS = [*UPLOADS, *QUERIES, *ADDRESSES, *EVALUATIONS]
+BATCHES = [
+    _batch("a batch that is no form", "unsupported_content_type", car_photo(), RAW),
+    _batch("an empty batch", "missing_file", multipart()),
+    _batch("a batch cut off", "malformed_multipart", multipart(PHOTO, PHOTO, closed=False)),
+    _batch("a 65th photo", "multiple_files", multipart(*[PHOTO] * 65)),
+    _batch("a parameter in a batch", "unknown_parameter", multipart(PHOTO, part(b"3", "k", None))),
+    _batch("a class that no batch finds", "unknown_class", multipart(PHOTO), query="?class=spaceship"),
+    _batch("a box that is none", "invalid_box", multipart(PHOTO), query="?box=1"),
+    _batch("a k of 0", "invalid_k", multipart(PHOTO), query="?k=0"),
+]
+
+BAD_REQUESTS = [*UPLOADS, *BODIES, *BATCHES, *QUERIES, *ADDRESSES, *EVALUATIONS]

@@ -17,13 +17,14 @@ from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
 from service.errors import InvalidRequest, MalformedJson, NotReady, UnsupportedContentType
 from service.http.context import rules
 from service.http.errors import problems
+from service.http.parameters import StrictRoute
 from service.http.schemas import DatasetRequest
 from service.http.state import State
 from service.http.upload import multipart_body, receive_archive
 from service.http.workers import done_while_connected
 from service.jobs import Ended, EvaluationInput, EvaluationRecord, new_record
 
-router = APIRouter(tags=["evaluation"])
+router = APIRouter(tags=["evaluation"], route_class=StrictRoute)
 
 Mode = Literal["leave-one-out", "gallery"]
 

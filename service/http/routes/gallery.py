@@ -13,15 +13,17 @@ from indexer.items import sha256_bytes
 from model.dataset import read_file
 from model.errors import CarsearchError, UnknownItem
 from model.images.decode import decode
-from service.engine import MAX_K, Engine
+from service.engine import Engine
 from service.errors import NotReady
 from service.http.context import rules
 from service.http.errors import is_exhausted, problems
-from service.http.routes.search import Where, image_path
+from service.http.parameters import StrictRoute
+from service.http.routes.search import image_path
 from service.http.schemas import GalleryPage
+from service.http.search_parameters import Classes, Where
 from service.http.state import State
 
-router = APIRouter(tags=["gallery"])
+router = APIRouter(tags=["gallery"], route_class=StrictRoute)
 
 LONGEST_SIDE = 1024
 MAX_ROW = 2**63 - 1
@@ -31,9 +33,7 @@ MAX_ROW = 2**63 - 1
 @rules(key_scope="search")
 async def photos(
     request: Request,
-    class_: Annotated[
-        list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
-    ] = None,
+    class_: Classes = None,
     where: Where = None,
     after: Annotated[int, Query(ge=-1, le=MAX_ROW, description="The `next` of the page before.")] = -1,
     limit: Annotated[int, Query(ge=1, le=200, description="How many photos at most.")] = 50,

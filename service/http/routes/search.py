@@ -1,67 +1,152 @@
-"""POST /search: a photo in, the nearest photos of the gallery out."""
+"""POST /search and POST /search/batch: a photo in, the nearest photos of the gallery out."""
 
+import asyncio
+import json
 import time
-from typing import Annotated
+from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from opentelemetry.trace import get_tracer
+from opentelemetry.trace import get_current_span, get_tracer
+from starlette.requests import ClientDisconnect
 
 from service import __version__
-from service.engine import MAX_K
-from service.errors import NotReady
+from service.engine import Engine, SearchResult
+from service.engine import Query as EngineQuery
+from service.errors import DeadlineExceeded, NotReady, PayloadTooLarge
 from service.http.context import RequestContext, rules
-from service.http.errors import problems
-from service.http.schemas import SearchResponse
+from service.http.errors import problems, response_to
+from service.http.parameters import StrictRoute
+from service.http.schemas import BatchResponse, SearchResponse
+from service.http.search_parameters import Asked, SearchParameters
+from service.http.source import BODY, JsonBody, receive_source
 from service.http.state import State
-from service.http.upload import multipart_body, receive_photo
+from service.http.upload import Photo, multipart_body, receive_photos
+from service.http.workers import done_while_connected
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=StrictRoute)
 TRACER = get_tracer("carsearch", __version__)
-
-Where = Annotated[
-    str | None, Query(description="Only photos whose metadata pass, such as `price < 20000 and year >= 2018`.")
-]
-FILE_BODY = multipart_body("file", "image/jpeg, image/png, image/webp", "JPEG, PNG or WebP")
 
 
 @router.post(
     "/search",
+    operation_id="search",
     response_model=SearchResponse,
-    openapi_extra={"requestBody": {"required": True, "content": FILE_BODY}},
-    responses=problems(400, 408, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": {"required": True, "content": BODY}},
+    responses=problems(400, 404, 408, 413, 415, 422, 429, 503),
 )
 @rules(key_scope="search", upload="photo")
-async def search(
-    request: Request,
-    k: Annotated[int, Query(ge=1, le=MAX_K, description="How many photos to return.")] = 5,
-    class_: Annotated[
-        list[str] | None, Query(alias="class", max_length=MAX_K, description="Only photos of these classes.")
-    ] = None,
-    where: Where = None,
-    precision: Annotated[
-        float | None, Query(ge=0.5, le=0.99, description="How often a class that is named must be right.")
-    ] = None,
-) -> Response:
-    """Finds the photos of the gallery that are nearest to the uploaded one, best first."""
+async def search(request: Request, asked: SearchParameters) -> Response:
+    """Finds the photos of the gallery that are nearest to the one that is sent, best first.
+
+    The photo comes as the file of a form, as the body itself, or in base64 in JSON; JSON may also name a photo of the
+    gallery, which is then left out of the answer.
+    """
     state: State = request.app.state.parts
     context: RequestContext = request.scope["context"]
+    engine = _engine(request)
+    source = await receive_source(request)
+    received, received_ns = time.perf_counter(), time.time_ns()
+
+    def ask() -> EngineQuery:
+        its = source.read(state.settings.max_body_bytes) if isinstance(source, JsonBody) else source
+        return asked.query(engine, its)
+
+    result = await state.workers.answer(state.batcher.search(engine, ask), request)
+    stages_ms = _stages(state, received, result)
+    context.stages_ms = {stage: value for stage, value in stages_ms.items() if stage != "total"}
+    _trace_stages(received_ns, context.stages_ms)
+    return JSONResponse(_answer(state, engine, asked, result, stages_ms))
+
+
+@router.post(
+    "/search/batch",
+    operation_id="search_batch",
+    response_model=BatchResponse,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": multipart_body("file", "image/jpeg, image/png, image/webp", "JPEG, PNG or WebP", several=True),
+        }
+    },
+    responses=problems(400, 408, 413, 415, 422, 429, 503),
+)
+@rules(key_scope="search", upload="photos")
+async def search_batch(request: Request, asked: SearchParameters) -> Response:
+    """Searches for up to 64 photos of one form, all with the same parameters; each has its own result or problem.
+
+    The answers have the order of the parts, which are all named `file`; together they may have 32 MiB.
+    """
+    state: State = request.app.state.parts
+    engine = _engine(request)
+    photos = await receive_photos(request, state.limits.batch_photos, state.settings.max_body_bytes)
+    if asked.classes or asked.where is not None:  # what is wrong with these is wrong for the whole batch
+        await state.workers.run(lambda: engine.rows(asked.classes, asked.where), request)
+    # No more at a time than there are threads: other searches wait for those at most.
+    turns = asyncio.Semaphore(state.settings.search_threads)
+    ends = asyncio.get_running_loop().time() + state.limits.batch_deadline_s
+    results = asyncio.gather(*(_result_of(photo, request, engine, asked, turns, ends) for photo in photos))
+    try:
+        if not await done_while_connected(request, results):
+            raise ClientDisconnect
+        return JSONResponse({"results": await results})
+    finally:
+        results.cancel()
+
+
+async def _result_of(
+    photo: Photo, request: Request, engine: Engine, asked: Asked, turns: asyncio.Semaphore, ends: float
+) -> dict[str, Any]:
+    """The entry of one photo of a batch; its bytes are let go."""
+    state: State = request.app.state.parts
+    try:
+        async with asyncio.timeout_at(ends), turns:
+            began, most = time.perf_counter(), state.settings.max_body_bytes
+            if photo.size_bytes > most:
+                raise PayloadTooLarge(f"The photo is larger than {most} bytes.")
+            search = state.batcher.search(engine, lambda: asked.query(engine, bytes(photo.data)))
+            result = await state.workers.answer(search, request, watched=False)
+            stages_ms = _stages(state, began, result)
+            return {"name": photo.name, "result": _answer(state, engine, asked, result, stages_ms)}
+    except TimeoutError:
+        return _problem_of(photo, request, DeadlineExceeded("The batch took too long; send fewer photos at once."))
+    except Exception as error:
+        return _problem_of(photo, request, error)
+    finally:
+        photo.data.clear()
+
+
+def _problem_of(photo: Photo, request: Request, error: Exception) -> dict[str, Any]:
+    """The entry of a photo that was refused; the request itself goes on well."""
+    told = response_to(error, replace(request.scope["context"]))
+    return {"name": photo.name, "problem": json.loads(bytes(told.body))}
+
+
+def _engine(request: Request) -> Engine:
+    """What is served; raises NotReady."""
+    state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)
-    context.index = engine.manifest.id
-    data = await receive_photo(request)
-    received, received_ns = time.perf_counter(), time.time_ns()
-    search = state.batcher.search(engine, data, k, class_ or (), where)
-    result = await state.workers.answer(search, request)
-    total_ms = (time.perf_counter() - received) * 1000
+    request.scope["context"].index = engine.manifest.id
+    return engine
+
+
+def _stages(state: State, began: float, result: SearchResult) -> dict[str, float]:
+    """The milliseconds of each stage and of all, which are counted."""
+    total_ms = (time.perf_counter() - began) * 1000
     queue_ms = max(0.0, total_ms - sum(result.stages_ms.values()))
-    context.stages_ms = {"queue": queue_ms, **result.stages_ms}
-    _trace_stages(received_ns, context.stages_ms)
-    stages_ms = {**context.stages_ms, "total": total_ms}
+    stages_ms = {"queue": queue_ms, **result.stages_ms, "total": total_ms}
     for stage, milliseconds in stages_ms.items():
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
-    # Made by hand: models of pydantic would take a tenth of the event loop's time.
+    return stages_ms
+
+
+def _answer(
+    state: State, engine: Engine, asked: Asked, result: SearchResult, stages_ms: dict[str, float]
+) -> dict[str, Any]:
+    """A `SearchResponse`, made by hand: models of pydantic would take a tenth of the event loop's time."""
     hits = [
         {
             "rank": hit.rank,
@@ -73,14 +158,20 @@ async def search(
         }
         for hit in result.found.hits
     ]
-    timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}
-    wanted = state.settings.precision if precision is None else precision
-    answer = {"nearest": hits[0] if hits else None, "results": hits, "decision": engine.outcome(result.found, wanted)}
-    return JSONResponse({**answer, "versions": vars(engine.versions), "timings_ms": timings_ms})
+    wanted = state.settings.precision if asked.precision is None else asked.precision
+    return {
+        "nearest": hits[0] if hits else None,
+        "results": hits,
+        "decision": engine.outcome(result.found, wanted),
+        "versions": vars(engine.versions),
+        "timings_ms": {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()},
+    }
 
 
 def _trace_stages(begun_ns: int, stages_ms: dict[str, float]) -> None:
     """A span for each stage, below the request's; they follow each other without a gap."""
+    if not get_current_span().is_recording():
+        return
     for stage, milliseconds in stages_ms.items():
         ended_ns = begun_ns + round(milliseconds * 1_000_000)
         TRACER.start_span(stage, start_time=begun_ns).end(ended_ns)

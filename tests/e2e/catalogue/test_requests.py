@@ -1,5 +1,6 @@
 """Cases 048 to 080 of the catalogue: HTTP and forms that are wrong, too large, or meant to mislead."""
 
+import base64
 import json
 import re
 from typing import Any
@@ -32,13 +33,17 @@ FORMS: list[tuple[str, str, str, bytes, dict[str, str]]] = [
     ("048", "no part", "missing_file", multipart(), FORM),
     ("049", "another name", "missing_file", form(DATA, "photo"), FORM),
     ("050", "two files", "multiple_files", multipart(part(DATA), part(DATA)), FORM),
-    ("051", "a field and no file", "missing_file", multipart(part(NOISE, "file", None)), FORM),
-    ("052", "JSON", "unsupported_content_type", json.dumps({"file": SECRET}).encode(), JSON),
-    ("052", "a bare photo", "unsupported_content_type", DATA, {"Content-Type": "image/png"}),
+    ("051", "a field and no file", "unsupported_image_format", multipart(part(NOISE, "file", None)), FORM),
+    ("052", "JSON", "unknown_parameter", json.dumps({"file": SECRET}).encode(), JSON),
+    ("052", "a bare photo", "ok", DATA, {"Content-Type": "image/png"}),
+    ("052", "base64", "ok", json.dumps({"image": base64.b64encode(DATA).decode()}).encode(), JSON),
+    ("052", "10 MB of brackets", "malformed_json", b'{"image":' + b"[" * 10 * MIB, JSON),
+    ("052", "10 MB of text for base64", "invalid_request", b'{"image":"' + b"A" * 10 * MIB + b'!"}', JSON),
     ("053", "no boundary", "malformed_multipart", form(NOISE), {"Content-Type": "multipart/form-data"}),
     ("053", "10 KB of boundary", "malformed_multipart", NOISE, {"Content-Type": FORM["Content-Type"] + "x" * 10_000}),
     ("053", "never closed", "malformed_multipart", multipart(part(DATA), closed=False), FORM),
-    ("054", "1,001 fields", "malformed_multipart", multipart(*[part(b"1", "n", None)] * 1001), FORM),
+    ("054", "1,001 fields", "unknown_parameter", multipart(*[part(b"1", "n", None)] * 1001), FORM),
+    ("054", "1,001 files that nobody asked for", "malformed_multipart", multipart(*[part(b"1", "n")] * 1001), FORM),
     ("054", "1,001 files", "multiple_files", multipart(*[part(b"1")] * 1001), FORM),
     ("054", "100,000 headers of a part", "malformed_multipart", many_headers(100_000), FORM),
     ("054", "a header of 1 MB", "malformed_multipart", long_header(MIB), FORM),
@@ -83,9 +88,9 @@ def test_070_more_than_the_gallery_has_are_all_it_has(standing: Standing) -> Non
     assert answered["results"][0]["score"] <= 1.001
 
 
-def test_071_parameters_that_nobody_knows_are_passed_over(standing: Standing) -> None:
-    with standing.case("ok") as send:
-        send(params={"k": 1, SECRET: SECRET}, files=FILE)
+def test_071_parameters_that_nobody_knows_are_refused(standing: Standing) -> None:
+    with standing.case("unknown_parameter", SECRET) as send:
+        send(params={"k": 1, "top_k": SECRET}, files=FILE)
 
 
 ADDRESSES = [

@@ -131,5 +131,5 @@ def test_a_gallery_without_metadata_has_the_version_that_it_always_had(
     built = build_index(gallery, index, fake_embedder)
     assert built.columns == ()
     table = ItemTable(index.path_of(built.version) / "items.sqlite")
-    assert (table.columns, table.metadata_of(["car%201/0.jpg"])) == ((), {})
+    assert (table.columns, table.metadata_of(["car 1/0.jpg"])) == ((), {})
     table.close()

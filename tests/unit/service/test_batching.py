@@ -78,7 +78,7 @@ class Doubles:
         return Query(np.full((1, 1, 3), data[0], np.uint8), k, None)
 
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
-        photos = [int(query.crop[0, 0, 0]) for query in queries]
+        photos = [int(query.crop[0, 0, 0]) for query in queries if query.crop is not None]
         self.batches.append(photos)
         self.lone += photos * lone
         self.submitting.pass_through()
@@ -119,7 +119,7 @@ class Bench:
         self.batcher = Batcher(self.threads, self.metrics)
 
     def begin(self, engine: Doubles, photo: int, k: int = 1) -> "asyncio.Task[SearchResult]":
-        return asyncio.create_task(self.batcher.search(cast(Engine, engine), bytes([photo]), k))
+        return asyncio.create_task(self.batcher.search(cast(Engine, engine), lambda: engine.query(bytes([photo]), k)))
 
     async def all_decoded(self) -> None:
         """Waits until the searches begun so far are decoded and queued; the one free thread works in their order."""
@@ -391,7 +391,7 @@ def test_087_in_any_company_a_search_finds_what_it_finds_alone(
             async def together(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels
             ) -> list[Hit]:
-                return (await one.batcher.search(engine, PHOTOS[photo], k, labels)).found.hits
+                return (await one.batcher.search(engine, lambda: engine.query(PHOTOS[photo], k, labels))).found.hits
 
             async def by_itself(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels

@@ -14,7 +14,14 @@ from service.http.context import RequestContext, Upload
 from service.http.limits import Limits
 from tests.support.asgi import discard, read_body, receive_parts, scope_of
 
-LIMITS = Limits(upload_deadline_s=15, upload_grace_s=5, upload_bytes_per_s=100, archive_bytes=3000)
+LIMITS = Limits(
+    upload_deadline_s=15,
+    upload_grace_s=5,
+    upload_bytes_per_s=100,
+    archive_bytes=3000,
+    batch_bytes=2500,
+    batch_deadline_s=30,
+)
 MAX_BODY_BYTES = 2000
 
 
@@ -28,11 +35,29 @@ def receive_through(receive: Receive, upload: Upload = "photo", headers: Mapping
     return context.received_bytes
 
 
-@pytest.mark.parametrize(("upload", "limit"), [("photo", MAX_BODY_BYTES), ("archive", LIMITS.archive_bytes)])
+@pytest.mark.parametrize(
+    ("upload", "limit"), [("photo", MAX_BODY_BYTES), ("photos", 2500), ("archive", LIMITS.archive_bytes)]
+)
 def test_a_body_may_be_as_large_as_its_limit_and_no_larger(upload: Upload, limit: int) -> None:
     assert receive_through(receive_parts(bytes(limit - 1), b"x"), upload) == limit
     with pytest.raises(PayloadTooLarge, match=f"larger than {limit} bytes"):
         receive_through(receive_parts(bytes(limit - 1), b"xx"), upload)
+
+
+@pytest.mark.parametrize(
+    ("upload", "kind", "limit"),
+    [
+        ("photo", "image/jpeg", MAX_BODY_BYTES),
+        ("photo", "application/json", MAX_BODY_BYTES * 4 // 3 + 4096),
+        ("photos", "application/json", MAX_BODY_BYTES),
+        ("archive", "application/json", MAX_BODY_BYTES),
+    ],
+)
+def test_json_may_hold_a_photo_in_base64_where_one_is_taken(upload: Upload, kind: str, limit: int) -> None:
+    headers = {"Content-Type": kind}
+    assert receive_through(receive_parts(bytes(limit)), upload, headers) == limit
+    with pytest.raises(PayloadTooLarge):
+        receive_through(receive_parts(bytes(limit + 1)), upload, headers)
 
 
 def test_a_length_that_is_too_large_is_refused_before_the_body_is_read() -> None:
@@ -71,6 +96,7 @@ def dripping(clock: list[float], *parts: tuple[float, int]) -> Receive:
         ("photo", [(4, 100), (1.9, 1)]),
         ("photo", [(4, 100), (1.9, 100), (1, 90), (1, 9)]),
         ("photo", [(1, 1900), (13.9, 1)]),
+        ("photos", [(1, 2400), (22.9, 1)]),
         ("archive", [(14, 1)]),
         ("archive", [(14, 300), (3.9, 600), (5, 1)]),
     ],
@@ -79,6 +105,7 @@ def dripping(clock: list[float], *parts: tuple[float, int]) -> Receive:
         "at the rate",
         "at the rate, on and on",
         "until the deadline",
+        "a batch has longer",
         "an archive starts slowly",
         "an archive goes on",
     ],
@@ -93,10 +120,18 @@ def test_an_upload_that_keeps_up_is_taken(clock: list[float], upload: Upload, pa
         ("photo", [(0, 1), (5.1, 1), (0, 1)]),
         ("photo", [(4, 100), (2.1, 1), (0, 1)]),
         ("photo", [(1, 1900), (14.1, 1), (0, 1)]),
+        ("photos", [(1, 2400), (29.1, 1), (0, 1)]),
         ("archive", [(0, 1), (15.1, 1), (0, 1)]),
         ("archive", [(14, 300), (4.1, 1), (0, 1)]),
     ],
-    ids=["a stall", "too slow", "longer than may be", "an archive that stalls", "an archive that is too slow"],
+    ids=[
+        "a stall",
+        "too slow",
+        "longer than may be",
+        "a batch, too",
+        "an archive that stalls",
+        "an archive that is too slow",
+    ],
 )
 def test_an_upload_below_the_lowest_rate_or_after_its_deadline_is_cut_off(
     clock: list[float], upload: Upload, parts: list[tuple[float, int]]

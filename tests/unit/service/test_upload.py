@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from model.errors import CarsearchError, EmptyFile
-from service.errors import MalformedMultipart, MissingFile, MultipleFiles, Overloaded, UnsupportedContentType
-from service.http.upload import MAX_PARTS, WRITE_BYTES, receive_archive, receive_photo
+from service.errors import (
+    MalformedMultipart,
+    MissingFile,
+    MultipleFiles,
+    Overloaded,
+    UnknownParameter,
+    UnsupportedContentType,
+)
+from service.http.upload import MAX_OTHER_PARTS, WRITE_BYTES, receive_archive, receive_photo
 from tests.support.bodies import BOUNDARY, FORM, form, multipart, part
 
 
@@ -49,7 +56,7 @@ contents = st.lists(
 @tried(deadline=None)
 @given(data=contents, places=st.lists(st.integers(0, 10_000), max_size=12))
 def test_any_chunking_gives_the_same_file(data: bytes, places: list[int]) -> None:
-    body = multipart(part(b"other", "name", None), part(data), part(b"more", "note", None))
+    body = multipart(part(b"other", "name"), part(data), part(b"more", "note"))
     if f"\r\n--{BOUNDARY}".encode() in b"\r\n" + data or not data:
         return
     assert received(cut(body, places)) == data
@@ -80,13 +87,14 @@ def test_random_bytes_are_refused_in_one_of_our_errors(body: bytes, places: list
 @tried(max_examples=300, deadline=None)
 @given(edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_damaged_form_gives_a_file_or_one_of_our_errors(edits: list[tuple[int, int]]) -> None:
-    body = bytearray(multipart(part(b"other", "name", None), part(b"photo" * 20)))
+    body = bytearray(multipart(part(b"other", "name"), part(b"photo" * 20)))
     for place, value in edits:
         body[place % len(body)] = value
     try:
         assert len(received([bytes(body)])) <= len(body)
     except CarsearchError as problem:
-        assert problem.code in {"malformed_multipart", "missing_file", "empty_file"}  # noqa: PT017
+        codes = {"malformed_multipart", "missing_file", "empty_file", "unknown_parameter", "multiple_files"}
+        assert problem.code in codes  # noqa: PT017
 
 
 @tried(max_examples=300, deadline=None)
@@ -110,10 +118,10 @@ def test_any_content_type_that_is_not_the_forms_own_is_refused(content_type: str
 @pytest.mark.parametrize(
     ("body", "content_type", "refused"),
     [
-        pytest.param(multipart(*[part(b"", "n", None)] * (MAX_PARTS + 1)), "", MalformedMultipart, id="too many parts"),
+        pytest.param(multipart(*[part(b"", "n")] * (MAX_OTHER_PARTS + 2)), "", MalformedMultipart, id="too many parts"),
         pytest.param(multipart(part(b"x"), part(b"y")), "", MultipleFiles, id="two files"),
         pytest.param(multipart(part(b"x", "other")), "", MissingFile, id="another name"),
-        pytest.param(multipart(part(b"x", "file", None)), "", MissingFile, id="no filename"),
+        pytest.param(multipart(part(b"x", "k", None)), "", UnknownParameter, id="a field"),
         pytest.param(form(b""), "", EmptyFile, id="empty"),
         pytest.param(form(b"x")[:-6], "", MalformedMultipart, id="not closed"),
         pytest.param(b"", "", MalformedMultipart, id="no body"),
@@ -134,6 +142,8 @@ def test_a_wrong_form_is_refused(body: bytes, content_type: str, refused: type[C
         "form-data; name=file; filename=a.jpg; filename*=UTF-8''%EC%95%84.jpg",
         'FORM-DATA; filename="a\\"b.jpg"; name="file"',
         'form-data; name="file"; filename="../../etc/passwd"',
+        'form-data; name="file"',
+        "form-data; name=file; filename*=UTF-8''%EC%95%84.jpg",
     ],
 )
 def test_every_spelling_of_a_file_part_is_understood(disposition: str) -> None:
@@ -147,4 +157,4 @@ def test_a_full_disk_is_told_and_not_taken_for_a_failure() -> None:
 
 
 def test_as_many_parts_as_allowed_are_read() -> None:
-    assert received([multipart(*[part(b"1", "n", None)] * (MAX_PARTS - 1), part(b"photo"))]) == b"photo"
+    assert received([multipart(*[part(b"1", "n")] * MAX_OTHER_PARTS, part(b"photo"))]) == b"photo"

@@ -1,0 +1,82 @@
+"""Parameters that a route does not have are refused by name, with the right one where it is near.
+
+One that is ignored gives another answer than the one that was asked for, and nobody notices.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import UnknownParameter
+
+SYNONYMS = {
+    "k": ("top_k", "topk", "limit", "n", "size", "count"),
+    "class": ("label", "labels", "class_name", "category"),
+    "min_score": ("threshold", "min_similarity", "score_threshold"),
+    "precision": ("conf", "confidence"),
+}
+"""Parameter -> what other services call it."""
+
+MAX_NAME = 40
+UNPRINTED = re.compile(r"[^A-Za-z0-9_.\[\]-]")
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses query parameters which it does not declare."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, known = super().get_route_handler(), parameters_of(self)
+
+        async def handle_known(request: Request) -> Response:
+            if request.scope["query_string"]:
+                for name in request.query_params:
+                    if name not in known:
+                        raise UnknownParameter(_no_parameter(name, known))
+            return await handle(request)
+
+        return handle_known
+
+
+def parameters_of(route: object) -> list[str]:
+    """The names of a route's query parameters, in its order; none for what is no route."""
+    return _names(route.dependant) if isinstance(route, APIRoute) else []
+
+
+def _names(dependant: Dependant) -> list[str]:
+    own = [parameter.alias for parameter in dependant.query_params]
+    return own + [name for one in dependant.dependencies for name in _names(one)]
+
+
+def refuse_field(request: Request, name: str, where: str) -> None:
+    """Raises UnknownParameter for a field of the body that nobody reads, `where` is a "form field" or the like."""
+    route = request.scope.get("route")
+    told = f'The {where} "{_printable(name)}" is not read'
+    meant = _meant(name, parameters_of(route))
+    if meant is None or not isinstance(route, APIRoute):
+        raise UnknownParameter(f"{told}; leave it out.")
+    raise UnknownParameter(f"{told}; send it as a query parameter: {route.path}?{meant}=...")
+
+
+def _no_parameter(name: str, known: Collection[str]) -> str:
+    told = f'There is no query parameter "{_printable(name)}"'
+    if (meant := _meant(name, known)) is not None:
+        return f'{told}; did you mean "{meant}"?'
+    return f"{told}; there are: {', '.join(known)}." if known else f"{told}; this address takes none."
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    """The known parameter that somebody means who writes this; None where none is near."""
+    plain = name[:MAX_NAME].lower().replace("-", "_").strip("_[] ")
+    words = {spelling: parameter for parameter in known for spelling in (parameter, *SYNONYMS.get(parameter, ()))}
+    near = difflib.get_close_matches(plain, words, 1, 0.75)
+    return words[near[0]] if near else None
+
+
+def _printable(name: str) -> str:
+    return UNPRINTED.sub("?", name[:MAX_NAME])
