@@ -33,7 +33,7 @@ CAR_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One photo of the gallery; `rank` is from 1, `score` the cosine of the embeddings."""
+    """One photo of the gallery; `rank` is from 1, `score` the cosine of the embeddings, at most 1."""
 
     rank: int
     id: str
@@ -195,7 +195,8 @@ class Engine:
             decisions = self._decide(embeddings[places], near) if places is whole else [None] * len(places)
             for place, rows, scores, decision in zip(places, near.rows, near.scores, decisions, strict=True):
                 best = zip(rows[rows >= 0][: queries[place].k].tolist(), scores.tolist(), strict=False)
-                hits = [Hit(rank, *self.names.at(row), score) for rank, (row, score) in enumerate(best, 1)]
+                # No cosine is above 1, but rows are rounded; only what is told is cut, so that the order stays.
+                hits = [Hit(rank, *self.names.at(row), min(score, 1.0)) for rank, (row, score) in enumerate(best, 1)]
                 found[place] = Found(hits, decision)
         return [found[place] for place in range(len(queries))]
 

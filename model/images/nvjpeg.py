@@ -21,9 +21,9 @@ from torch import Tensor
 
 from model.card import NVJPEG, InputSpec
 from model.errors import ImageRejected
-from model.images.decode import EXIF_ORIENTATION, check_header, decode
+from model.images.decode import EXIF_ORIENTATION, MAX_PIXELS, check_header, decode
 from model.images.header import ImageHeader
-from model.images.transform import crop_corner, fitted_size
+from model.images.transform import crop_corner, fitted_size, shorter_side
 from model.types import Pixels
 
 MAX_PIXELS_PER_CALL = 64_000_000
@@ -82,7 +82,10 @@ class NvjpegPreparation:
 
     def stage(self, data: bytes) -> Encoded | Tensor:
         """A supported JPEG as it is, any other photo as its crop uint8 (S, S, 3) in memory; raises ImageRejected."""
-        header = check_header(data)
+        side = shorter_side(self._spec)
+        header = check_header(data, side)
+        if header.width * header.height > MAX_PIXELS:  # the device would decode all of them
+            return self._host_crop(data, side)
         if is_supported(data, header):
             return Encoded(torch.frombuffer(bytearray(data), dtype=torch.uint8), header.height, header.width)
         return self._host_crop(data)
@@ -119,8 +122,8 @@ class NvjpegPreparation:
         fits = [image.shape[1:] == (one.height, one.width) for image, one in zip(images, photos, strict=True)]
         return [image if good else None for image, good in zip(images, fits, strict=True)]
 
-    def _host_crop(self, data: bytes) -> Tensor:
-        pixels = torch.from_numpy(np.array(decode(data)))
+    def _host_crop(self, data: bytes, side: int | None = None) -> Tensor:
+        pixels = torch.from_numpy(np.array(decode(data, side)))
         with torch.cuda.stream(self._pool_stream) if self._pool_stream else nullcontext():
             return fit_on_device(pixels.to(self._device).permute(2, 0, 1), self._spec).cpu()
 

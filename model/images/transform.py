@@ -15,7 +15,12 @@ from model.types import Pixels
 
 def prepare(data: bytes, spec: InputSpec) -> Pixels:
     """Decodes a photo and fits it: bytes -> uint8 (crop, crop, 3); raises ImageRejected."""
-    return fit(decode(data, spec.crop if spec.fit == "stretch" else spec.resize), spec)
+    return fit(decode(data, shorter_side(spec)), spec)
+
+
+def shorter_side(spec: InputSpec) -> int:
+    """The length in pixels that the shorter side of a photo is resized to."""
+    return spec.crop if spec.fit == "stretch" else spec.resize
 
 
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from model.types import Pixels
@@ -33,6 +34,13 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     """Encodes an image in any of Pillow's formats."""
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    """Encodes an image as HEIC; `options` go to pillow-heif, and EXIF's orientation into the container."""
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, **options)
     return buffer.getvalue()
 
 

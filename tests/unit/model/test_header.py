@@ -37,7 +37,7 @@ def test_the_size_is_the_one_that_pillow_finds(name: str, width: int, height: in
     mode, format_, options = ENCODINGS[name]
     data = encoded(Image.new(mode, (width, height)), format_, **options)
     with Image.open(io.BytesIO(data)) as image:
-        assert read_header(data) == ImageHeader(format_, *image.size) == (format_, width, height)
+        assert read_header(data) == ImageHeader(format_, *image.size) == (format_, width, height, 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"GIF89a" + bytes(40), b"RIFF\0\0\0\0WAVEfmt ", b"BM" + bytes(60)])
@@ -54,7 +54,7 @@ def test_a_header_cut_anywhere_gives_none_a_value_error_or_the_right_size(name: 
             outcomes.append(read_header(data[:length]))
         except ValueError as problem:
             outcomes.append(str(problem))
-    whole = (name, 96, 72)
+    whole = (name, 96, 72, 1)
     assert outcomes[-1] == whole
     first = outcomes.index(ImageHeader(*whole))
     assert set(outcomes[first:]) == {whole}
@@ -64,7 +64,7 @@ def test_a_header_cut_anywhere_gives_none_a_value_error_or_the_right_size(name: 
 def test_fill_bytes_and_bare_markers_before_the_frame_are_passed_over() -> None:
     data = car_photo()
     padded = data[:2] + b"\xff\xff\xff\x01" + b"\xff\xff\xff\xfe\x00\x04hi" + data[2:]
-    assert read_header(padded) == ("JPEG", 96, 72)
+    assert read_header(padded) == ("JPEG", 96, 72, 1)
 
 
 @settings(max_examples=100, deadline=None)
@@ -80,13 +80,13 @@ def test_stray_bytes_between_segments_are_passed_over_as_pillow_does(place: int,
         start += 2 + struct.unpack(">H", data[start + 2 : start + 4])[0]
     strewn = data[:start] + junk + b"\xff" * filling + data[start:]
     with Image.open(io.BytesIO(strewn)) as image:
-        assert read_header(strewn) == ImageHeader("JPEG", *image.size) == ("JPEG", 96, 72)
+        assert read_header(strewn) == ImageHeader("JPEG", *image.size) == ("JPEG", 96, 72, 1)
 
 
 def test_tables_between_the_frame_markers_are_no_frames() -> None:
     table = b"\xff\xc4\x00\x0b" + struct.pack(">BHHBBH", 8, 9999, 9999, 3, 1, 0)
     data = car_photo()
-    assert read_header(data[:2] + table + data[2:]) == ("JPEG", 96, 72)
+    assert read_header(data[:2] + table + data[2:]) == ("JPEG", 96, 72, 1)
 
 
 @pytest.mark.parametrize(
