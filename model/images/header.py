@@ -103,6 +103,8 @@ def lacks_only_end(data: bytes) -> bool:
 
     Raises ValueError or IndexError for a header that is cut or broken.
     """
+    if data.endswith(b"\xff\xd9"):
+        return False
     frame, missing_bits = 0, dict[int, list[int]]()
     for marker, position in _jpeg_segments(data):
         if marker in JPEG_FRAME_MARKERS:

@@ -91,7 +91,7 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
             size = end - start
         count += 1
         if start + size > end or body > start + size or count > MAX_BOXES:
-            raise ValueError(f"the AVIF or HEIC has a broken or cut part {kind.decode('latin-1')!r}")
+            raise ValueError("the AVIF or HEIC has a part that is broken or cut off")
         yield Box(kind, start, body, start + size)
         start += size
 
@@ -139,7 +139,7 @@ class _Container:
         kinds = {self._item(tile).kind for tile in tiles} or {item.kind}
         kind = kinds.pop()
         if kinds or kind not in FORMATS:
-            raise ValueError(f"the AVIF or HEIC holds pictures of the kind {kind.decode('latin-1')!r}")
+            raise ValueError("the AVIF or HEIC holds pictures of another codec")
         looked_at = {primary, *tiles}
         looked_at |= {source for how, source, targets in self._references if how == b"auxl" and looked_at & {*targets}}
         seen: set[tuple[Span, ...]] = set()
@@ -175,7 +175,7 @@ class _Container:
         if item.kind == b"grid":
             self._check_grid(item, self._tiles_of(identity))
         elif item.kind not in FORMATS:
-            raise ValueError(f"the AVIF or HEIC holds a picture of the kind {item.kind.decode('latin-1')!r}")
+            raise ValueError("the AVIF or HEIC holds a picture of another codec")
         if own_width > width + PADDING or own_height > height + PADDING:
             raise ValueError("the AVIF or HEIC holds a picture that is larger than the whole")
         if item.kind == b"grid":

@@ -20,7 +20,9 @@ from service.http.upload import multipart_body, receive_photo
 router = APIRouter(tags=["search"])
 TRACER = get_tracer("carsearch", __version__)
 
-FILE_BODY = multipart_body("file", "image/jpeg, image/png, image/webp", "JPEG, PNG or WebP")
+FILE_BODY = multipart_body(
+    "file", "image/jpeg, image/png, image/webp, image/avif, image/heic", "JPEG, PNG, WebP, AVIF or HEIC"
+)
 
 
 @router.post(

@@ -27,7 +27,7 @@ LIMITS = archives.ArchiveLimits(entries=40, unpacked_bytes=1 << 20, photo_bytes=
 
 
 def decode(data: bytes) -> None:
-    """A photo gives pixels of the size that its header declares (a HEIC may cut it), and a crop, or it is a kind of ImageRejected."""
+    """A photo gives pixels of its header's size (a HEIC fewer) and a crop, or it is a kind of ImageRejected."""
     preprocess.MAX_PIXELS, preprocess.MAX_JPEG_PIXELS = MAX_PIXELS, 4 * MAX_PIXELS
     try:
         pixels = preprocess.decode(data)

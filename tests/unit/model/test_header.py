@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.images.header import ImageHeader, read_header
-from tests.support.photos import car_photo, car_pixels, encoded
+from model.images.header import ImageHeader, is_decoded_by_rows, lacks_only_end, read_header
+from tests.support.photos import car_photo, car_pixels, encoded, jpeg
+
+AVIF = b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf\0\0\0\x20meta\0\0\0\0"
 
 ENCODINGS: dict[str, tuple[str, str, dict[str, object]]] = {
     "baseline JPEG": ("RGB", "JPEG", {}),
@@ -22,6 +24,8 @@ ENCODINGS: dict[str, tuple[str, str, dict[str, object]]] = {
     "lossless WebP": ("RGB", "WEBP", {"lossless": True}),
     "extended lossy WebP": ("RGBA", "WEBP", {"quality": 50, "exif": b"Exif\0\0II*\0"}),
     "extended lossless WebP": ("RGB", "WEBP", {"lossless": True, "exif": b"Exif\0\0II*\0"}),
+    "AVIF": ("RGB", "AVIF", {"quality": 20, "speed": 10}),
+    "AVIF with alpha": ("RGBA", "AVIF", {"quality": 20, "speed": 10}),
 }
 PHOTOS = {
     "JPEG": car_photo(),
@@ -119,7 +123,9 @@ def test_a_recognised_format_with_a_broken_header_is_a_value_error(data: bytes) 
 
 @settings(max_examples=300)
 @given(
-    start=st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X", b""]),
+    start=st.sampled_from(
+        [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X", b"", AVIF]
+    ),
     rest=st.binary(max_size=200),
 )
 def test_any_bytes_give_a_header_none_or_a_value_error(start: bytes, rest: bytes) -> None:
@@ -128,3 +134,30 @@ def test_any_bytes_give_a_header_none_or_a_value_error(start: bytes, rest: bytes
     except ValueError:
         return
     assert header is None or header.format in ("JPEG", "PNG", "WEBP")
+
+
+@pytest.mark.parametrize(
+    ("options", "by_rows"),
+    [({}, True), ({"keep_rgb": True}, True), ({"restart_marker_blocks": 1}, True), ({"progressive": True}, False)],
+    ids=["baseline", "RGB", "with restarts", "progressive"],
+)
+def test_whether_a_jpeg_is_decoded_by_rows(options: dict[str, object], by_rows: bool) -> None:
+    data = jpeg(car_pixels(0, 0), **options)
+    assert is_decoded_by_rows(data) is by_rows
+    assert not is_decoded_by_rows(data[:160])
+
+
+def test_a_jpeg_with_a_second_frame_is_not_taken_for_one_that_is_decoded_by_rows() -> None:
+    data = car_photo()
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    second = b"\xff\xc2" + data[frame + 2 : frame + 19]
+    assert not is_decoded_by_rows(data[:scan] + second + data[scan:])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_lacks_only_its_end_when_all_its_scans_are_there(progressive: bool) -> None:
+    data = jpeg(car_pixels(0, 0), progressive=progressive)
+    assert not lacks_only_end(data)
+    assert lacks_only_end(data[:-2])
+    assert lacks_only_end(data[:-1])
+    assert not lacks_only_end(data[: data.rindex(b"\xff\xda")])

@@ -124,6 +124,6 @@ def test_a_run_records_the_benchmarks_score_of_the_artifact_it_writes(
     expected = evaluate(items, Embedder.load(out, "torch")).report.top1
     assert card.training["validation_top1"] == round(float(np.float32(expected)), 6)
     assert sorted(line for line in done.stderr.splitlines() if line.startswith("skipped ")) == [
-        "skipped car%2010/broken.jpg: The file is not a JPEG, PNG or WebP photo.",
+        "skipped car%2010/broken.jpg: The file is not a JPEG, PNG, WebP, AVIF or HEIC photo.",
         "skipped stray.jpg: The file lies in no class folder.",
     ]

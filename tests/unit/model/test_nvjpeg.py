@@ -17,7 +17,7 @@ from model.embedder import Embedder
 from model.errors import ImageRejected, ImageUndecodable, ModelMismatch, SettingsInvalid
 from model.images.nvjpeg import Encoded, NvjpegPreparation, nvjpeg
 from model.images.transform import prepare
-from tests.support.photos import car_photo, car_pixels, encoded, jpeg
+from tests.support.photos import car_photo, car_pixels, encoded, flat_jpeg, jpeg
 
 pytestmark = pytest.mark.torch
 
@@ -126,7 +126,7 @@ def test_a_photo_that_fails_on_the_device_costs_no_other_its_place() -> None:
 
 
 def test_a_photo_that_nobody_can_decode_is_rejected_with_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_data: bytes) -> None:
+    def refuse(_data: bytes, _side: int | None) -> None:
         raise ImageUndecodable("The photo is damaged or cut off and cannot be decoded.")
 
     preparation = NvjpegPreparation(SPEC, CPU, damaged_for_the_device)
@@ -134,6 +134,12 @@ def test_a_photo_that_nobody_can_decode_is_rejected_with_its_row(monkeypatch: py
     monkeypatch.setattr(model.images.nvjpeg, "decode", refuse)
     _, rejected = preparation.crops(staged)
     assert {row: problem.code for row, problem in rejected.items()} == {1: "image_undecodable"}
+
+
+def test_a_jpeg_of_more_pixels_than_are_decoded_is_left_to_the_cpu_which_reduces_it() -> None:
+    preparation, photo = NvjpegPreparation(SPEC, CPU), flat_jpeg(9000, 6000)
+    assert not isinstance(preparation.stage(photo), Encoded)
+    assert np.unique(preparation.prepare(photo)).tolist() == [128]
 
 
 def test_large_photos_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
