@@ -78,7 +78,7 @@ def good() -> Iterator[Picture]:
     yield Picture("023", "100,000 texts", lambda: make.with_text_chunks(100_000), twin="plain")
     for what, make_heic in (("HEIC", heic), ("HEIC of tiles", partial(heic, tile_size=64))):
         yield Picture("037", what, partial(make_heic, PHOTO, quality=95), "ok", "plain", 0.99)
-    yield Picture("037", "HEIC on its side", partial(heic, Image.fromarray(turned), exif=exif(6)), "ok", "plain", 0.99)
+    yield Picture("037", "HEIC on its side", partial(heic, Image.fromarray(turned), exif=exif(6)), "ok", "plain", 0.98)
     yield Picture("037", "AVIF", partial(encoded, PHOTO, "AVIF", quality=95), "ok", "plain", 0.99)
     yield Picture("026", "JPEG without its end marker", lambda: jpeg(PIXELS, quality=95)[:-2], twin="plain")
     yield Picture("012", "108 megapixels that are reduced", lambda: flat_jpeg(12_000, 9000))
@@ -154,7 +154,7 @@ def test_a_picture_is_found_or_refused_as_the_catalogue_says(standing: Standing,
     if picture.code != "ok":
         return
     answer = json.loads(response.text, parse_constant=lambda word: pytest.fail(f"{word} is no score"))
-    assert -1.001 <= answer["nearest"]["score"] <= 1.001
+    assert -1.001 <= answer["nearest"]["score"] <= 1
     if picture.twin:
         assert (answer["nearest"]["class"], answer["nearest"]["score"] >= picture.least) == (picture.twin, True), answer
 
