@@ -41,7 +41,7 @@ CAR_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One photo of the gallery: its rank from 1, its class (empty for none) and the cosine of the embeddings.
+    """One photo of the gallery: rank from 1, class (empty for none), cosine of the embeddings (at most 1).
 
     `metadata` has the cells of the gallery's spreadsheet that are not empty.
     """
@@ -277,7 +277,8 @@ class Engine:
             rows, scores = self._best_of_classes(query, embedding, rows, scores)
         best = zip(rows[: query.k].tolist(), scores.tolist(), strict=False)
         return [
-            Hit(rank, *self.names.at(row), score)
+            # No cosine is above 1, but rows are rounded; only what is told is cut, so that the order stays.
+            Hit(rank, *self.names.at(row), min(score, 1.0))
             for rank, (row, score) in enumerate(best, 1)
             if score >= query.min_score
         ]

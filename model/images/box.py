@@ -54,7 +54,7 @@ def decode_box(data: bytes, box: Box, side: int | None = None) -> Pixels:
     `side` is the length in pixels that the box's shorter side will be resized to; a JPEG with a much larger box is
     decoded reduced. Raises ImageRejected and InvalidBox.
     """
-    size = _upright_size(data) if side is not None else None
+    size = _upright_size(data, side) if side is not None else None
     if side is None or size is None:
         return box.cut(decode(data))
     width, height = size
@@ -67,13 +67,13 @@ def decode_box(data: bytes, box: Box, side: int | None = None) -> Pixels:
     return pixels[top:bottom, left:right]
 
 
-def _upright_size(data: bytes) -> tuple[int, int] | None:
+def _upright_size(data: bytes, side: int) -> tuple[int, int] | None:
     """Width and height of an upright JPEG before it is decoded; None for other photos and for a broken one."""
-    header = check_header(data)
+    header = check_header(data, side)
     if header.format != "JPEG":
         return None
     try:
-        on_the_side = orientation_of(data) in ON_THE_SIDE
+        on_the_side = orientation_of(data, header) in ON_THE_SIDE
     except Exception:
         return None
     return (header.height, header.width) if on_the_side else (header.width, header.height)

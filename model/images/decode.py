@@ -1,27 +1,40 @@
 """Photo bytes to RGB pixels: the only decoder, for training, indexing and serving.
 
 Rules, so that a photo means the same wherever it enters:
-  - JPEG, PNG and WebP are recognised by content, whatever the name or declared type; only the first frame counts;
+  - JPEG, PNG, WebP, AVIF and HEIC are recognised by content, whatever the name or declared type; only the first frame
+    counts;
   - EXIF orientation 1..8 is applied (XMP's where EXIF has none); a broken one counts as 1; other metadata and colour
-    profiles are ignored;
+    profiles are ignored. AVIF and HEIC have rotation and mirroring of their own, and their EXIF says nothing;
   - transparency is composited on white; 16-bit values keep their high byte; CMYK and grey become RGB;
   - a photo with a side below 16 pixels, or one side more than 20 times the other, is refused: ImageDegenerate.
 
 A JPEG that is much larger than what it will be resized to is decoded at a half, a quarter or an eighth of its size.
-libjpeg does that while it undoes the cosine transform: an antialiased reduction that saves time.
+libjpeg does that while it undoes the cosine transform: an antialiased reduction that saves time. It saves memory too,
+so such a JPEG may have more pixels; of a progressive one libjpeg holds all coefficients. A JPEG that lacks its end
+marker and nothing else is taken, as browsers do.
 
 Plain JPEGs go to libjpeg-turbo through simplejpeg. Pillow uses the same decoder and gives the same bits, but spends
-most of its time on copying them. Unusual files go to Pillow; without simplejpeg all files do.
+most of its time on copying them. Unusual files go to Pillow; without simplejpeg all JPEGs do. HEIC goes to libheif
+through pillow-heif, which is an extra.
 """
 
 import io
 import math
 
 import numpy as np
-from PIL import Image
+from PIL import AvifImagePlugin, Image, JpegImagePlugin
 
-from model.errors import EmptyFile, ImageDegenerate, ImageTooManyPixels, ImageUndecodable, UnsupportedImageFormat
-from model.images.header import ImageHeader, read_header
+from model.errors import (
+    EmptyFile,
+    ImageDegenerate,
+    ImageRejected,
+    ImageTooManyPixels,
+    ImageUndecodable,
+    UnsupportedImageFormat,
+)
+from model.images.foreign import foreign_kind
+from model.images.header import ImageHeader, is_decoded_by_rows, lacks_only_end, read_header
+from model.images.heif import only_still
 from model.types import Pixels
 
 try:
@@ -29,13 +42,29 @@ try:
 except ModuleNotFoundError:  # not installed on a machine for training
     simplejpeg = None
 
+try:
+    import pillow_heif
+except ImportError:  # an extra
+    pillow_heif = None  # type: ignore[assignment]  # as above
+
+# Photos are decoded side by side, one core each. There is no other way to tell either library.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+if pillow_heif is not None:
+    pillow_heif.options.DECODE_THREADS = 1
+
 MAX_PIXELS = 50_000_000
+"""Pixels that are decoded at most."""
+MAX_JPEG_PIXELS = 200_000_000
+"""Pixels of a JPEG that is decoded row by row, and reduced to MAX_PIXELS or fewer."""
 MAX_SIDE = 16_384
 MIN_SIDE = 16
 MAX_ASPECT = 20
-ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP")
+ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")
+"""Pillow's; libheif has its own."""
+READ = "JPEG, PNG, WebP, AVIF or HEIC"
 
 PLAIN_COLOURS = ("YCbCr", "Gray")
+INKS = ("CMYK", "YCCK")
 METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/")
 """A JPEG without these bytes says nothing about its orientation."""
 
@@ -50,6 +79,7 @@ TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
+END_OF_IMAGE = b"\xff\xd9"
 REDUCTIONS = (8, 4, 2)
 MIN_OVERSAMPLING = 2
 """A reduced JPEG stays at least this many times as large as what it is resized to."""
@@ -61,28 +91,30 @@ def decode(data: bytes, side: int | None = None) -> Pixels:
     `side` is the length in pixels that its shorter side will be resized to; a much larger JPEG is then decoded reduced.
     Raises one of the kinds of ImageRejected, whatever the bytes are; never anything else.
     """
-    header = check_header(data)
-    reduction = _reduction(header, side) if side is not None and header.format == "JPEG" else 1
+    header = check_header(data, side)
+    reduction = _reduction(header, side)
     if header.format == "JPEG" and simplejpeg is not None:
         pixels = _decode_plain_jpeg(data, header, reduction)
         if pixels is not None:
             return pixels
     try:
-        with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
-            if image.size != (header.width, header.height):  # a second header, behind the one that was checked
-                raise ValueError("the photo declares two sizes")
-            if reduction > 1:
-                image.draft(None, (header.width // reduction, header.height // reduction))
-            image.load()
-            return upright_rgb(image)
+        return _decode_heic(data, header) if header.format == "HEIC" else _decode_with_pillow(data, header, reduction)
+    except ImageRejected:
+        raise
     except Exception as problem:
         # On broken files Pillow raises whatever its parsers run into (SyntaxError, struct.error, TypeError,
         # OverflowError, MemoryError ...); its maintainers do not treat that as a bug.
+        pixels = _decode_jpeg_without_end(data, header, reduction) if header.format == "JPEG" else None
+        if pixels is not None:
+            return pixels
         raise ImageUndecodable("The photo is damaged or cut off and cannot be decoded.") from problem
 
 
-def check_header(data: bytes) -> ImageHeader:
-    """Format and size of a photo that may be decoded; raises ImageRejected for others, before anything is decoded."""
+def check_header(data: bytes, side: int | None = None) -> ImageHeader:
+    """Format and size of a photo that may be decoded; raises ImageRejected for others, before anything is decoded.
+
+    `side` is as in `decode`; without it a JPEG may have no more pixels than other photos.
+    """
     if not data:
         raise EmptyFile("The file is empty.")
     try:
@@ -90,17 +122,37 @@ def check_header(data: bytes) -> ImageHeader:
     except ValueError as problem:
         raise ImageUndecodable(f"The photo cannot be decoded: {problem}.") from problem
     if header is None:
-        raise UnsupportedImageFormat("The file is not a JPEG, PNG or WebP photo.")
-    check_size(header.width, header.height)
+        kind = foreign_kind(data)
+        raise UnsupportedImageFormat(f"The file is {kind + ', not' if kind else 'not'} a {READ} photo.")
+    if header.format == "HEIC" and pillow_heif is None:
+        raise UnsupportedImageFormat("The file is a HEIC photo; install carsearch[heif] to read such photos.")
+    check_size(header.width, header.height, _most_pixels(data, header, side))
     return header
 
 
-def check_size(width: int, height: int) -> None:
+def side_within(header: ImageHeader, longest: int) -> int:
+    """The shorter side, in pixels, of a photo whose longer one is resized to `longest`."""
+    return max(1, round(longest * min(header.width, header.height) / max(header.width, header.height)))
+
+
+def _most_pixels(data: bytes, header: ImageHeader, side: int | None) -> int:
+    """How many pixels a photo may have: more than MAX_PIXELS where not so many are decoded or held."""
+    if header.format != "JPEG" or header.width * header.height <= MAX_PIXELS:
+        return MAX_PIXELS
+    reduction = _reduction(header, side)
+    decoded = math.ceil(header.width / reduction) * math.ceil(header.height / reduction)
+    try:
+        return MAX_JPEG_PIXELS if decoded <= MAX_PIXELS and is_decoded_by_rows(data) else MAX_PIXELS
+    except ValueError:  # broken behind its size
+        return MAX_PIXELS
+
+
+def check_size(width: int, height: int, most_pixels: int = MAX_PIXELS) -> None:
     """Raises ImageTooManyPixels or ImageDegenerate for a photo that is too large or has no shape of a car's photo."""
-    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > most_pixels:
         raise ImageTooManyPixels(
             f"The photo has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} million are taken, "
-            f"and {MAX_SIDE} a side."
+            f"{MAX_JPEG_PIXELS // 1_000_000} million of a JPEG that is not progressive, and {MAX_SIDE} a side."
         )
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageDegenerate(
@@ -109,8 +161,10 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def _reduction(header: ImageHeader, side: int) -> int:
+def _reduction(header: ImageHeader, side: int | None) -> int:
     """The largest reduction that keeps a JPEG `MIN_OVERSAMPLING` times as large as its resized shorter side."""
+    if side is None or header.format != "JPEG":
+        return 1
     oversampling = min(header.width, header.height) / side
     return next((reduction for reduction in REDUCTIONS if oversampling >= MIN_OVERSAMPLING * reduction), 1)
 
@@ -121,7 +175,7 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int) -> Pixe
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != (header.width, header.height) or colours not in PLAIN_COLOURS:
             return None
-        orientation = orientation_of(data)
+        orientation = orientation_of(data, header)
         reduced = (math.ceil(height / reduction), math.ceil(width / reduction))
         pixels: Pixels = simplejpeg.decode_jpeg(data, min_height=reduced[0], min_width=reduced[1], min_factor=reduction)
         if pixels.shape[:2] != reduced:
@@ -133,18 +187,75 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int) -> Pixe
     return pixels
 
 
+def _decode_jpeg_without_end(data: bytes, header: ImageHeader, reduction: int) -> Pixels | None:
+    """Decodes a JPEG that lacks its end marker alone; None where more is missing, or where that cannot be told.
+
+    Given that marker, libjpeg warns when it meets it early. simplejpeg makes an error of that and Pillow does not, so
+    of colours that Pillow has to decode simplejpeg is asked about the file, and its pixels are thrown away.
+    """
+    try:
+        if simplejpeg is None or not lacks_only_end(data):
+            return None
+        whole = data + END_OF_IMAGE
+        pixels = _decode_plain_jpeg(whole, header, reduction)
+        if pixels is None:
+            colours = simplejpeg.decode_jpeg_header(whole)[2]
+            model = "CMYK" if colours in INKS else "RGB"
+            simplejpeg.decode_jpeg(whole, model, min_height=1, min_width=1, min_factor=REDUCTIONS[0])
+            pixels = _decode_with_pillow(whole, header, reduction)
+    except Exception:
+        return None  # as in `decode`
+    return pixels
+
+
+def _open(data: bytes, header: ImageHeader) -> Image.Image:
+    """Opens a photo with Pillow, but for its own limit of pixels, which is below ours for JPEGs that are reduced."""
+    if header.width * header.height > MAX_PIXELS:
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
+
+
+def _decode_with_pillow(data: bytes, header: ImageHeader, reduction: int) -> Pixels:
+    with _open(only_still(data, "AVIF") if header.format == "AVIF" else data, header) as image:
+        if image.size != (header.width, header.height):  # a second header, behind the one that was checked
+            raise ValueError("the photo declares two sizes")
+        if reduction > 1:
+            image.draft(None, (header.width // reduction, header.height // reduction))
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError("the photo cannot be reduced")
+        image.load()
+        return _turned(image, header.orientation) if header.format == "AVIF" else upright_rgb(image)
+
+
+def _decode_heic(data: bytes, header: ImageHeader) -> Pixels:
+    """Decodes with libheif, which rotates and mirrors, and cuts away what its codec added to the sides."""
+    image = pillow_heif.open_heif(only_still(data, "HEIC"))
+    width, height = image.size
+    upright = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+    if width > upright[0] or height > upright[1]:
+        raise ValueError("the photo declares two sizes")
+    check_size(width, height)
+    pixels: Pixels = np.asarray(image if image.mode == "RGB" else _to_rgb(image.to_pillow()))
+    if pixels.shape[:2] != (height, width):
+        raise ValueError("the photo declares two sizes")
+    return pixels
+
+
 def upright_rgb(image: Image.Image) -> Pixels:
     """RGB pixels of a loaded image, upright by its EXIF orientation: uint8 (H, W, 3)."""
-    orientation = _orientation(image)
+    return _turned(image, _orientation(image))
+
+
+def _turned(image: Image.Image, orientation: int) -> Pixels:
     upright = image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
     return np.asarray(_to_rgb(upright))
 
 
-def orientation_of(data: bytes) -> int:
+def orientation_of(data: bytes, header: ImageHeader) -> int:
     """The EXIF orientation of a JPEG whose header has been checked; raises whatever Pillow does on a broken one."""
     if not any(mark in data for mark in METADATA):
         return 1
-    with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as image:
+    with _open(data, header) as image:
         return _orientation(image)
 
 

@@ -16,8 +16,13 @@ from model.types import Pixels
 
 def prepare(data: bytes, spec: InputSpec, box: Box | None = None) -> Pixels:
     """Decodes a photo, or its box, and fits it: bytes -> uint8 (crop, crop, 3); raises ImageRejected, InvalidBox."""
-    side = spec.crop if spec.fit == "stretch" else spec.resize
+    side = shorter_side(spec)
     return fit(decode(data, side) if box is None else decode_box(data, box, side), spec)
+
+
+def shorter_side(spec: InputSpec) -> int:
+    """The length in pixels that the shorter side of a photo is resized to."""
+    return spec.crop if spec.fit == "stretch" else spec.resize
 
 
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:

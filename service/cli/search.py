@@ -11,7 +11,7 @@ from service.cli.output import hits_table, out, say
 
 
 def search(
-    photo: Annotated[Path, typer.Argument(help="JPEG, PNG or WebP.")],
+    photo: Annotated[Path, typer.Argument(help="JPEG, PNG, WebP, AVIF or HEIC.")],
     index_dir: IndexOption = Path("index"),
     k: Annotated[int, typer.Option("-k", help="How many photos, 1 to 100.")] = 5,
     class_: Annotated[list[str] | None, typer.Option("--class", help="Only photos of this class; repeatable.")] = None,

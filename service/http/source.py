@@ -13,7 +13,8 @@ from service.errors import InvalidRequest, MalformedJson, PayloadTooLarge, Unsup
 from service.http.parameters import refuse_field
 from service.http.upload import multipart_body, receive_photo
 
-PHOTO = "JPEG, PNG or WebP"
+PHOTO = "JPEG, PNG, WebP, AVIF or HEIC"
+PHOTO_TYPES = "image/jpeg, image/png, image/webp, image/avif, image/heic"
 BINARY = {"schema": {"type": "string", "format": "binary", "description": PHOTO}}
 FETCH = (
     "The server fetches nothing from elsewhere; fetch the photo on your side and send it: "
@@ -30,7 +31,7 @@ class SearchRequest(BaseModel):
     id: str | None = Field(None, description="A photo of the gallery; it is left out of the answer itself.")
 
 
-BODY: dict[str, Any] = multipart_body("file", "image/jpeg, image/png, image/webp", PHOTO) | {
+BODY: dict[str, Any] = multipart_body("file", PHOTO_TYPES, PHOTO) | {
     "image/*": BINARY,
     "application/octet-stream": BINARY,
     "application/json": {"schema": SearchRequest.model_json_schema()},

@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         pytest.param("search nowhere.jpg --index INDEX", "nowhere.jpg: The file cannot be read", id="no photo"),
         pytest.param("search empty --index INDEX", "empty: The file is a folder", id="a folder for a photo"),
-        pytest.param("search text.jpg --index INDEX", "not a JPEG, PNG or WebP", id="not a photo"),
+        pytest.param("search text.jpg --index INDEX", "not a JPEG, PNG, WebP, AVIF or HEIC", id="not a photo"),
         pytest.param("search photo.jpg --index empty", "There is no index in", id="no index"),
         pytest.param("search photo.jpg --index INDEX -k 0", "from 1 to 100", id="k is 0"),
         pytest.param("search photo.jpg --index INDEX -k 101", "from 1 to 100", id="k is 101"),

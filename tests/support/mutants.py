@@ -20,12 +20,18 @@ from PIL import Image
 
 from tests.e2e.catalogue.pictures import exif, oriented, sixteen_bits, ycck
 from tests.support.bodies import tar_of
-from tests.support.photos import car_photo, car_pixels, encoded, jpeg
+from tests.support.photos import car_photo, car_pixels, encoded, heic, jpeg
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Every marker but the escaped byte, restarts and fillings: good enough to take a file apart, its scans too.
 JPEG_MARKER = re.compile(rb"(?=\xff[\xc0-\xcf\xd8-\xfe])")
 ZIP_RECORD = re.compile(rb"(?=PK[\x01\x03\x05\x06][\x02\x04\x06\x07])")
+# Where the boxes of an AVIF or HEIC begin that say something, at any depth.
+BOX = re.compile(
+    rb"(?=[\0\1].{3}(?:ftyp|meta|hdlr|pitm|iinf|infe|iref|dimg|auxl|iprp|ipco|ispe|hvcC|av1C|irot|imir|clap|pixi"
+    rb"|ipma|iloc|idat|mdat|moov|trak|stsz))",
+    re.DOTALL,
+)
 SIDES = (0, 1, 15, 16, 17, 20, 255, 256, 1024, 4096, 7071, 16_383, 16_384, 16_385, 32_768, 65_535)
 BYTES = (0x00, 0x01, 0x7F, 0x80, 0xFE, 0xFF)
 MAX_CHANGES = 3
@@ -71,6 +77,12 @@ def photos() -> dict[str, bytes]:
         "lossless WebP": encoded(image, "WEBP", lossless=True),
         "WebP with alpha": encoded(with_hole, "WEBP", exif=exif(3)),
         "moving WebP": encoded(image, "WEBP", **animated),
+        "AVIF": encoded(image, "AVIF", exif=exif(6)),
+        "AVIF with alpha": encoded(with_hole, "AVIF"),
+        "moving AVIF": encoded(image, "AVIF", **animated),
+        "HEIC": heic(image, exif=exif(6)),
+        "HEIC of tiles": heic(image.resize((192, 144)), tile_size=64),
+        "HEIC with alpha": heic(with_hole),
     }
 
 
@@ -105,6 +117,8 @@ def parts_of(data: bytes) -> list[bytes]:
         return [data[:12], *_chunks(data[12:], "<I", 4, 8)]
     if data[:2] == b"PK":
         return [part for part in ZIP_RECORD.split(data) if part]
+    if data[4:8] == b"ftyp":
+        return [part for part in BOX.split(data) if part]
     if data[:2] == b"\xff\xd8":
         return [part for part in JPEG_MARKER.split(data) if part]
     return [data[at : at + 512] for at in range(0, len(data), 512)]  # a tar's blocks
@@ -183,6 +197,8 @@ def misdeclared(data: bytes, rng: random.Random) -> bytes:
         form, at = ">I", 0
     elif data[:4] == b"RIFF":
         form, at = "<I", 4
+    elif data[4:8] == b"ftyp":
+        form, at = ">I", 0
     elif data[:2] == b"PK":  # sizes and offsets of the three records lie between these
         form, at = "<I", rng.randrange(14, 46)
     else:
@@ -216,6 +232,8 @@ def resized(data: bytes, rng: random.Random) -> bytes:
 
 def _sides(part: bytes) -> tuple[str, int]:
     """How and where a part declares the sides of the picture; an empty form where it declares none."""
+    if part[4:8] == b"ispe":
+        return ">I", 12
     if part[4:8] == b"IHDR":
         return ">I", 8
     if part[:4] == b"VP8 ":

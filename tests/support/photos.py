@@ -1,10 +1,13 @@
 """Synthetic photos and sets: nothing here comes from anybody's camera."""
 
 import io
+import math
+import struct
 import sys
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from model.types import Pixels
@@ -34,6 +37,22 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    """Encodes an image as HEIC; `options` go to pillow-heif, and EXIF's orientation into the container."""
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, **options)
+    return buffer.getvalue()
+
+
+def flat_jpeg(width: int, height: int) -> bytes:
+    """A grey JPEG of any size in four bytes for each 16 x 16 pixels: every block is the same, so nothing is encoded."""
+    small = encoded(Image.new("RGB", (16, 16), (128, 128, 128)), "JPEG", subsampling="4:2:0")
+    frame, scan = small.index(b"\xff\xc0"), small.index(b"\xff\xda")
+    head = small[: frame + 5] + struct.pack(">HH", height, width) + small[frame + 9 : scan]
+    blocks = b"\x28\xa2\x8a\x00" * (math.ceil(width / 16) * math.ceil(height / 16))
+    return head + small[scan : scan + 14] + blocks + b"\xff\xd9"
 
 
 def car_photo(kind: int = 0, shot: int = 0, size: tuple[int, int] = (96, 72)) -> bytes:

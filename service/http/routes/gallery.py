@@ -12,7 +12,8 @@ from PIL import Image
 from indexer.items import sha256_bytes
 from model.dataset import read_file
 from model.errors import CarsearchError, UnknownItem
-from model.images.decode import decode
+from model.images.decode import decode, side_within
+from model.images.header import read_header
 from service.engine import Engine
 from service.errors import NotReady
 from service.http.context import rules
@@ -120,7 +121,8 @@ def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes
         raise UnknownItem("The photo has changed since the gallery was indexed.")
     if etag in known:
         return etag, None
-    picture = Image.fromarray(decode(original))
+    header = read_header(original)
+    picture = Image.fromarray(decode(original, side_within(header, LONGEST_SIDE) if header else None))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)

@@ -21,7 +21,7 @@ from service.http.errors import problems, response_to
 from service.http.parameters import StrictRoute
 from service.http.schemas import BatchResponse, SearchResponse
 from service.http.search_parameters import Asked, SearchParameters
-from service.http.source import BODY, JsonBody, receive_source
+from service.http.source import BODY, PHOTO, PHOTO_TYPES, JsonBody, receive_source
 from service.http.state import State
 from service.http.upload import Photo, multipart_body, receive_photos
 from service.http.workers import done_while_connected
@@ -68,7 +68,7 @@ async def search(request: Request, asked: SearchParameters) -> Response:
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": multipart_body("file", "image/jpeg, image/png, image/webp", "JPEG, PNG or WebP", several=True),
+            "content": multipart_body("file", PHOTO_TYPES, PHOTO, several=True),
         }
     },
     responses=problems(400, 408, 413, 415, 422, 429, 503),

@@ -188,8 +188,7 @@ def foreign() -> dict[str, bytes]:
     return made | {
         "SVG": svg,
         "SVGZ": gzip.compress(svg),
-        "HEIC": box % b"heic",
-        "AVIF file type": box % b"avif",
+        "MP4": box.replace(b"mif1heic", b"mp42isom") % b"mp42",
         "JXL": b"\0\0\0\x0cJXL \r\n\x87\n",
         "FITS": b"SIMPLE  =                    T".ljust(2880),
         "PSD": b"8BPS\0\x01" + bytes(6) + b"\0\x03\0\0\0\x10\0\0\0\x10\0\x08\0\x03",
@@ -204,7 +203,7 @@ def foreign() -> dict[str, bytes]:
 
 
 # Written by Pillow.
-_WRITABLE = ("GIF", "BMP", "TIFF", "ICO", "TGA", "PCX", "SGI", "DDS", "EPS", "JPEG2000", "PPM", "AVIF")
+_WRITABLE = ("GIF", "BMP", "TIFF", "ICO", "TGA", "PCX", "SGI", "DDS", "EPS", "JPEG2000", "PPM")
 
 
 def lying_riff() -> bytes:

@@ -1,9 +1,13 @@
 """Decoding: unusual photos are accepted for what they show, broken ones are refused in one way."""
 
 import io
+import re
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +26,7 @@ from model.errors import (
 from model.images import decode as module
 from model.images.decode import EXIF_ORIENTATION, MAX_PIXELS, MIN_SIDE, decode
 from model.types import Pixels
-from tests.support.photos import car_photo, car_pixels, encoded, jpeg
+from tests.support.photos import car_photo, car_pixels, encoded, flat_jpeg, heic, jpeg
 
 PIXELS = car_pixels(0, 0)
 PHOTO = Image.fromarray(PIXELS)
@@ -73,6 +77,12 @@ def exif(orientation: int | bytes, kind: int = 3, count: int = 1) -> bytes:
     """An EXIF block with an orientation: by default one SHORT, as it should be; bytes are written as they are."""
     value = orientation if isinstance(orientation, bytes) else struct.pack("<I", orientation)
     return b"Exif\0\0II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0112, kind, count, value, 0)
+
+
+def modern(image: Image.Image, form: str, **options: object) -> bytes:
+    """An AVIF or HEIC of high quality."""
+    options = {"quality": 95, **options}
+    return heic(image, **options) if form == "HEIC" else encoded(image, "AVIF", **options)
 
 
 def as_grey(pixels: Pixels) -> Pixels:
@@ -211,6 +221,54 @@ def test_colour_profiles_are_ignored(profile: bytes) -> None:
     assert np.array_equal(decode(encoded(PHOTO, "PNG", icc_profile=profile)), PIXELS)
 
 
+@pytest.mark.parametrize("form", ["AVIF", "HEIC"])
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_the_rotation_and_mirroring_of_avif_and_heic_is_applied(orientation: int, form: str) -> None:
+    stored = STORED_AS[orientation]
+    pixels = decode(modern(PHOTO if stored is None else PHOTO.transpose(stored), form, exif=exif(orientation)))
+    assert pixels.shape == PIXELS.shape
+    assert np.abs(pixels.astype(int) - PIXELS).mean() < 12
+
+
+def test_the_exif_of_a_heic_that_is_turned_already_is_not_applied_again() -> None:
+    """A phone writes both."""
+    data = modern(PHOTO, "HEIC", exif=exif(6))
+    tag = struct.pack("<HHII", EXIF_ORIENTATION, 3, 1, 6)
+    assert tag in data
+    assert np.array_equal(decode(data), decode(data.replace(tag, struct.pack("<HHII", EXIF_ORIENTATION, 3, 1, 1))))
+    assert decode(data).shape == (96, 72, 3)
+
+
+def test_of_avif_neither_exif_nor_xmp_turns_the_photo() -> None:
+    assert decode(modern(PHOTO, "AVIF", xmp=b'<rdf:Description tiff:Orientation="6"/>')).shape == (72, 96, 3)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIC"])
+def test_of_avif_and_heic_with_alpha_what_is_hidden_is_white_and_grey_is_grey(form: str) -> None:
+    image = PHOTO.copy()
+    image.putalpha(Image.new("L", PHOTO.size, 0))
+    assert decode(modern(image, form)).min() > 250
+    assert np.ptp(decode(modern(PHOTO.convert("L"), form)), axis=2).max() == 0
+
+
+@pytest.mark.parametrize("side", [97, 98, 99])
+def test_a_heic_of_an_odd_size_loses_what_its_codec_added(side: int) -> None:
+    assert decode(modern(PHOTO.resize((side, 75)), "HEIC")).shape == (75, side, 3)
+
+
+def test_of_a_moving_avif_the_first_frame_is_the_photo() -> None:
+    others = [Image.fromarray(car_pixels(kind, 0)) for kind in (1, 2)]
+    data = encoded(PHOTO, "AVIF", save_all=True, append_images=others, quality=95)
+    assert data[8:12] == b"avis"
+    assert np.abs(decode(data).astype(int) - PIXELS).mean() < 12
+
+
+def test_a_heic_without_the_extra_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "pillow_heif", None)
+    with pytest.raises(UnsupportedImageFormat, match=r"is a HEIC photo; install carsearch\[heif\]"):
+        decode(modern(PHOTO, "HEIC"))
+
+
 @pytest.mark.parametrize("format_", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
 def test_other_picture_formats_are_unsupported(format_: str) -> None:
     with pytest.raises(UnsupportedImageFormat):
@@ -228,10 +286,10 @@ def test_an_empty_file_is_named_as_such() -> None:
         decode(b"")
 
 
-@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF", "HEIC"])
 @pytest.mark.parametrize("percent", [1, 10, 50, 90, 98])
 def test_a_photo_that_is_cut_off_is_undecodable(format_: str, percent: int) -> None:
-    data = encoded(PHOTO, format_)
+    data = heic(PHOTO) if format_ == "HEIC" else encoded(PHOTO, format_)
     with pytest.raises(ImageUndecodable):
         decode(data[: max(12, len(data) * percent // 100)])
 
@@ -271,6 +329,8 @@ ORIGINALS = [
     jpeg(car_pixels(1, 0, (32, 24)), progressive=True, exif=exif(6)),
     *(encoded(Image.fromarray(car_pixels(2, 0, (32, 24))).convert(mode), "PNG") for mode in ("RGB", "P", "LA")),
     *(encoded(Image.fromarray(car_pixels(3, 0, (32, 24))), "WEBP", lossless=kind) for kind in (True, False)),
+    encoded(Image.fromarray(car_pixels(4, 0, (32, 24))), "AVIF", exif=exif(6)),
+    *(heic(Image.fromarray(car_pixels(5, 0, (80, 64))), tile_size=tile) for tile in (0, 64)),
 ]
 
 
@@ -376,3 +436,91 @@ def test_a_plain_jpeg_is_decoded_without_pillow(monkeypatch: pytest.MonkeyPatch)
 def test_a_jpeg_that_is_cut_off_is_refused() -> None:
     with pytest.raises(ImageUndecodable):
         decode(car_photo()[:-200])
+
+
+LARGE = (16_320, 12_240)
+
+
+def scan_of_one_colour(data: bytes) -> bytes:
+    """The same JPEG with one colour in its first scan: libjpeg then holds all coefficients."""
+    scan = data.index(b"\xff\xda")
+    return data[: scan + 2] + b"\0\x08\x01\x01\0\0\x3f\0" + data[scan + 14 :]
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["simplejpeg", "pillow"])
+def test_a_baseline_jpeg_of_200_megapixels_is_decoded_reduced(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not direct:
+        monkeypatch.setattr(module, "simplejpeg", None)
+    data = flat_jpeg(*LARGE)
+    turned = data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif(6))) + exif(6) + data[2:]
+    for photo, shape in ((data, (1530, 2040, 3)), (turned, (2040, 1530, 3))):
+        pixels = decode(photo, 192)
+        assert pixels.shape == shape
+        assert np.unique(pixels).tolist() == [128]
+
+
+def test_a_baseline_jpeg_of_200_megapixels_takes_less_memory_than_50_megapixels(tmp_path: Path) -> None:
+    (tmp_path / "large.jpg").write_bytes(flat_jpeg(*LARGE))
+    code = (
+        "import resource, sys; from pathlib import Path; from model.images.decode import decode\n"
+        "data = Path(sys.argv[1]).read_bytes(); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); decode(data, 192); print(peak() - before)"
+    )
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "large.jpg"], capture_output=True, check=True)
+    assert int(told.stdout) < 3 * MAX_PIXELS / 1024  # kB
+
+
+def test_a_large_jpeg_is_refused_where_it_would_not_be_reduced_or_not_by_rows() -> None:
+    data = flat_jpeg(*LARGE)
+    for photo, side in (
+        (data, None),
+        (data, 7000),
+        (data.replace(b"\xff\xc0", b"\xff\xc2", 1), 192),
+        (data.replace(b"\xff\xc0", b"\xff\xc9", 1), 192),
+        (scan_of_one_colour(data), 192),
+        (jpeg_bomb(*LARGE)[:300], 192),
+        (jpeg_bomb(16_320, 12_256), 192),
+        (png_bomb(*LARGE), 192),
+    ):
+        with pytest.raises(ImageTooManyPixels, match="at most 50 million are taken, 200 million of a JPEG that is not"):
+            decode(photo, side)
+
+
+UNENDED = {
+    "baseline": jpeg(PIXELS),
+    "progressive": jpeg(PIXELS, progressive=True),
+    "with restarts": jpeg(PIXELS, restart_marker_blocks=2),
+    "turned": jpeg(PIXELS, exif=exif(6)),
+    "grey": encoded(Image.fromarray(GREY), "JPEG"),
+    "CMYK": encoded(PHOTO.convert("CMYK"), "JPEG"),
+    "progressive CMYK": encoded(PHOTO.convert("CMYK"), "JPEG", progressive=True),
+    "RGB": jpeg(PIXELS, keep_rgb=True),
+}
+
+
+@pytest.mark.parametrize("name", UNENDED)
+def test_a_jpeg_that_lacks_only_its_end_marker_is_whole_and_one_cut_earlier_is_refused(name: str) -> None:
+    data = UNENDED[name]
+    for missing in (1, 2):
+        assert np.array_equal(decode(data[:-missing]), decode(data))
+    for missing in (*range(3, 40), len(data) // 4, len(data) // 2):
+        with pytest.raises(ImageUndecodable):
+            decode(data[:-missing])
+    assert np.array_equal(decode(data + b"\0\0\0\x18ftypmp42"), decode(data))
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_cut() -> None:
+    data = UNENDED["progressive"]
+    scans = [place.start() for place in re.finditer(rb"\xff\xda", data)]
+    tables = [place.start() for place in re.finditer(rb"\xff\xc4", data)]
+    assert len(scans) > 5
+    for place in (*scans[1:], *tables[-4:]):
+        with pytest.raises(ImageUndecodable):
+            decode(data[:place])
+
+
+def test_where_pillow_alone_decodes_a_jpeg_must_have_its_end_marker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow does not tell that libjpeg found the picture cut."""
+    monkeypatch.setattr(module, "simplejpeg", None)
+    with pytest.raises(ImageUndecodable):
+        decode(car_photo()[:-2])

@@ -12,7 +12,7 @@ from model.errors import DataInvalid, EmptyGallery
 from tests.support.photos import car_photo
 
 LITTER = [
-    "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/old.jpg", "$RECYCLE.BIN/x.jpg", "System Volume Information/x.jpg",
+    "@eaDir/car.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/old.jpg", "$RECYCLE.BIN/x.jpg", "System Volume Information/x.jpg",
     "lost+found/x.jpg", "__MACOSX/a/._1.jpg", ".hidden.jpg", ".git/x.jpg", "Thumbs.db", "ehthumbs.db", "desktop.ini",
     "Icon\r", "README.txt", "1.json", "@Recycle/x.jpg", "#snapshot/x.jpg",
 ]  # fmt: skip

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.images.header import ImageHeader, read_header
-from tests.support.photos import car_photo, car_pixels, encoded
+from model.images.header import ImageHeader, is_decoded_by_rows, lacks_only_end, read_header
+from tests.support.photos import car_photo, car_pixels, encoded, jpeg
+
+AVIF = b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf\0\0\0\x20meta\0\0\0\0"
 
 ENCODINGS: dict[str, tuple[str, str, dict[str, object]]] = {
     "baseline JPEG": ("RGB", "JPEG", {}),
@@ -22,6 +24,8 @@ ENCODINGS: dict[str, tuple[str, str, dict[str, object]]] = {
     "lossless WebP": ("RGB", "WEBP", {"lossless": True}),
     "extended lossy WebP": ("RGBA", "WEBP", {"quality": 50, "exif": b"Exif\0\0II*\0"}),
     "extended lossless WebP": ("RGB", "WEBP", {"lossless": True, "exif": b"Exif\0\0II*\0"}),
+    "AVIF": ("RGB", "AVIF", {"quality": 20, "speed": 10}),
+    "AVIF with alpha": ("RGBA", "AVIF", {"quality": 20, "speed": 10}),
 }
 PHOTOS = {
     "JPEG": car_photo(),
@@ -37,7 +41,7 @@ def test_the_size_is_the_one_that_pillow_finds(name: str, width: int, height: in
     mode, format_, options = ENCODINGS[name]
     data = encoded(Image.new(mode, (width, height)), format_, **options)
     with Image.open(io.BytesIO(data)) as image:
-        assert read_header(data) == ImageHeader(format_, *image.size) == (format_, width, height)
+        assert read_header(data) == ImageHeader(format_, *image.size) == (format_, width, height, 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"GIF89a" + bytes(40), b"RIFF\0\0\0\0WAVEfmt ", b"BM" + bytes(60)])
@@ -54,7 +58,7 @@ def test_a_header_cut_anywhere_gives_none_a_value_error_or_the_right_size(name: 
             outcomes.append(read_header(data[:length]))
         except ValueError as problem:
             outcomes.append(str(problem))
-    whole = (name, 96, 72)
+    whole = (name, 96, 72, 1)
     assert outcomes[-1] == whole
     first = outcomes.index(ImageHeader(*whole))
     assert set(outcomes[first:]) == {whole}
@@ -64,7 +68,7 @@ def test_a_header_cut_anywhere_gives_none_a_value_error_or_the_right_size(name: 
 def test_fill_bytes_and_bare_markers_before_the_frame_are_passed_over() -> None:
     data = car_photo()
     padded = data[:2] + b"\xff\xff\xff\x01" + b"\xff\xff\xff\xfe\x00\x04hi" + data[2:]
-    assert read_header(padded) == ("JPEG", 96, 72)
+    assert read_header(padded) == ("JPEG", 96, 72, 1)
 
 
 @settings(max_examples=100, deadline=None)
@@ -80,13 +84,13 @@ def test_stray_bytes_between_segments_are_passed_over_as_pillow_does(place: int,
         start += 2 + struct.unpack(">H", data[start + 2 : start + 4])[0]
     strewn = data[:start] + junk + b"\xff" * filling + data[start:]
     with Image.open(io.BytesIO(strewn)) as image:
-        assert read_header(strewn) == ImageHeader("JPEG", *image.size) == ("JPEG", 96, 72)
+        assert read_header(strewn) == ImageHeader("JPEG", *image.size) == ("JPEG", 96, 72, 1)
 
 
 def test_tables_between_the_frame_markers_are_no_frames() -> None:
     table = b"\xff\xc4\x00\x0b" + struct.pack(">BHHBBH", 8, 9999, 9999, 3, 1, 0)
     data = car_photo()
-    assert read_header(data[:2] + table + data[2:]) == ("JPEG", 96, 72)
+    assert read_header(data[:2] + table + data[2:]) == ("JPEG", 96, 72, 1)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,9 @@ def test_a_recognised_format_with_a_broken_header_is_a_value_error(data: bytes) 
 
 @settings(max_examples=300)
 @given(
-    start=st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X", b""]),
+    start=st.sampled_from(
+        [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X", b"", AVIF]
+    ),
     rest=st.binary(max_size=200),
 )
 def test_any_bytes_give_a_header_none_or_a_value_error(start: bytes, rest: bytes) -> None:
@@ -128,3 +134,30 @@ def test_any_bytes_give_a_header_none_or_a_value_error(start: bytes, rest: bytes
     except ValueError:
         return
     assert header is None or header.format in ("JPEG", "PNG", "WEBP")
+
+
+@pytest.mark.parametrize(
+    ("options", "by_rows"),
+    [({}, True), ({"keep_rgb": True}, True), ({"restart_marker_blocks": 1}, True), ({"progressive": True}, False)],
+    ids=["baseline", "RGB", "with restarts", "progressive"],
+)
+def test_whether_a_jpeg_is_decoded_by_rows(options: dict[str, object], by_rows: bool) -> None:
+    data = jpeg(car_pixels(0, 0), **options)
+    assert is_decoded_by_rows(data) is by_rows
+    assert not is_decoded_by_rows(data[:160])
+
+
+def test_a_jpeg_with_a_second_frame_is_not_taken_for_one_that_is_decoded_by_rows() -> None:
+    data = car_photo()
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    second = b"\xff\xc2" + data[frame + 2 : frame + 19]
+    assert not is_decoded_by_rows(data[:scan] + second + data[scan:])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_lacks_only_its_end_when_all_its_scans_are_there(progressive: bool) -> None:
+    data = jpeg(car_pixels(0, 0), progressive=progressive)
+    assert not lacks_only_end(data)
+    assert lacks_only_end(data[:-2])
+    assert lacks_only_end(data[:-1])
+    assert not lacks_only_end(data[: data.rindex(b"\xff\xda")])

@@ -67,6 +67,6 @@ def test_a_run_records_the_benchmarks_score_of_the_artifact_it_writes(
         logged = [float(row["val_top1"]) for row in csv.DictReader(file) if row["val_top1"]]
     assert logged == [pytest.approx(expected, abs=1.5 / len(items))]  # the artifact's kernels are in half precision
     assert sorted(line for line in done.stderr.splitlines() if line.startswith("skipped ")) == [
-        "skipped car 10/broken.jpg: The file is not a JPEG, PNG or WebP photo.",
-        "skipped stray.jpg: The file lies in no class folder.",
+        "skipped car 10/broken.jpg: The file is not a JPEG, PNG, WebP, AVIF or HEIC photo.",
+        "skipped stray.jpg: The photo has no class.",
     ]
