@@ -79,6 +79,11 @@ class Settings(BaseSettings):
         None, description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with commas."
     )
 
+    keep_alive_s: PositiveSeconds = Field(
+        65,
+        description="How long a connection may wait for its next request, in seconds; longer than proxies in front do.",
+    )
+
     spool_dir: Path = Field(
         Path(tempfile.gettempdir()), description="Where an uploaded archive lies, unlinked, while it is read."
     )

@@ -1,18 +1,19 @@
-"""Limits of a body while it is received: its size, its deadline and its lowest rate."""
+"""Limits of a body while it is received: its size, its deadline, its lowest rate; and that it is not compressed."""
 
 import asyncio
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PayloadTooLarge, UploadTimeout
+from service.errors import PayloadTooLarge, UnsupportedContentEncoding, UploadTimeout
 from service.http.admission import declared_bytes
 from service.http.context import RequestContext
 from service.http.limits import Limits
 
 
 class BodyLimit:
-    """Middleware; raises PayloadTooLarge, from the headers where they tell enough, and UploadTimeout.
+    """Middleware; raises UnsupportedContentEncoding, PayloadTooLarge (from the headers where they tell enough) and
+    UploadTimeout.
 
     Nothing is buffered here. A photo has a deadline; an archive may go on as long as it keeps up the lowest rate.
     """
@@ -25,6 +26,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         context: RequestContext = scope["context"]
+        if context.route.rules.upload:
+            _refuse_encoded(scope)
         multipart = any(b"multipart/" in value.lower() for name, value in scope["headers"] if name == b"content-type")
         archive = context.route.rules.upload == "archive" and multipart
         limit = self._limits.archive_bytes if archive else self._max_body_bytes
@@ -54,6 +57,13 @@ class BodyLimit:
         if archive:
             return limits.upload_deadline_s + keeping_up_s
         return min(limits.upload_deadline_s, limits.upload_grace_s + keeping_up_s)
+
+
+def _refuse_encoded(scope: Scope) -> None:
+    """A compressed body could be any size when it is unpacked, and photos and archives are compressed already."""
+    codings = b",".join(value for name, value in scope["headers"] if name == b"content-encoding")
+    if any(coding.strip().lower() not in (b"", b"identity") for coding in codings.split(b",")):
+        raise UnsupportedContentEncoding("Send the body as it is, without Content-Encoding.")
 
 
 def _refuse_larger(size_bytes: int, limit_bytes: int) -> None:

@@ -48,7 +48,7 @@ def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Ser
     config = uvicorn.Config(
         create_app(settings, draining, limits),
         http=partial(LimitedHttpProtocol, limits=limits),  # type: ignore[arg-type]  # calls it as a class
-        timeout_keep_alive=limits.head_deadline_s,  # type: ignore[arg-type]  # any number
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # any number
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or [],  # and never what the environment says to uvicorn
         loop="uvloop",

@@ -31,6 +31,7 @@ async def classes(request: Request) -> dict[str, int]:
     return await state.workers.run(engine.items.classes, request)
 
 
+@router.head("/gallery/{identity:path}/image", include_in_schema=False)
 @router.get(
     "/gallery/{identity:path}/image",
     response_class=Response,
