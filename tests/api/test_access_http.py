@@ -60,7 +60,7 @@ def test_068_without_a_key_that_is_known_nothing_is_answered_but_probes(
 def test_documents_and_unknown_addresses_need_no_key(guarded: AppClient) -> None:
     for path in ("/", "/docs", "/openapi.json"):
         assert guarded.get(path).status_code in (200, 307)
-    for path in ("/none", "/search/", "/evaluations", "/gallery/"):
+    for path in ("/none", "/search/", "/evaluations/", "/gallery/"):
         assert guarded.post(path).status_code in (307, 404)
     assert_problem(guarded.get("/none"), "not_found")
 
@@ -88,7 +88,12 @@ def test_067_an_upload_without_a_key_is_refused_before_it_is_sent(guarded: AppCl
 def test_a_key_for_searches_does_not_open_evaluations(guarded: AppClient) -> None:
     key = {"X-API-Key": SEARCHER}
     assert guarded.post("/search", files=PHOTO, headers=key).status_code == 200
-    for method, path in (("POST", "/evaluate"), ("GET", "/evaluations/0"), ("DELETE", "/evaluations/0")):
+    for method, path in (
+        ("POST", "/evaluate"),
+        ("GET", "/evaluations"),
+        ("GET", "/evaluations/0"),
+        ("DELETE", "/evaluations/0"),
+    ):
         assert_problem(guarded.request(method, path, headers=key), "forbidden", SEARCHER)
 
 

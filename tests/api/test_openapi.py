@@ -12,6 +12,7 @@ from tests.support.app import AppClient
 ROUTES = {
     ("POST", "/search"),
     ("POST", "/evaluate"),
+    ("GET", "/evaluations"),
     ("GET", "/evaluations/{identity}"),
     ("DELETE", "/evaluations/{identity}"),
     ("GET", "/gallery/classes"),

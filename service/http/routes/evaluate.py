@@ -17,7 +17,7 @@ from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
 from service.errors import InvalidRequest, MalformedJson, NotReady, UnsupportedContentType
 from service.http.context import rules
 from service.http.errors import problems
-from service.http.schemas import DatasetRequest
+from service.http.schemas import DatasetRequest, EvaluationList
 from service.http.state import State
 from service.http.upload import multipart_body, receive_archive
 from service.http.workers import done_while_connected
@@ -59,8 +59,16 @@ async def evaluate(
         running = await state.evaluations.run(record, data, engine)
     if background:
         headers = {"Location": f"/evaluations/{record.id}", "Preference-Applied": "respond-async"}
-        return JSONResponse(record.model_dump(exclude_none=True), 202, headers)
+        return JSONResponse(record.model_dump(mode="json", exclude_none=True), 202, headers)
     return await _answer_of(request, state, record.id, running, predictions)
+
+
+@router.get("/evaluations", responses=problems())
+@rules(key_scope="admin")
+async def list_evaluations(request: Request) -> EvaluationList:
+    """The evaluations of all replicas, newest first; the last 100 are kept."""
+    state: State = request.app.state.parts
+    return EvaluationList(evaluations=await run_in_threadpool(state.evaluations.summaries))
 
 
 @router.get("/evaluations/{identity}", responses=problems(404))

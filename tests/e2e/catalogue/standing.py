@@ -126,7 +126,7 @@ class Standing:
 
 
 ROUTES = {
-    "none", "/", "/search", "/evaluate", "/evaluations/{identity}", "/gallery/classes",
+    "none", "/", "/search", "/evaluate", "/evaluations", "/evaluations/{identity}", "/gallery/classes",
     "/gallery/{identity:path}/image",
     "/livez", "/readyz", "/metrics", "/info", "/docs", "/openapi.json", "/docs/oauth2-redirect", "/static-offline-docs",
 }  # fmt: skip
