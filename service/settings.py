@@ -24,6 +24,12 @@ KUBERNETES = re.compile(
 )
 """Variables that Kubernetes sets in every container beside a Service whose name begins with carsearch."""
 
+ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
+"""A path that stays on this server: no empty segment, which would make it another server's, and none of dots."""
+
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?")
+"""As browsers write it: in small letters, without a path."""
+
 REMOVED = frozenset(f"{PREFIX}{name}" for name in (
     "BODY_DEADLINE_S", "HEAD_DEADLINE_S", "MAX_ARCHIVE_BYTES", "MAX_ARCHIVE_ENTRIES", "MAX_ARCHIVE_TOTAL_BYTES",
     "MAX_PHOTO_BYTES", "MAX_SYNC_PHOTOS", "MIN_UPLOAD_BYTES_PER_S", "RATE_LIMIT", "WATCH_INTERVAL_S",
@@ -76,7 +82,16 @@ class Settings(BaseSettings):
         None, description="API keys, a line each: `KEY HOLDER SCOPE`, with the scope `search` or `admin`."
     )
     trusted_proxies: str | None = Field(
-        None, description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with commas."
+        None,
+        description="Addresses and networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` are believed, "
+        "with commas.",
+    )
+    root_path: str | None = Field(
+        None, description="What a proxy puts in front of the paths, as `/cars`; it may take it off or pass it on."
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may search and read, with commas, as `https://shop.example`; `*` for all.",
     )
 
     keep_alive_s: PositiveSeconds = Field(
@@ -108,6 +123,22 @@ class Settings(BaseSettings):
                 ipaddress.ip_network(one)
             except ValueError as problem:
                 raise ValueError(f"{one[:50]!r} is no address and no network") from problem
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, value: str | None) -> str | None:
+        path = (value or "").rstrip("/")
+        if path and not ROOT_PATH.fullmatch(path):
+            raise ValueError(f"{path[:50]!r} is no path like '/cars'")
+        return path or None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        for one in (value or "*").split(","):
+            if not ORIGIN.fullmatch(one.strip()):
+                raise ValueError(f"{one[:50]!r} is no origin like 'https://shop.example'")
         return value
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.telemetry import TelemetryConfig
@@ -25,7 +25,10 @@ from service.http.access_log import AccessLog, RouteTable
 from service.http.admission import Admission, FairShare
 from service.http.auth import Auth, read_keys
 from service.http.body_limit import BodyLimit
+from service.http.cors import Cors
 from service.http.limits import Limits
+from service.http.links import ImageLinks
+from service.http.proxies import own_path
 from service.http.routes import evaluate, gallery, ops, search
 from service.http.state import State
 from service.http.workers import Workers
@@ -78,7 +81,7 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
             metrics=False,
             logs=False,
             operation_spans=False,
-            exclude=lambda scope: polled.find(scope["path"]).rules.polled,
+            exclude=lambda scope: polled.find(own_path(scope)).rules.polled,
         ),
     )
     app.state.parts = state
@@ -86,8 +89,8 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
         app.include_router(router)
 
     @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
+    async def root(request: Request) -> RedirectResponse:
+        return RedirectResponse(f"{request.scope['root_path']}/docs")
 
     for error in (HTTPException, RequestValidationError):  # which FastAPI would answer in its own shape
         app.add_exception_handler(error, errors.handle)
@@ -97,6 +100,8 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
     app.add_middleware(Auth, keys=keys)
     app.add_middleware(AccessLog, routes=RouteTable([*app.routes, *API_ROUTES]), state=state)
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=[origin.strip() for origin in settings.cors_origins.split(",")])
     return app
 
 
@@ -112,6 +117,7 @@ def _make_state(settings: Settings, draining: threading.Event, limits: Limits, p
         workers=workers,
         batcher=Batcher(workers.threads, metrics),
         evaluations=Evaluations(settings.state_dir, metrics, lambda: workers.busy),
+        links=ImageLinks(None),
         draining=draining,
     )
 

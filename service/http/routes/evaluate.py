@@ -58,7 +58,8 @@ async def evaluate(
         record = new_record(mode, len(data.photos))
         running = await state.evaluations.run(record, data, engine)
     if background:
-        headers = {"Location": f"/evaluations/{record.id}", "Preference-Applied": "respond-async"}
+        location = f"{request.scope['root_path']}/evaluations/{record.id}"
+        headers = {"Location": location, "Preference-Applied": "respond-async"}
         return JSONResponse(record.model_dump(mode="json", exclude_none=True), 202, headers)
     return await _answer_of(request, state, record.id, running, predictions)
 

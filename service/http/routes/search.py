@@ -2,7 +2,6 @@
 
 import time
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -59,7 +58,7 @@ async def search(
         state.metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
     # Made by hand: models of pydantic would take a tenth of the event loop's time.
     hits = [
-        {"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score, "image": _image_path(hit.id)}
+        {"rank": hit.rank, "id": hit.id, "class": hit.label, "score": hit.score, "image": _image_path(request, hit.id)}
         for hit in result.found.hits
     ]
     timings_ms = {stage: round(milliseconds, 3) for stage, milliseconds in stages_ms.items()}
@@ -76,7 +75,6 @@ def _trace_stages(begun_ns: int, stages_ms: dict[str, float]) -> None:
         begun_ns = ended_ns
 
 
-def _image_path(identity: str) -> str:
-    """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
-    dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
-    return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"
+def _image_path(request: Request, identity: str) -> str:
+    state: State = request.app.state.parts
+    return state.links.link(identity, request.scope["root_path"])

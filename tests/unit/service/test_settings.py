@@ -173,6 +173,9 @@ def test_a_misspelt_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPat
         ("CARSEARCH_RUNTIME", "abacus"),
         ("CARSEARCH_LOG_LEVEL", "loud"),
         ("CARSEARCH_TRUSTED_PROXIES", "10.0.0.0/8, proxy"),
+        *(("CARSEARCH_ROOT_PATH", path) for path in ("cars", "//cars", "/a/../b", "/a b", "https://a.example/cars")),
+        *(("CARSEARCH_CORS_ORIGINS", origins) for origins in ("shop.example", "https://a.example/", "*, null", ",")),
+        ("CARSEARCH_KEEP_ALIVE_S", "0"),
         ("CARSEARCH_DATASETS", "[]"),
         ("CARSEARCH_DATASETS", '{"val": 5}'),
         ("CARSEARCH_DATASETS", "{"),
@@ -184,6 +187,12 @@ def test_a_wrong_value_is_told_by_the_name_of_its_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsInvalid, match=name):
         load_settings()
+
+
+def test_a_slash_at_the_end_of_the_prefix_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("/cars/", "/cars"), ("/", None)):
+        monkeypatch.setenv("CARSEARCH_ROOT_PATH", value)
+        assert load_settings().root_path == expected
 
 
 @pytest.mark.parametrize(
