@@ -28,14 +28,18 @@ router = APIRouter(tags=["evaluation"])
 Mode = Literal["leave-one-out", "gallery"]
 
 BODY = multipart_body("archive", "application/zip, application/x-tar", "zip or tar of class folders") | {
-    "application/json": {"schema": DatasetRequest.model_json_schema()}
+    "application/json": {"schema": {"$ref": f"#/components/schemas/{DatasetRequest.__name__}"}}
 }
 
 
 @router.post(
     "/evaluate",
     openapi_extra={"requestBody": {"required": True, "content": BODY}},
-    responses={202: {"model": EvaluationRecord}, **problems(400, 404, 408, 413, 415, 422, 429, 503)},
+    responses={
+        200: {"description": "The report.", "content": {"application/json": {"schema": {"type": "object"}}}},
+        202: {"model": EvaluationRecord},
+        **problems(400, 404, 408, 413, 415, 422, 429, 503),
+    },
 )
 @rules(key_scope="admin", upload="archive")
 async def evaluate(
@@ -74,7 +78,7 @@ async def list_evaluations(request: Request) -> EvaluationList:
 
 @router.get("/evaluations/{identity}", responses=problems(404))
 @rules(key_scope="admin")
-async def progress(request: Request, identity: str) -> EvaluationRecord:
+async def get_evaluation(request: Request, identity: str) -> EvaluationRecord:
     """How far an evaluation is, and its report when it is done."""
     state: State = request.app.state.parts
     return await run_in_threadpool(state.evaluations.read, identity)
@@ -82,7 +86,7 @@ async def progress(request: Request, identity: str) -> EvaluationRecord:
 
 @router.delete("/evaluations/{identity}", status_code=202, responses=problems(404))
 @rules(key_scope="admin")
-async def cancel(request: Request, identity: str) -> EvaluationRecord:
+async def cancel_evaluation(request: Request, identity: str) -> EvaluationRecord:
     """Stops an evaluation within one batch."""
     state: State = request.app.state.parts
     return await run_in_threadpool(state.evaluations.cancel, identity)

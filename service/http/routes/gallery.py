@@ -23,7 +23,7 @@ LONGEST_SIDE = 1024
 
 @router.get("/gallery/classes", responses=problems(429, 503))
 @rules(key_scope="search")
-async def classes(request: Request) -> dict[str, int]:
+async def list_classes(request: Request) -> dict[str, int]:
     """The classes of the gallery with their numbers of photos, in alphabetical order."""
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
@@ -36,13 +36,13 @@ async def classes(request: Request) -> dict[str, int]:
     "/gallery/{identity:path}/image",
     response_class=Response,
     responses={
-        200: {"content": {"image/jpeg": {}}},
+        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
         304: {"description": "It is the one that the client has."},
         **problems(404, 429, 503),
     },
 )
 @rules(key_scope="search")
-async def image(
+async def get_gallery_image(
     request: Request,
     identity: str,
     if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
