@@ -37,6 +37,9 @@ REMOVED = frozenset(f"{PREFIX}{name}" for name in (
 ))  # fmt: skip
 """Settings of 0.1 that are constants now; for one release they are warned about and not refused."""
 
+CLIENTS = frozenset({f"{PREFIX}KEY"})
+"""Variables of clients, which may stand in the same environment and mean nothing to the server."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
@@ -80,6 +83,9 @@ class Settings(BaseSettings):
 
     keys_file: Path | None = Field(
         None, description="API keys, a line each: `KEY HOLDER SCOPE`, with the scope `search` or `admin`."
+    )
+    link_secret_file: Path | None = Field(
+        None, description="Secret that signs the images' links where keys are asked for; the same for all replicas."
     )
     trusted_proxies: str | None = Field(
         None,
@@ -152,7 +158,7 @@ def load_settings(**chosen: object) -> Settings:
     given = {name.upper() for name, value in os.environ.items() if name.upper().startswith(PREFIX) and value}
     for name in sorted(given & REMOVED):
         log.warning("%s is not a setting any more and does nothing; docs/settings.md lists what there is.", name)
-    unknown = sorted(name for name in given - known - REMOVED if not KUBERNETES.fullmatch(name))
+    unknown = sorted(name for name in given - known - REMOVED - CLIENTS if not KUBERNETES.fullmatch(name))
     if unknown:
         raise SettingsInvalid(f"There is no setting {unknown[0]}; docs/settings.md lists them.")
     try:

@@ -29,7 +29,7 @@ from service.http.body_limit import BodyLimit
 from service.http.cors import Cors
 from service.http.document import describe
 from service.http.limits import Limits
-from service.http.links import ImageLinks
+from service.http.links import ImageLinks, read_secret
 from service.http.proxies import own_path
 from service.http.routes import evaluate, gallery, ops, search
 from service.http.state import State
@@ -63,8 +63,9 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
     refuse_two_distributions()
     _assert_usable(settings)
     keys = read_keys(settings.keys_file) if settings.keys_file else []
+    links = ImageLinks(read_secret(settings.link_secret_file) if keys else None)
     places = FairShare(settings.search_threads + settings.max_queue)
-    state = _make_state(settings, draining or threading.Event(), limits or Limits(), places)
+    state = _make_state(settings, draining or threading.Event(), limits or Limits(), places, links)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -116,13 +117,15 @@ def _add_middlewares(app: FastAPI, state: State, keys: Sequence[Key], places: Fa
     memory = FairShare(settings.max_uploads_bytes)
     app.add_middleware(Admission, places=places, memory=memory)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
-    app.add_middleware(Auth, keys=keys)
+    app.add_middleware(Auth, keys=keys, links=state.links)
     app.add_middleware(AccessLog, routes=RouteTable([*app.routes, *API_ROUTES]), state=state)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=[origin.strip() for origin in settings.cors_origins.split(",")])
 
 
-def _make_state(settings: Settings, draining: threading.Event, limits: Limits, places: FairShare) -> State:
+def _make_state(
+    settings: Settings, draining: threading.Event, limits: Limits, places: FairShare, links: ImageLinks
+) -> State:
     metrics = Metrics()
     metrics.draining.set_function(lambda: draining.is_set())
     workers = Workers(settings.search_threads, places, settings.request_deadline_s, metrics)
@@ -134,7 +137,7 @@ def _make_state(settings: Settings, draining: threading.Event, limits: Limits, p
         workers=workers,
         batcher=Batcher(workers.threads, metrics),
         evaluations=Evaluations(settings.state_dir, metrics, lambda: workers.busy),
-        links=ImageLinks(None),
+        links=links,
         draining=draining,
     )
 

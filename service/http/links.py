@@ -5,6 +5,7 @@ to two hours: until a full hour, so that the same picture has the same link for 
 """
 
 import hmac
+import logging
 import re
 import secrets
 import time
@@ -13,6 +14,8 @@ from urllib.parse import parse_qs, quote
 
 from model.errors import SettingsInvalid
 from service.settings import PREFIX
+
+log = logging.getLogger("carsearch")
 
 HOUR_S = 3600
 MIN_SECRET_BYTES = 16
@@ -27,6 +30,11 @@ class ImageLinks:
 
     def __init__(self, secret: bytes | None) -> None:
         self._secret = secret
+
+    @property
+    def signed(self) -> bool:
+        """Whether images are for those who have a key or a link."""
+        return self._secret is not None
 
     def link(self, identity: str, root_path: str = "") -> str:
         """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
@@ -56,6 +64,7 @@ def _signature(secret: bytes, identity: str, width: str, expires: str) -> str:
 def read_secret(path: Path | None) -> bytes:
     """The secret of a file that replicas share, or one of this process; raises SettingsInvalid."""
     if path is None:
+        log.warning("links to images hold on this server alone until it stops; %sLINK_SECRET_FILE shares them", PREFIX)
         return secrets.token_bytes(32)
     where = f"{PREFIX}LINK_SECRET_FILE is wrong: {path}"
     try:

@@ -3,7 +3,7 @@
 import io
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from PIL import Image
 
 from indexer.items import sha256_bytes
@@ -41,19 +41,23 @@ async def list_classes(request: Request) -> dict[str, int]:
         **problems(404, 429, 503),
     },
 )
-@rules(key_scope="search")
+@rules(key_scope="search", linked=True)
 async def get_gallery_image(
     request: Request,
     identity: str,
+    expires: Annotated[int | None, Query(description="Of a signed link: its end, in seconds since 1970.")] = None,
+    signature: Annotated[str | None, Query(description="Of a signed link; it stands for an API key.")] = None,
     if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
 ) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
+    del expires, signature  # `Auth` has read them
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     etag, data = await state.workers.run(lambda: _encoded(engine, identity, known), request)
-    headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped
+    shared = "private" if state.links.signed else "public"
+    headers = {"ETag": etag, "Cache-Control": f"{shared}, no-cache"}  # asked for each time: the index may be swapped
     if data is None:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type="image/jpeg", headers=headers)

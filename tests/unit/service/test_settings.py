@@ -127,6 +127,12 @@ def test_what_kubernetes_says_of_a_service_whose_name_begins_with_ours_is_no_set
     assert load_settings() == expected
 
 
+def test_the_key_of_a_client_in_the_environment_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_settings()
+    monkeypatch.setenv("CARSEARCH_KEY", "a-key-of-a-client")
+    assert load_settings() == expected
+
+
 @pytest.mark.parametrize("name", ["state_dir", "cache_dir", "spool_dir"])
 @pytest.mark.parametrize("below", ["", "below"])
 def test_a_directory_that_cannot_be_written_to_is_told_before_serving(name: str, below: str, tmp_path: Path) -> None:
