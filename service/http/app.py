@@ -106,7 +106,7 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
 
     for error in (HTTPException, RequestValidationError):  # which FastAPI would answer in its own shape
         app.add_exception_handler(error, errors.handle)
-    app.openapi = cache(lambda: describe(app, API_ROUTES, keyed=bool(keys)))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: describe(app, API_ROUTES, bool(keys), settings.root_path))  # type: ignore[method-assign]
     _add_middlewares(app, state, keys, places)
     return app
 

@@ -24,15 +24,15 @@ OTHERS = {405, 500}
 """What any operation may answer; its "default" stands for these."""
 
 
-def describe(app: FastAPI, routes: Iterable[APIRoute], keyed: bool) -> Document:
-    """The document of an application; `keyed` where it asks for keys."""
+def describe(app: FastAPI, routes: Iterable[APIRoute], keyed: bool, root_path: str | None = None) -> Document:
+    """The document of an application that answers below a path; `keyed` where it asks for keys."""
     document = FastAPI.openapi(app)
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(
         {model.__name__: model.model_json_schema() for model in (DatasetRequest, Problem)}
     )
     components["examples"] = dict(_error_examples())
-    document["security"] = []
+    document |= {"servers": [{"url": root_path or "/"}], "security": []}
     if keyed:
         components["securitySchemes"] = SCHEMES
     for route in routes:
