@@ -1,5 +1,7 @@
 """What proxies in front of the server say of a request: its client, its scheme, and the prefix of its path."""
 
+from typing import Any
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -13,7 +15,8 @@ class BehindProxies:
     """
 
     def __init__(self, app: ASGIApp, root_path: str | None, trusted_proxies: str | None) -> None:
-        self._app = ProxyHeadersMiddleware(app, trusted_proxies or [])  # type: ignore[arg-type]  # as Starlette's types
+        self._proxied = ProxyHeadersMiddleware(app, trusted_proxies) if trusted_proxies else None  # type: ignore[arg-type]
+        self._app: Any = self._proxied or app  # Starlette's types of an application are not uvicorn's
         self._root_path = root_path or ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -22,13 +25,13 @@ class BehindProxies:
             if not f"{path}/".startswith(f"{root_path}/"):
                 path = root_path + path
             scope = {**scope, "root_path": root_path, "path": path}
-        await self._app(scope, receive, send)  # type: ignore[arg-type]
+        await self._app(scope, receive, send)
 
     def _prefix_of(self, scope: Scope) -> str:
         """What the address has in front of ours; a header that is no path is passed over."""
-        told = [value for name, value in scope["headers"] if name == b"x-forwarded-prefix"]
-        if told and str((scope.get("client") or ("",))[0]) in self._app.trusted_hosts:
-            prefix: str = told[-1].decode("latin-1").strip().rstrip("/")
+        if self._proxied and str((scope.get("client") or ("",))[0]) in self._proxied.trusted_hosts:
+            told = [value for name, value in scope["headers"] if name == b"x-forwarded-prefix"]
+            prefix: str = told[-1].decode("latin-1").strip().rstrip("/") if told else ""
             if ROOT_PATH.fullmatch(prefix):
                 return prefix
         return self._root_path
