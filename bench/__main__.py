@@ -68,6 +68,15 @@ def render(
 
 
 @app.command()
+def openapi() -> None:
+    """Write the server's OpenAPI document to docs/openapi.json."""
+    from bench.openapi import EXPORTED, exported
+
+    EXPORTED.write_text(exported(), encoding="utf-8")
+    say(f"{EXPORTED}")
+
+
+@app.command()
 def sheet(
     out: Annotated[Path, typer.Option("--out", help="The JPEG to write.")],
     split: Annotated[SplitChoice, typer.Option(help="Whose cars.")] = SplitChoice.train,

@@ -12,10 +12,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from indexer.benchmark.evaluate import evaluate
@@ -31,6 +32,7 @@ IDENTITY = re.compile(r"[0-9a-f]{32}")
 KEPT_RECORDS = 100
 RECORD_INTERVAL_S = 0.5
 MAX_YIELD_S = 0.5
+UNKNOWN = "There is no evaluation with this id."
 LOST_S = 30
 """A running evaluation writes its record every second; one that has not for so long has lost its server."""
 
@@ -45,19 +47,30 @@ IdPair = Annotated[
 """The id of a query, and that of its nearest photo."""
 
 
-class EvaluationRecord(BaseModel):
-    """An evaluation that runs in the background, or ran; it is kept as JSON and answered as it is."""
+class EvaluationSummary(BaseModel):
+    """An evaluation that runs in the background, or ran, without its report."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: str
     status: Literal["running", "done", "failed", "cancelled"]
     mode: Literal["leave-one-out", "gallery"]
+    started: AwareDatetime
     done: int = Field(0, description="Photos embedded so far.")
     total: int = Field(0, description="Photos in the set.")
+
+
+class EvaluationRecord(EvaluationSummary):
+    """An evaluation that runs in the background, or ran; it is kept as JSON and answered as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     report: dict[str, Any] | None = None
     predictions: list[IdPair] | None = None
     problem: dict[str, Any] | None = None
+
+
+Summary = TypeVar("Summary", bound=EvaluationSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +185,21 @@ class Evaluations:
 
     def read(self, identity: str) -> EvaluationRecord:
         """The record of an evaluation of any replica; raises UnknownEvaluation."""
-        path = self._record(identity)
-        if not IDENTITY.fullmatch(identity) or not path.exists():
-            raise UnknownEvaluation("There is no evaluation with this id.")
-        record = EvaluationRecord.model_validate_json(path.read_bytes())
-        if record.status == "running" and time.time() - path.stat().st_mtime > LOST_S:
+        if not IDENTITY.fullmatch(identity):
+            raise UnknownEvaluation(UNKNOWN)
+        record = _read(self._record(identity), EvaluationRecord)
+        if record.status == "failed" and record.problem is None:
             detail = "The server that ran the evaluation ended; start it again."
-            return record.model_copy(update={"status": "failed", "problem": {"code": "internal", "detail": detail}})
+            return record.model_copy(update={"problem": {"code": "internal", "detail": detail}})
         return record
+
+    def summaries(self) -> list[EvaluationSummary]:
+        """The evaluations of all replicas whose records are kept, newest first."""
+        found = []
+        for path in self._directory.glob("*.json"):
+            with contextlib.suppress(UnknownEvaluation):  # another replica has just removed it
+                found.append(_read(path, EvaluationSummary))
+        return sorted(found, key=lambda summary: (summary.started, summary.id), reverse=True)
 
     def cancel(self, identity: str) -> EvaluationRecord:
         """Asks an evaluation to stop, whichever replica runs it; one that has ended stays as it is."""
@@ -226,6 +246,17 @@ class Evaluations:
                     path.unlink(missing_ok=True)
 
 
+def _read(path: Path, kind: type[Summary]) -> Summary:
+    """A record; `failed` where its server has not written it for so long that it must have ended."""
+    try:
+        record, written = kind.model_validate_json(path.read_bytes()), path.stat().st_mtime
+    except (FileNotFoundError, ValidationError) as problem:  # not valid: of another release
+        raise UnknownEvaluation(UNKNOWN) from problem
+    lost = record.status == "running" and time.time() - written > LOST_S
+    return record.model_copy(update={"status": "failed"}) if lost else record
+
+
 def new_record(mode: str, total: int) -> EvaluationRecord:
     """The record of an evaluation that is about to begin."""
-    return EvaluationRecord.model_validate({"id": uuid.uuid4().hex, "status": "running", "mode": mode, "total": total})
+    begun = {"id": uuid.uuid4().hex, "status": "running", "mode": mode, "started": datetime.now(UTC), "total": total}
+    return EvaluationRecord.model_validate(begun)

@@ -24,12 +24,21 @@ KUBERNETES = re.compile(
 )
 """Variables that Kubernetes sets in every container beside a Service whose name begins with carsearch."""
 
+ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
+"""A path that stays on this server: no empty segment, which would make it another server's, and none of dots."""
+
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?")
+"""As browsers write it: in small letters, without a path."""
+
 REMOVED = frozenset(f"{PREFIX}{name}" for name in (
     "BODY_DEADLINE_S", "HEAD_DEADLINE_S", "MAX_ARCHIVE_BYTES", "MAX_ARCHIVE_ENTRIES", "MAX_ARCHIVE_TOTAL_BYTES",
     "MAX_PHOTO_BYTES", "MAX_SYNC_PHOTOS", "MIN_UPLOAD_BYTES_PER_S", "RATE_LIMIT", "WATCH_INTERVAL_S",
     "WRITE_DEADLINE_S",
 ))  # fmt: skip
 """Settings of 0.1 that are constants now; for one release they are warned about and not refused."""
+
+CLIENTS = frozenset({f"{PREFIX}KEY"})
+"""Variables of clients, which may stand in the same environment and mean nothing to the server."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -78,8 +87,25 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(
         None, description="API keys, a line each: `KEY HOLDER SCOPE`, with the scope `search` or `admin`."
     )
+    link_secret_file: Path | None = Field(
+        None, description="Secret that signs the images' links where keys are asked for; the same for all replicas."
+    )
     trusted_proxies: str | None = Field(
-        None, description="Addresses and networks of proxies whose `X-Forwarded-For` is believed, with commas."
+        None,
+        description="Addresses and networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` are believed, "
+        "with commas.",
+    )
+    root_path: str | None = Field(
+        None, description="What a proxy puts in front of the paths, as `/cars`; it may take it off or pass it on."
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may search and read, with commas, as `https://shop.example`; `*` for all.",
+    )
+
+    keep_alive_s: PositiveSeconds = Field(
+        65,
+        description="How long a connection may wait for its next request, in seconds; longer than proxies in front do.",
     )
 
     spool_dir: Path = Field(
@@ -108,6 +134,22 @@ class Settings(BaseSettings):
                 raise ValueError(f"{one[:50]!r} is no address and no network") from problem
         return value
 
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, value: str | None) -> str | None:
+        path = (value or "").rstrip("/")
+        if path and not ROOT_PATH.fullmatch(path):
+            raise ValueError(f"{path[:50]!r} is no path like '/cars'")
+        return path or None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        for one in (value or "*").split(","):
+            if not ORIGIN.fullmatch(one.strip()):
+                raise ValueError(f"{one[:50]!r} is no origin like 'https://shop.example'")
+        return value
+
 
 def load_settings(**chosen: object) -> Settings:
     """Settings from the environment, overridden by what the command line chose (None means not chosen).
@@ -119,7 +161,7 @@ def load_settings(**chosen: object) -> Settings:
     given = {name.upper() for name, value in os.environ.items() if name.upper().startswith(PREFIX) and value}
     for name in sorted(given & REMOVED):
         log.warning("%s is not a setting any more and does nothing; docs/settings.md lists what there is.", name)
-    unknown = sorted(name for name in given - known - REMOVED if not KUBERNETES.fullmatch(name))
+    unknown = sorted(name for name in given - known - REMOVED - CLIENTS if not KUBERNETES.fullmatch(name))
     if unknown:
         raise SettingsInvalid(f"There is no setting {unknown[0]}; docs/settings.md lists them.")
     try:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import Draining, Overloaded, PayloadTooLarge, UploadTimeout
 from service.http.context import RequestContext, RouteInfo, Rules
 from service.http.errors import problem, response_to
+from service.http.proxies import own_path
 from service.http.state import State
 from service.observability.logging import request_id
 
@@ -58,7 +59,7 @@ class AccessLog:
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
         method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "_OTHER"
         identity = offered if REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
-        context = scope["context"] = RequestContext(identity, self._routes.find(scope["path"]), method)
+        context = scope["context"] = RequestContext(identity, self._routes.find(own_path(scope)), method)
         request_id.set(identity)  # a request has a task of its own, and with it the variable
         started = time.monotonic()
 

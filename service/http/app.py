@@ -4,14 +4,15 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from itertools import chain
+from functools import cache
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -23,9 +24,13 @@ from service.batching import Batcher
 from service.http import errors
 from service.http.access_log import AccessLog, RouteTable
 from service.http.admission import Admission, FairShare
-from service.http.auth import Auth, read_keys
+from service.http.auth import Auth, Key, read_keys
 from service.http.body_limit import BodyLimit
+from service.http.cors import Cors
+from service.http.document import describe
 from service.http.limits import Limits
+from service.http.links import ImageLinks, read_secret
+from service.http.proxies import own_path
 from service.http.routes import evaluate, gallery, ops, search
 from service.http.state import State
 from service.http.workers import Workers
@@ -40,8 +45,14 @@ END_S = 5
 log = logging.getLogger("carsearch")
 
 ROUTERS = [module.router for module in (search, evaluate, gallery, ops)]
-API_ROUTES = list(chain.from_iterable(router.routes for router in ROUTERS))
+API_ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 DESCRIPTION = "Errors have one shape, `application/problem+json`, with a stable `code`."
+TAGS = [
+    {"name": "search", "description": "A photo in, the nearest photos of the gallery out."},
+    {"name": "evaluation", "description": "How often the nearest photo is of the right class."},
+    {"name": "gallery", "description": "The photos that are searched."},
+    {"name": "operation", "description": "Probes, metrics, and what is served."},
+]
 
 
 def create_app(settings: Settings, draining: threading.Event | None = None, limits: Limits | None = None) -> FastAPI:
@@ -52,8 +63,9 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
     refuse_two_distributions()
     _assert_usable(settings)
     keys = read_keys(settings.keys_file) if settings.keys_file else []
+    links = ImageLinks(read_secret(settings.link_secret_file) if keys else None)
     places = FairShare(settings.search_threads + settings.max_queue)
-    state = _make_state(settings, draining or threading.Event(), limits or Limits(), places)
+    state = _make_state(settings, draining or threading.Event(), limits or Limits(), places, links)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -70,6 +82,9 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
         title="carsearch",
         version=__version__,
         description=DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=TAGS,
+        generate_unique_id_function=lambda route: route.name,  # the endpoint's name, which clients call theirs
         redoc_url=None,
         lifespan=lifespan,
         telemetry=TelemetryConfig(
@@ -78,7 +93,7 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
             metrics=False,
             logs=False,
             operation_spans=False,
-            exclude=lambda scope: polled.find(scope["path"]).rules.polled,
+            exclude=lambda scope: polled.find(own_path(scope)).rules.polled,
         ),
     )
     app.state.parts = state
@@ -86,21 +101,31 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
         app.include_router(router)
 
     @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
+    async def root(request: Request) -> RedirectResponse:
+        return RedirectResponse(f"{request.scope['root_path']}/docs")
 
     for error in (HTTPException, RequestValidationError):  # which FastAPI would answer in its own shape
         app.add_exception_handler(error, errors.handle)
-    # The last one added is the outermost.
-    memory = FairShare(settings.max_uploads_bytes)
-    app.add_middleware(Admission, places=places, memory=memory)
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
-    app.add_middleware(Auth, keys=keys)
-    app.add_middleware(AccessLog, routes=RouteTable([*app.routes, *API_ROUTES]), state=state)
+    app.openapi = cache(lambda: describe(app, API_ROUTES, bool(keys), settings.root_path))  # type: ignore[method-assign]
+    _add_middlewares(app, state, keys, places)
     return app
 
 
-def _make_state(settings: Settings, draining: threading.Event, limits: Limits, places: FairShare) -> State:
+def _add_middlewares(app: FastAPI, state: State, keys: Sequence[Key], places: FairShare) -> None:
+    """The last one added is the outermost."""
+    settings = state.settings
+    memory = FairShare(settings.max_uploads_bytes)
+    app.add_middleware(Admission, places=places, memory=memory)
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, limits=state.limits)
+    app.add_middleware(Auth, keys=keys, links=state.links)
+    app.add_middleware(AccessLog, routes=RouteTable([*app.routes, *API_ROUTES]), state=state)
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=[origin.strip() for origin in settings.cors_origins.split(",")])
+
+
+def _make_state(
+    settings: Settings, draining: threading.Event, limits: Limits, places: FairShare, links: ImageLinks
+) -> State:
     metrics = Metrics()
     metrics.draining.set_function(lambda: draining.is_set())
     workers = Workers(settings.search_threads, places, settings.request_deadline_s, metrics)
@@ -112,6 +137,7 @@ def _make_state(settings: Settings, draining: threading.Event, limits: Limits, p
         workers=workers,
         batcher=Batcher(workers.threads, metrics),
         evaluations=Evaluations(settings.state_dir, metrics, lambda: workers.busy),
+        links=links,
         draining=draining,
     )
 

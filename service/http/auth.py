@@ -1,4 +1,4 @@
-"""API keys and their scopes.
+"""API keys and their scopes, and the signed links that open a route without one.
 
 A client is the holder of its key; without keys it is its address, or the address that a trusted proxy gives.
 """
@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.errors import SettingsInvalid
 from service.errors import Forbidden, Unauthorized
-from service.http.context import KeyScope, RequestContext
+from service.http.context import KeyScope, RequestContext, Rules
+from service.http.links import ImageLinks
+from service.http.proxies import own_path
 from service.settings import PREFIX
 
 MIN_KEY_CHARACTERS = 16
@@ -37,17 +39,25 @@ class Key:
 class Auth:
     """Middleware that names the client of a request, and asks for a key where the route's rules want one."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[Key]) -> None:
-        self._app, self._keys = app, keys
+    def __init__(self, app: ASGIApp, keys: Sequence[Key], links: ImageLinks) -> None:
+        self._app, self._keys, self._links = app, keys, links
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             context: RequestContext = scope["context"]
-            wanted = context.route.rules.key_scope
-            context.client = self._holder(wanted, scope) if self._keys and wanted else address_of(scope)
+            rules = context.route.rules
+            asked = bool(self._keys) and rules.key_scope is not None and not self._is_link(rules, scope)
+            context.client = self._holder(rules, scope) if asked else address_of(scope)
         await self._app(scope, receive, send)
 
-    def _holder(self, wanted: KeyScope, scope: Scope) -> str:
+    def _is_link(self, rules: Rules, scope: Scope) -> bool:
+        return (
+            rules.linked
+            and scope["method"] in ("GET", "HEAD")
+            and self._links.holds(own_path(scope), scope["query_string"])
+        )
+
+    def _holder(self, rules: Rules, scope: Scope) -> str:
         """The holder of the request's key; raises Unauthorized without a known key, Forbidden for another scope."""
         headers = Headers(scope=scope)
         # Headers are latin-1: bytes are compared, since compare_digest refuses text that is not ASCII.
@@ -57,9 +67,11 @@ class Auth:
             given = token.strip()
         digest = hashlib.sha256(given.encode("latin-1")).digest()
         found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]  # all: the time tells nothing
+        if not found and rules.linked and b"signature=" in scope["query_string"]:
+            raise Unauthorized("The link has expired or was changed; search again, or send an API key.")
         if not found:
             raise Unauthorized("Send an API key that this server knows, in the header X-API-Key.")
-        if wanted == "admin" and all(key.scope != "admin" for key in found):
+        if rules.key_scope == "admin" and all(key.scope != "admin" for key in found):
             raise Forbidden("This API key is for searches; evaluations need one of the scope admin.")
         return found[0].holder
 

@@ -1,11 +1,11 @@
-"""Limits of a body while it is received: its size, its deadline and its lowest rate."""
+"""Limits of a body while it is received: its size, its deadline, its lowest rate; and that it is not compressed."""
 
 import asyncio
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PayloadTooLarge, UploadTimeout
+from service.errors import PayloadTooLarge, UnsupportedContentEncoding, UploadTimeout
 from service.http.admission import declared_bytes
 from service.http.context import RequestContext, Upload
 from service.http.limits import Limits
@@ -14,7 +14,8 @@ BESIDE_BASE64_BYTES = 4096
 
 
 class BodyLimit:
-    """Middleware; raises PayloadTooLarge, from the headers where they tell enough, and UploadTimeout.
+    """Middleware; raises UnsupportedContentEncoding, PayloadTooLarge (from the headers where they tell enough) and
+    UploadTimeout.
 
     Nothing is buffered here. A photo has a deadline; an archive may go on as long as it keeps up the lowest rate.
     """
@@ -27,8 +28,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         context: RequestContext = scope["context"]
-        kind = b",".join(value.lower() for name, value in scope["headers"] if name == b"content-type")
         upload = context.route.rules.upload
+        if upload:
+            _refuse_encoded(scope)
+        kind = b",".join(value.lower() for name, value in scope["headers"] if name == b"content-type")
         if upload != "photo" and b"multipart/" not in kind:
             upload = None  # a batch and an archive are forms
         limit = self._limit_bytes(upload, json=b"json" in kind)
@@ -69,6 +72,13 @@ class BodyLimit:
             return limits.upload_deadline_s + keeping_up_s
         longest_s = limits.batch_deadline_s if upload == "photos" else limits.upload_deadline_s
         return min(longest_s, limits.upload_grace_s + keeping_up_s)
+
+
+def _refuse_encoded(scope: Scope) -> None:
+    """A compressed body could be any size when it is unpacked, and photos and archives are compressed already."""
+    codings = b",".join(value for name, value in scope["headers"] if name == b"content-encoding")
+    if any(coding.strip().lower() not in (b"", b"identity") for coding in codings.split(b",")):
+        raise UnsupportedContentEncoding("Send the body as it is, without Content-Encoding.")
 
 
 def _refuse_larger(size_bytes: int, limit_bytes: int) -> None:

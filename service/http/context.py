@@ -13,12 +13,14 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 class Rules:
     """What a route asks: the scope of the API key, the kind of its upload, and whether machines poll it.
 
-    A polled route leaves no trace, and a log line only when it answers an error.
+    A polled route leaves no trace, and a log line only when it answers an error. A signed link opens a `linked` route
+    without a key.
     """
 
     key_scope: KeyScope | None = None
     upload: Upload | None = None
     polled: bool = False
+    linked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,12 @@ class RequestContext:
 
 
 def rules(
-    *, key_scope: KeyScope | None = None, upload: Upload | None = None, polled: bool = False
+    *, key_scope: KeyScope | None = None, upload: Upload | None = None, polled: bool = False, linked: bool = False
 ) -> Callable[[Endpoint], Endpoint]:
     """Declares the rules of a route, at its endpoint."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        endpoint.rules = Rules(key_scope, upload, polled)  # type: ignore[attr-defined]
+        endpoint.rules = Rules(key_scope, upload, polled, linked)  # type: ignore[attr-defined]
         return endpoint
 
     return declare

@@ -37,20 +37,24 @@ class ProblemResponse(JSONResponse):
 def problem(context: RequestContext, status: int, code: str, detail: str) -> Response:
     """The one error shape, with Retry-After where another try may help; the context learns the code."""
     context.code = code
-    body = {  # as `Problem` says; the model itself would take as long as the rest of a refusal's JSON
-        "type": f"urn:carsearch:error:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail[:MAX_DETAIL],
-        "code": code,
-        "request_id": context.request_id,
-    }
-    response = ProblemResponse(body, status)
+    response = ProblemResponse(problem_body(status, code, detail, context.request_id), status)
     if status in RETRY_AFTER_S:
         response.headers["Retry-After"] = str(RETRY_AFTER_S[status])
     if status == Unauthorized.status:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def problem_body(status: int, code: str, detail: str, request_id: str) -> dict[str, str | int]:
+    """As `Problem` says; the model itself would take as long as the rest of a refusal's JSON."""
+    return {
+        "type": f"urn:carsearch:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail[:MAX_DETAIL],
+        "code": code,
+        "request_id": request_id,
+    }
 
 
 def response_to(error: Exception, context: RequestContext) -> Response:
@@ -131,6 +135,6 @@ async def handle(request: Request, error: Exception) -> Response:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Documents the error answers of a route; "default" stands for all others."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
     all_statuses: tuple[int | str, ...] = (*statuses, "default")
-    return {status: {"description": "See `code`.", "content": content} for status in all_statuses}
+    return {status: {"description": "See `code`.", "content": dict(content)} for status in all_statuses}

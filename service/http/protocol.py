@@ -4,24 +4,29 @@ uvicorn waits for the head of a request, and for a client to read its answer, as
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.limits import Limits
 
+Waiting = Literal["head", "next request"]
+"""What a connection waits for: the rest of a head, or of a body that nobody reads; or any byte of another request."""
+
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """Adds deadlines, a limit of the head's size and one of pipelined requests, and ignores offers to upgrade.
 
-    A connection on which no request is being received or answered is closed after uvicorn's `timeout_keep_alive`.
+    A connection on which nothing is being received or answered is closed after uvicorn's `timeout_keep_alive`, and one
+    that has sent no request yet, or is in the middle of a head, after `Limits.head_deadline_s`.
     """
 
     def __init__(self, *arguments: Any, limits: Limits, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._limits = limits
         self._head_bytes: int | None = 0  # of an unfinished head; None within a body
+        self._waiting: Waiting | None = None  # what the timer is for
         self._resuming = False  # whether the parser reads the head that `_ignore_upgrade` makes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -46,13 +51,26 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._watch()
 
     def _watch(self) -> None:
-        """Starts uvicorn's timer where no request is being received or answered, and stops it where one is."""
+        """Starts uvicorn's timer when the connection begins to wait for something, and stops it where it does not."""
         current: RequestResponseCycle | None = self.cycle  # None before the first request
+        waiting: Waiting | None = "head"
         if current is not None and not current.response_complete:
-            self._unset_keepalive_if_required()
-        elif self.timeout_keep_alive_task is None:
-            seconds, close = self.timeout_keep_alive, self.timeout_keep_alive_handler
-            self.timeout_keep_alive_task = self.loop.call_later(seconds, close)
+            waiting = None
+        elif current is not None and self._head_bytes == 0:
+            waiting = "next request"
+        if waiting == self._waiting:
+            return  # a head that drips has the time of one that comes at once
+        self._waiting = waiting
+        self._unset_keepalive_if_required()
+        if waiting is not None and not self.transport.is_closing():
+            seconds = self._limits.head_deadline_s if waiting == "head" else self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()  # which starts the timer of the next request whatever has come of it
+        self._unset_keepalive_if_required()
+        self._waiting = None
+        self._watch()
 
     def _parse(self, data: bytes) -> bytes:
         """Gives back what comes behind a head that offers to upgrade."""

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine import Versions
+from service.jobs import EvaluationSummary
 
 
 class Schema(BaseModel):
@@ -115,6 +116,12 @@ class DatasetRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset: str
+
+
+class EvaluationList(Schema):
+    """Past evaluations and those that run, newest first."""
+
+    evaluations: list[EvaluationSummary]
 
 
 class Info(Schema):

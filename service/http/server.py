@@ -17,6 +17,7 @@ from model.errors import SettingsInvalid
 from service.http.app import create_app
 from service.http.limits import Limits
 from service.http.protocol import LimitedHttpProtocol
+from service.http.proxies import BehindProxies
 from service.observability.logging import start_log
 from service.process import freeze_objects, tune_interpreter
 from service.settings import Settings
@@ -46,11 +47,10 @@ def make_server(settings: Settings, limits: Limits | None = None) -> uvicorn.Ser
     """A server that is still to be run; raises SettingsInvalid."""
     draining, limits = threading.Event(), limits or Limits()
     config = uvicorn.Config(
-        create_app(settings, draining, limits),
+        BehindProxies(create_app(settings, draining, limits), settings.root_path, settings.trusted_proxies),
         http=partial(LimitedHttpProtocol, limits=limits),  # type: ignore[arg-type]  # calls it as a class
-        timeout_keep_alive=limits.head_deadline_s,  # type: ignore[arg-type]  # any number
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies or [],  # and never what the environment says to uvicorn
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # any number
+        proxy_headers=False,  # `BehindProxies` reads them, and does not ask the environment whom to trust
         loop="uvloop",
         ws="none",
         log_config=None,

@@ -5,6 +5,7 @@ from threading import Event
 
 from service.batching import Batcher
 from service.http.limits import Limits
+from service.http.links import ImageLinks
 from service.http.workers import Workers
 from service.jobs import Evaluations
 from service.observability.metrics import Metrics
@@ -23,5 +24,6 @@ class State:
     workers: Workers
     batcher: Batcher
     evaluations: Evaluations
+    links: ImageLinks
     draining: Event
     """Set when the process is about to stop."""

@@ -60,7 +60,7 @@ def test_068_without_a_key_that_is_known_nothing_is_answered_but_probes(
 def test_documents_and_unknown_addresses_need_no_key(guarded: AppClient) -> None:
     for path in ("/", "/docs", "/openapi.json"):
         assert guarded.get(path).status_code in (200, 307)
-    for path in ("/none", "/search/", "/evaluations", "/gallery/"):
+    for path in ("/none", "/search/", "/evaluations/", "/gallery/"):
         assert guarded.post(path).status_code in (307, 404)
     assert_problem(guarded.get("/none"), "not_found")
 
@@ -88,7 +88,12 @@ def test_067_an_upload_without_a_key_is_refused_before_it_is_sent(guarded: AppCl
 def test_a_key_for_searches_does_not_open_evaluations(guarded: AppClient) -> None:
     key = {"X-API-Key": SEARCHER}
     assert guarded.post("/search", files=PHOTO, headers=key).status_code == 200
-    for method, path in (("POST", "/evaluate"), ("GET", "/evaluations/0"), ("DELETE", "/evaluations/0")):
+    for method, path in (
+        ("POST", "/evaluate"),
+        ("GET", "/evaluations"),
+        ("GET", "/evaluations/0"),
+        ("DELETE", "/evaluations/0"),
+    ):
         assert_problem(guarded.request(method, path, headers=key), "forbidden", SEARCHER)
 
 
@@ -98,6 +103,42 @@ def test_a_key_for_everything_opens_both(guarded: AppClient, caplog: pytest.LogC
     evaluated = guarded.post("/evaluate", files=ARCHIVE, headers=key)
     assert evaluated.status_code == 200, evaluated.text
     assert ADMIN not in caplog.text
+
+
+def test_the_link_of_a_hit_shows_its_photo_without_a_key(guarded: AppClient) -> None:
+    found = guarded.post("/search", files=PHOTO, headers={"X-API-Key": SEARCHER}).json()["nearest"]
+    path, _, query = found["image"].partition("?")
+    for method in ("GET", "HEAD"):
+        shown = guarded.request(method, found["image"])
+        assert (shown.status_code, shown.headers["content-type"]) == (200, "image/jpeg")
+        assert shown.headers["cache-control"] == "private, no-cache"
+    known = guarded.get(path, headers={"X-API-Key": SEARCHER})
+    assert known.headers["cache-control"] == "private, no-cache"
+    assert_problem(guarded.get(path), "unauthorized")
+    changed = guarded.get(f"{path}?{query[:-1]}", headers={})
+    assert_problem(changed, "unauthorized")
+    assert changed.json()["detail"] == "The link has expired or was changed; search again, or send an API key."
+    assert_problem(guarded.get(f"/gallery/none/image?{query}"), "unauthorized")
+
+
+def test_a_link_opens_nothing_but_its_image(guarded: AppClient) -> None:
+    found = guarded.post("/search", files=PHOTO, headers={"X-API-Key": SEARCHER}).json()["nearest"]
+    query = found["image"].partition("?")[2]
+    for method, path in (("GET", "/info"), ("GET", "/gallery/classes"), ("POST", "/search"), ("GET", "/evaluations")):
+        assert_problem(guarded.request(method, f"{path}?{query}"), "unauthorized")
+    assert guarded.post(found["image"]).status_code == 401
+
+
+def test_replicas_that_share_a_secret_show_each_other_s_links(
+    fake_index: IndexDirectory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "keys").write_text(f"{SEARCHER} dealer search\n")
+    (tmp_path / "secret").write_text("0123456789abcdef\n")
+    shared: dict[str, Any] = {"keys_file": tmp_path / "keys", "link_secret_file": tmp_path / "secret"}
+    with running_app(fake_index.root, **shared) as first, running_app(fake_index.root, **shared) as second:
+        found = first.post("/search", files=PHOTO, headers={"X-API-Key": SEARCHER}).json()["nearest"]
+        assert second.get(found["image"]).status_code == 200
+    assert "LINK_SECRET_FILE" not in caplog.text
 
 
 GREEDY, MODEST, REQUESTS = "192.0.2.1", "192.0.2.2", 20

@@ -188,6 +188,21 @@ def test_any_replica_answers_for_an_evaluation_and_cancels_it(first: AppClient, 
     assert status_of(first, location) == "cancelled"
 
 
+def test_evaluations_are_listed_newest_first_by_any_replica(first: AppClient, second: AppClient) -> None:
+    def evaluated() -> dict[str, Any]:
+        begun = when_free(lambda: evaluate_named(first, "demo", background=True))
+        eventually(lambda: status_of(first, begun.headers["location"]) == "done", "the evaluation is done")
+        record: dict[str, Any] = begun.json()
+        return record
+
+    begun = [evaluated(), evaluated()]
+    listed = second.get("/evaluations").json()["evaluations"]
+    newest = {"id": begun[1]["id"], "status": "done", "mode": "leave-one-out", "done": 12, "total": 12}
+    assert listed[0] == {**newest, "started": begun[1]["started"]}
+    assert listed[1]["id"] == begun[0]["id"]
+    assert [one["started"] for one in listed] == sorted((one["started"] for one in listed), reverse=True)
+
+
 def test_an_evaluation_whose_server_was_killed_is_not_running_for_ever(
     first: AppClient, settings: dict[str, Any], gate: Gate
 ) -> None:

@@ -35,8 +35,8 @@ def wire(fake_index: IndexDirectory) -> Iterator[WireServer]:
 
 @pytest.fixture(scope="module")
 def hasty(fake_index: IndexDirectory) -> Iterator[WireServer]:
-    """A server with little time for heads."""
-    with wire_server(fake_index.root, Limits(head_deadline_s=0.5)) as server:
+    """A server with little time for heads and next requests."""
+    with wire_server(fake_index.root, Limits(head_deadline_s=0.5), keep_alive_s=0.5) as server:
         yield server
 
 

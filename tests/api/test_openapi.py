@@ -1,18 +1,25 @@
 """The documents that the server gives of itself: complete, self-contained, true about errors."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from bench.openapi import EXPORTED, exported
+from indexer.versions import IndexDirectory
 from service.http.app import API_ROUTES
-from service.http.schemas import Problem
-from tests.support.app import AppClient
+from service.http.schemas import EvaluationList, Info, Problem, SearchResponse
+from service.jobs import EvaluationRecord
+from tests.support.app import AppClient, running_app
+from tests.support.codes import STATUS_OF
 
 ROUTES = {
     ("POST", "/search"),
     ("POST", "/search/batch"),
     ("POST", "/evaluate"),
+    ("GET", "/evaluations"),
     ("GET", "/evaluations/{identity}"),
     ("DELETE", "/evaluations/{identity}"),
     ("GET", "/gallery"),
@@ -49,7 +56,8 @@ def test_the_documented_routes_are_the_ones_there_are(document: dict[str, Any]) 
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    assert references(document) <= {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    there = {f"#/components/{kind}/{name}" for kind, named in document["components"].items() for name in named}
+    assert references(document) <= there
 
 
 def test_every_documented_error_has_the_one_shape(document: dict[str, Any]) -> None:
@@ -59,7 +67,63 @@ def test_every_documented_error_has_the_one_shape(document: dict[str, Any]) -> N
                 continue
             ((media_type, content),) = answer["content"].items()
             assert media_type == "application/problem+json"
-            assert content["schema"]["properties"].keys() == Problem.model_fields.keys()
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+    assert document["components"]["schemas"]["Problem"]["properties"].keys() == Problem.model_fields.keys()
+
+
+def test_operations_have_the_names_that_clients_call_theirs(document: dict[str, Any]) -> None:
+    assert {operation["operationId"] for operation in operations(document).values()} == {
+        *("search", "evaluate", "list_evaluations", "get_evaluation", "cancel_evaluation"),
+        *("list_classes", "get_gallery_image", "livez", "readyz", "metrics", "info"),
+    }
+
+
+def test_every_error_code_has_an_example_where_it_is_answered(document: dict[str, Any]) -> None:
+    examples = {code: example["value"] for code, example in document["components"]["examples"].items()}
+    no_answer = {"photos_skipped"}  # of a build that was asked to be strict
+    assert {code: example["status"] for code, example in examples.items()} == {
+        code: status for code, status in STATUS_OF.items() if code not in no_answer
+    }
+    for code, example in examples.items():
+        assert (example["code"], Problem.model_validate(example).detail[-1]) == (code, ".")
+    answers = operations(document)[("POST", "/search")]["responses"]
+    told = answers["415"]["content"]["application/problem+json"]["examples"]
+    assert told.keys() == {"unsupported_content_encoding", "unsupported_content_type", "unsupported_image_format"}
+
+
+def test_an_example_of_an_answer_is_one(document: dict[str, Any]) -> None:
+    models: dict[str, type[BaseModel]] = {
+        "search": SearchResponse, "info": Info, "list_evaluations": EvaluationList,
+        "get_evaluation": EvaluationRecord, "cancel_evaluation": EvaluationRecord,
+    }  # fmt: skip
+    for operation in operations(document).values():
+        for status, answer in operation["responses"].items():
+            if status.startswith("2") and "application/json" in answer["content"]:
+                example = answer["content"]["application/json"]["example"]
+                if model := models.get(operation["operationId"]):
+                    model.model_validate(example)
+
+
+def test_without_keys_nothing_is_said_of_keys(document: dict[str, Any]) -> None:
+    assert document["security"] == []
+    assert "securitySchemes" not in document["components"]
+
+
+def test_with_keys_the_document_says_where_they_are_needed(fake_index: IndexDirectory, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("searcher-0123456789 dealer search\n")
+    with running_app(fake_index.root, keys_file=tmp_path / "keys") as client:
+        document = client.get("/openapi.json").json()
+        schemes = document["components"]["securitySchemes"]
+        assert schemes["bearer"].items() >= {"type": "http", "scheme": "bearer"}.items()
+        assert schemes["key"].items() >= {"type": "apiKey", "in": "header", "name": "X-Api-Key"}.items()
+        for (method, path), operation in operations(document).items():
+            refused = client.request(method, path.replace("{identity}", "x")).status_code == 401
+            assert ([*operation.get("security", ())] == [{"bearer": []}, {"key": []}]) == refused
+            assert ("401" in operation["responses"]) == refused
+
+
+def test_the_exported_document_is_the_server_s() -> None:
+    assert EXPORTED.read_text(encoding="utf-8") == exported(), "python -m bench openapi writes it anew"
 
 
 @pytest.mark.parametrize(

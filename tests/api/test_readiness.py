@@ -87,3 +87,9 @@ def test_a_server_that_drains_says_so_and_goes_on_answering(
     assert api_client.get("/livez").status_code == 200
     assert search(api_client, car_photo(1, 0))["nearest"]["class"] == "car 1"
     assert metric(api_client, "carsearch_draining") == 1
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_probes_answer_who_asks_for_the_head_alone(path: str, api_client: AppClient) -> None:
+    assert api_client.request("HEAD", path).status_code == 200
+    assert api_client.post(path).headers["allow"] == "GET, HEAD"

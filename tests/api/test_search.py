@@ -142,6 +142,14 @@ def test_photos_of_phones_are_found_and_shown(phone: AppClient) -> None:
             assert (image.format, image.size) == ("JPEG", shown[name])
 
 
+def test_the_head_of_an_image_is_answered(api_client: AppClient) -> None:
+    path = search(api_client, car_photo(0, 0))["nearest"]["image"]
+    head, image = api_client.request("HEAD", path), api_client.get(path)
+    names = ("etag", "content-type", "content-length")
+    assert (head.status_code, *map(head.headers.get, names)) == (200, *map(image.headers.get, names))
+    assert api_client.request("HEAD", "/gallery/none/image").status_code == 404
+
+
 @pytest.mark.parametrize("declared", ["text/plain", "image/png", "application/octet-stream"])
 def test_the_declared_type_of_a_photo_does_not_matter(api_client: AppClient, declared: str) -> None:
     response = api_client.post("/search", files={"file": ("a.txt", car_photo(0, 0), declared)})

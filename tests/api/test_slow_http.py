@@ -74,6 +74,23 @@ def test_062_a_second_head_that_does_not_come_ends_the_connection(impatient: Wir
         assert ended(connection)
 
 
+def test_a_connection_waits_longer_for_a_next_request_than_for_a_head(impatient: WireServer) -> None:
+    with connect(impatient) as connection:
+        for _ in range(2):
+            connection.sendall(LIVE)
+            assert answer(connection)[0] == 200
+            time.sleep(3 * LIMITS.head_deadline_s)
+        connection.sendall(b"GET /li")
+        assert ended(connection)
+
+
+def test_a_connection_that_has_waited_long_enough_is_closed(fake_index: IndexDirectory) -> None:
+    with wire_server(fake_index.root, Limits(), keep_alive_s=0.2) as server, connect(server) as connection:
+        connection.sendall(LIVE)
+        assert answer(connection)[0] == 200
+        assert ended(connection)
+
+
 def test_062_063_five_hundred_slow_heads_and_bodies_hold_nobody_up(impatient: WireServer) -> None:
     before = metric(impatient, UPLOAD_TIMEOUT)
     with ExitStack() as open_ones:

@@ -54,6 +54,23 @@ def test_a_key_passes_the_proxy(keyed: Keyed, headers: dict[str, str]) -> None:
     assert httpx.post(f"{keyed.nginx.url}/search", files=PHOTO, headers=headers).status_code == 200
 
 
+def test_the_link_of_a_hit_needs_no_key_and_no_client_says_the_prefix(keyed: Keyed) -> None:
+    headers = {"X-Api-Key": SEARCH_KEY, "X-Forwarded-Prefix": "/elsewhere"}
+    found = httpx.post(f"{keyed.nginx.url}/search", files=PHOTO, headers=headers).json()["nearest"]
+    assert found["image"].startswith("/gallery/")
+    for ask in (httpx.get, httpx.head):
+        assert ask(f"{keyed.nginx.url}{found['image']}").headers["content-type"] == "image/jpeg"
+    assert httpx.head(f"{keyed.nginx.url}/readyz").status_code == 200
+    assert_problem(httpx.get(f"{keyed.nginx.url}{found['image'].partition('?')[0]}"), 401, "unauthorized")
+
+
+def test_evaluations_are_listed_for_operators(keyed: Keyed) -> None:
+    listed = httpx.get(f"{keyed.nginx.url}/evaluations", headers={"X-Api-Key": ADMIN_KEY})
+    assert (listed.status_code, listed.json()) == (200, {"evaluations": []})
+    (line,) = [line for line in keyed.nginx.log if line["request_id"] == listed.headers["x-request-id"]]
+    assert line["route"] == "/evaluations"
+
+
 def test_a_key_opens_what_is_in_its_scope(keyed: Keyed) -> None:
     def evaluate(key: str) -> httpx.Response:
         return httpx.post(f"{keyed.nginx.url}/evaluate", json={"dataset": "none"}, headers={"X-Api-Key": key})

@@ -36,7 +36,7 @@ PLACES = {"INDEX_DIR": "/index", "STATE_DIR": "/state", "CACHE_DIR": "/cache", "
 EVERY = ("--profile", "*")
 WITH_TLS = ("-f", BASE, "-f", TLS)
 CERTIFICATES = {"TLS_DIR": "/etc/carsearch-tls"}
-KEYS = {"API_KEYS": "/etc/carsearch.keys"}
+KEYS = {"API_KEYS": "/etc/carsearch.keys", "LINK_SECRET": "/etc/carsearch.links"}
 GPU = {"PROXY_TO": "search-gpu", "SEARCH_REPLICAS": "0", "COMPOSE_PROFILES": "gpu"}
 KNOB = re.compile(r"^#([A-Z_]+)=(.*)$", re.MULTILINE)
 BYTES = {"m": 1 << 20, "g": 1 << 30}
@@ -229,19 +229,26 @@ def test_a_setting_in_env_reaches_the_server(tmp_path: Path) -> None:
     assert environment["CARSEARCH_MAX_QUEUE"] == "7"
 
 
-def test_the_file_with_keys_reaches_the_servers_and_nobody_else() -> None:
+def test_the_files_with_secrets_reach_the_servers_and_nobody_else() -> None:
     found = config(*EVERY, **KEYS)
-    assert found["secrets"]["api-keys"]["file"] == KEYS["API_KEYS"]
+    assert {name: secret["file"] for name, secret in found["secrets"].items()} == {
+        "api-keys": KEYS["API_KEYS"],
+        "link-secret": KEYS["LINK_SECRET"],
+    }
     assert {name for name, service in found["services"].items() if "secrets" in service} == set(SERVERS)
     for name in SERVERS:
-        [secret] = found["services"][name]["secrets"]
-        assert secret["source"] == "api-keys"
-        assert found["services"][name]["environment"][f"{PREFIX}KEYS_FILE"] == secret["target"]
+        targets = {secret["source"]: secret["target"] for secret in found["services"][name]["secrets"]}
+        environment = found["services"][name]["environment"]
+        assert targets == {
+            "api-keys": environment[f"{PREFIX}KEYS_FILE"],
+            "link-secret": environment[f"{PREFIX}LINK_SECRET_FILE"],
+        }
 
 
 def test_without_a_file_no_server_looks_for_keys(services: dict[str, Any]) -> None:
-    assert {services[name]["environment"][f"{PREFIX}KEYS_FILE"] for name in SERVERS} == {""}
-    assert config()["secrets"]["api-keys"]["file"] == "/dev/null"  # it exists, so the container starts
+    for setting in ("KEYS_FILE", "LINK_SECRET_FILE"):
+        assert {services[name]["environment"][f"{PREFIX}{setting}"] for name in SERVERS} == {""}
+    assert {secret["file"] for secret in config()["secrets"].values()} == {"/dev/null"}  # so the container starts
 
 
 def test_the_example_lists_every_knob_with_its_default() -> None:

@@ -92,6 +92,10 @@ UPLOADS = [
         "an urlencoded form", "unsupported_content_type", b"a=1", {"Content-Type": "application/x-www-form-urlencoded"}
     ),
     _search("no content type", "unsupported_content_type", NOISE, {}),
+    _search("a body in gzip", "unsupported_content_encoding", form(NOISE), {**FORM, "Content-Encoding": "gzip"}),
+    _search(
+        "a body in brotli", "unsupported_content_encoding", form(NOISE), {**FORM, "Content-Encoding": "identity, BR"}
+    ),
     _search("no boundary", "malformed_multipart", form(NOISE), {"Content-Type": "multipart/form-data"}),
     _search(
         "a boundary of 10 KB", "malformed_multipart", NOISE, {"Content-Type": f"{FORM['Content-Type']}{'x' * 10_000}"}
@@ -175,6 +179,13 @@ EVALUATIONS = [
     BadRequest("a field too many", "invalid_request", "POST", "/evaluate", {"json": {"dataset": "demo", "x": 1}}),
     BadRequest("broken JSON", "malformed_json", "POST", "/evaluate", {"content": b'{"dataset"', "headers": JSON}),
     BadRequest("binary JSON", "malformed_json", "POST", "/evaluate", {"content": NOISE, "headers": JSON}),
+    BadRequest(
+        "JSON in gzip",
+        "unsupported_content_encoding",
+        "POST",
+        "/evaluate",
+        {"content": NOISE, "headers": {**JSON, "Content-Encoding": "gzip"}},
+    ),
     BadRequest("plain text", "unsupported_content_type", "POST", "/evaluate", {"content": NOISE}),
     BadRequest("an unknown mode", "invalid_request", "POST", f"/evaluate?mode={SECRET}", {"json": {"dataset": "demo"}}),
     BadRequest("a set that is an empty folder", "gallery_empty", "POST", "/evaluate", {"json": {"dataset": "empty"}}),

@@ -1,4 +1,4 @@
-"""Models that take seconds to make: made by the first test process that asks, and kept between runs."""
+"""Models, and tools, that take seconds to make: made by the first test process that asks, and kept between runs."""
 
 import fcntl
 import hashlib
@@ -14,15 +14,15 @@ SOURCES = ("model", "tests/conftest.py", "tests/support/photos.py")
 PACKAGES = ("nncf", "openvino", "timm", "torch", "torchvision")
 
 
-def made_once(name: str, make: Callable[[Path], object]) -> Path:
+def made_once(name: str, make: Callable[[Path], object], key: str | None = None) -> Path:
     """The directory that `make(directory)` filled; read only.
 
-    It is made again when the code of `model` or the version of one of PACKAGES changes. A lock lets one process make it
-    while the others wait.
+    It is made again when the key changes, by default a hash of the code of `model` and the versions of PACKAGES. A lock
+    lets one process make it while the others wait.
     """
     folder = KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
-    made = folder / _key()
+    made = folder / (key or _key())
     with (KEPT / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.is_dir():

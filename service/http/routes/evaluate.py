@@ -18,7 +18,7 @@ from service.errors import InvalidRequest, MalformedJson, NotReady, UnsupportedC
 from service.http.context import rules
 from service.http.errors import problems
 from service.http.parameters import StrictRoute
-from service.http.schemas import DatasetRequest
+from service.http.schemas import DatasetRequest, EvaluationList
 from service.http.state import State
 from service.http.upload import multipart_body, receive_archive
 from service.http.workers import done_while_connected
@@ -29,14 +29,18 @@ router = APIRouter(tags=["evaluation"], route_class=StrictRoute)
 Mode = Literal["leave-one-out", "gallery"]
 
 BODY = multipart_body("archive", "application/zip, application/x-tar", "zip or tar of class folders") | {
-    "application/json": {"schema": DatasetRequest.model_json_schema()}
+    "application/json": {"schema": {"$ref": f"#/components/schemas/{DatasetRequest.__name__}"}}
 }
 
 
 @router.post(
     "/evaluate",
     openapi_extra={"requestBody": {"required": True, "content": BODY}},
-    responses={202: {"model": EvaluationRecord}, **problems(400, 404, 408, 413, 415, 422, 429, 503)},
+    responses={
+        200: {"description": "The report.", "content": {"application/json": {"schema": {"type": "object"}}}},
+        202: {"model": EvaluationRecord},
+        **problems(400, 404, 408, 413, 415, 422, 429, 503),
+    },
 )
 @rules(key_scope="admin", upload="archive")
 async def evaluate(
@@ -59,14 +63,23 @@ async def evaluate(
         record = new_record(mode, len(data.photos))
         running = await state.evaluations.run(record, data, engine)
     if background:
-        headers = {"Location": f"/evaluations/{record.id}", "Preference-Applied": "respond-async"}
-        return JSONResponse(record.model_dump(exclude_none=True), 202, headers)
+        location = f"{request.scope['root_path']}/evaluations/{record.id}"
+        headers = {"Location": location, "Preference-Applied": "respond-async"}
+        return JSONResponse(record.model_dump(mode="json", exclude_none=True), 202, headers)
     return await _answer_of(request, state, record.id, running, predictions)
+
+
+@router.get("/evaluations", responses=problems())
+@rules(key_scope="admin")
+async def list_evaluations(request: Request) -> EvaluationList:
+    """The evaluations of all replicas, newest first; the last 100 are kept."""
+    state: State = request.app.state.parts
+    return EvaluationList(evaluations=await run_in_threadpool(state.evaluations.summaries))
 
 
 @router.get("/evaluations/{identity}", responses=problems(404))
 @rules(key_scope="admin")
-async def progress(request: Request, identity: str) -> EvaluationRecord:
+async def get_evaluation(request: Request, identity: str) -> EvaluationRecord:
     """How far an evaluation is, and its report when it is done."""
     state: State = request.app.state.parts
     return await run_in_threadpool(state.evaluations.read, identity)
@@ -74,7 +87,7 @@ async def progress(request: Request, identity: str) -> EvaluationRecord:
 
 @router.delete("/evaluations/{identity}", status_code=202, responses=problems(404))
 @rules(key_scope="admin")
-async def cancel(request: Request, identity: str) -> EvaluationRecord:
+async def cancel_evaluation(request: Request, identity: str) -> EvaluationRecord:
     """Stops an evaluation within one batch."""
     state: State = request.app.state.parts
     return await run_in_threadpool(state.evaluations.cancel, identity)

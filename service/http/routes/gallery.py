@@ -1,7 +1,7 @@
 """The gallery's own photos and classes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from service.errors import NotReady
 from service.http.context import rules
 from service.http.errors import is_exhausted, problems
 from service.http.parameters import StrictRoute
-from service.http.routes.search import image_path
 from service.http.schemas import GalleryPage
 from service.http.search_parameters import Classes, Where
 from service.http.state import State
@@ -30,9 +29,9 @@ LONGEST_SIDE = 1024
 MAX_ROW = 2**63 - 1
 
 
-@router.get("/gallery", operation_id="list_gallery", response_model=GalleryPage, responses=problems(422, 429, 503))
+@router.get("/gallery", response_model=GalleryPage, responses=problems(422, 429, 503))
 @rules(key_scope="search")
-async def photos(
+async def list_gallery(
     request: Request,
     class_: Classes = None,
     where: Where = None,
@@ -46,10 +45,18 @@ async def photos(
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)
-    return JSONResponse(await state.workers.run(lambda: _page(engine, class_ or (), where, after, limit), request))
+
+    def link(identity: str) -> str:
+        return state.links.link(identity, request.scope["root_path"])
+
+    page = await state.workers.run(lambda: _page(engine, class_ or (), where, after, limit, link), request)
+    return JSONResponse(page)
 
 
-def _page(engine: Engine, labels: Sequence[str], where: str | None, after: int, limit: int) -> dict[str, Any]:
+def _page(
+    engine: Engine, labels: Sequence[str], where: str | None, after: int, limit: int, link: Callable[[str], str]
+) -> dict[str, Any]:
+    """A `GalleryPage`; `link` gives the path of a photo's image by its id."""
     passing = engine.rows(labels, where)
     rows = np.arange(len(engine.store)) if passing is None else passing
     rest = rows[np.searchsorted(rows, after, "right") :]
@@ -60,7 +67,7 @@ def _page(engine: Engine, labels: Sequence[str], where: str | None, after: int, 
             {
                 "id": identity,
                 "class": label or None,
-                "image": image_path(identity),
+                "image": link(identity),
                 "metadata": metadata.get(identity, {}),
             }
             for _, identity, label in listed
@@ -72,7 +79,7 @@ def _page(engine: Engine, labels: Sequence[str], where: str | None, after: int, 
 
 @router.get("/gallery/classes", responses=problems(429, 503))
 @rules(key_scope="search")
-async def classes(request: Request) -> dict[str, int]:
+async def list_classes(request: Request) -> dict[str, int]:
     """The classes of the gallery with their numbers of photos, in alphabetical order."""
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
@@ -80,28 +87,33 @@ async def classes(request: Request) -> dict[str, int]:
     return await state.workers.run(engine.items.classes, request)
 
 
+@router.head("/gallery/{identity:path}/image", include_in_schema=False)
 @router.get(
     "/gallery/{identity:path}/image",
     response_class=Response,
     responses={
-        200: {"content": {"image/jpeg": {}}},
+        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
         304: {"description": "It is the one that the client has."},
         **problems(404, 429, 503),
     },
 )
-@rules(key_scope="search")
-async def image(
+@rules(key_scope="search", linked=True)
+async def get_gallery_image(
     request: Request,
     identity: str,
+    expires: Annotated[int | None, Query(description="Of a signed link: its end, in seconds since 1970.")] = None,
+    signature: Annotated[str | None, Query(description="Of a signed link; it stands for an API key.")] = None,
     if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
 ) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
+    del expires, signature  # `Auth` has read them
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     etag, data = await state.workers.run(lambda: _encoded(engine, identity, known), request)
-    headers = {"ETag": etag, "Cache-Control": "public, no-cache"}  # asked for again each time: the index may be swapped
+    shared = "private" if state.links.signed else "public"
+    headers = {"ETag": etag, "Cache-Control": f"{shared}, no-cache"}  # asked for each time: the index may be swapped
     if data is None:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type="image/jpeg", headers=headers)

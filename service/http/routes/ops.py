@@ -13,6 +13,7 @@ from service.http.state import State
 router = APIRouter(tags=["operation"])
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", responses=problems())
 @rules(polled=True)
 async def livez() -> dict[str, str]:
@@ -20,6 +21,7 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=problems(503))
 @rules(polled=True)
 async def readyz(request: Request) -> dict[str, str]:

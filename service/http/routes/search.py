@@ -5,7 +5,6 @@ import json
 import time
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -32,7 +31,6 @@ TRACER = get_tracer("carsearch", __version__)
 
 @router.post(
     "/search",
-    operation_id="search",
     response_model=SearchResponse,
     openapi_extra={"requestBody": {"required": True, "content": BODY}},
     responses=problems(400, 404, 408, 413, 415, 422, 429, 503),
@@ -58,12 +56,11 @@ async def search(request: Request, asked: SearchParameters) -> Response:
     stages_ms = _stages(state, received, result)
     context.stages_ms = {stage: value for stage, value in stages_ms.items() if stage != "total"}
     _trace_stages(received_ns, context.stages_ms)
-    return JSONResponse(_answer(state, engine, asked, result, stages_ms))
+    return JSONResponse(_answer(request, engine, asked, result, stages_ms))
 
 
 @router.post(
     "/search/batch",
-    operation_id="search_batch",
     response_model=BatchResponse,
     openapi_extra={
         "requestBody": {
@@ -109,7 +106,7 @@ async def _result_of(
             search = state.batcher.search(engine, lambda: asked.query(engine, bytes(photo.data)))
             result = await state.workers.answer(search, request, watched=False)
             stages_ms = _stages(state, began, result)
-            return {"name": photo.name, "result": _answer(state, engine, asked, result, stages_ms)}
+            return {"name": photo.name, "result": _answer(request, engine, asked, result, stages_ms)}
     except TimeoutError:
         return _problem_of(photo, request, DeadlineExceeded("The batch took too long; send fewer photos at once."))
     except Exception as error:
@@ -144,16 +141,17 @@ def _stages(state: State, began: float, result: SearchResult) -> dict[str, float
 
 
 def _answer(
-    state: State, engine: Engine, asked: Asked, result: SearchResult, stages_ms: dict[str, float]
+    request: Request, engine: Engine, asked: Asked, result: SearchResult, stages_ms: dict[str, float]
 ) -> dict[str, Any]:
     """A `SearchResponse`, made by hand: models of pydantic would take a tenth of the event loop's time."""
+    state: State = request.app.state.parts
     hits = [
         {
             "rank": hit.rank,
             "id": hit.id,
             "class": hit.label or None,
             "score": hit.score,
-            "image": image_path(hit.id),
+            "image": state.links.link(hit.id, request.scope["root_path"]),
             "metadata": hit.metadata,
         }
         for hit in result.found.hits
@@ -176,9 +174,3 @@ def _trace_stages(begun_ns: int, stages_ms: dict[str, float]) -> None:
         ended_ns = begun_ns + round(milliseconds * 1_000_000)
         TRACER.start_span(stage, start_time=begun_ns).end(ended_ns)
         begun_ns = ended_ns
-
-
-def image_path(identity: str) -> str:
-    """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
-    dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
-    return f"/gallery/{quote(identity, safe='' if dotted else '/')}/image"

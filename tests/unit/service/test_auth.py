@@ -12,6 +12,7 @@ from model.errors import CarsearchError, SettingsInvalid
 from service.errors import Forbidden, Unauthorized
 from service.http.auth import Auth, Key, address_of, read_keys
 from service.http.context import KeyScope, RequestContext
+from service.http.links import ImageLinks
 from tests.support.asgi import discard, receive_parts, scope_of
 
 SEARCHER, ADMIN = "searcher-0123456789", "admin-0123456789abc"
@@ -31,7 +32,7 @@ def client_of(keys: list[Key], key_scope: KeyScope | None, **headers: str) -> st
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
         pass
 
-    asyncio.run(Auth(app, keys)(scope, receive_parts(b""), discard))
+    asyncio.run(Auth(app, keys, ImageLinks(None))(scope, receive_parts(b""), discard))
     context: RequestContext = scope["context"]
     return context.client
 

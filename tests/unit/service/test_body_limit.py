@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive
 
-from service.errors import PayloadTooLarge, UploadTimeout
+from service.errors import PayloadTooLarge, UnsupportedContentEncoding, UploadTimeout
 from service.http.body_limit import BodyLimit
 from service.http.context import RequestContext, Upload
 from service.http.limits import Limits
@@ -66,6 +66,16 @@ def test_a_length_that_is_too_large_is_refused_before_the_body_is_read() -> None
 
     with pytest.raises(PayloadTooLarge):
         receive_through(unread, headers={"Content-Length": str(MAX_BODY_BYTES + 1)})
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip"])
+def test_a_compressed_body_is_refused_before_it_is_read(coding: str) -> None:
+    async def unread() -> Message:
+        raise AssertionError
+
+    with pytest.raises(UnsupportedContentEncoding, match="without Content-Encoding"):
+        receive_through(unread, headers={"Content-Encoding": coding})
+    assert receive_through(receive_parts(b"x"), headers={"Content-Encoding": "Identity"}) == 1
 
 
 @pytest.fixture

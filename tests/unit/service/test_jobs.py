@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -208,6 +209,20 @@ def test_a_record_that_nobody_writes_any_more_is_of_a_server_that_ended(
     assert found.status == status
     if status == "failed":
         assert "ended; start it again" in (found.problem or {})["detail"]
+
+
+def test_the_list_has_every_replica_s_evaluations_newest_first(evaluations: Evaluations, tmp_path: Path) -> None:
+    folder, start = tmp_path / "evaluations", datetime(2026, 1, 1, tzinfo=UTC)
+    for number, status in enumerate(("done", "running", "cancelled")):
+        record = new_record("gallery", 5).model_copy(
+            update={"id": f"{number:032x}", "status": status, "started": start + timedelta(hours=number)}
+        )
+        (folder / f"{record.id}.json").write_text(record.model_dump_json())
+    os.utime(folder / f"{1:032x}.json", (time.time() - 2 * LOST_S,) * 2)
+    (folder / f"{9:032x}.json").write_text('{"of": "another release"}')
+    listed = evaluations.summaries()
+    assert [(int(one.id), one.status) for one in listed] == [(2, "cancelled"), (1, "failed"), (0, "done")]
+    assert not hasattr(listed[0], "report")
 
 
 @pytest.mark.parametrize("identity", ["0" * 32, "", "../evaluations", "0" * 31 + "/", "x" * 32, "A" * 32])

@@ -18,7 +18,7 @@ TEXT = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text(
 ROWS = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", TEXT, re.MULTILINE)
 REMOVED_ROWS = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|$", TEXT, re.MULTILINE))
 OF_THE_MACHINE = {"search_threads", "spool_dir"}
-MOST_SETTINGS = 19
+MOST_SETTINGS = 28
 
 
 def as_documented(default: Any) -> str:
@@ -127,6 +127,12 @@ def test_what_kubernetes_says_of_a_service_whose_name_begins_with_ours_is_no_set
     assert load_settings() == expected
 
 
+def test_the_key_of_a_client_in_the_environment_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_settings()
+    monkeypatch.setenv("CARSEARCH_KEY", "a-key-of-a-client")
+    assert load_settings() == expected
+
+
 @pytest.mark.parametrize("name", ["state_dir", "cache_dir", "spool_dir"])
 @pytest.mark.parametrize("below", ["", "below"])
 def test_a_directory_that_cannot_be_written_to_is_told_before_serving(name: str, below: str, tmp_path: Path) -> None:
@@ -173,6 +179,9 @@ def test_a_misspelt_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPat
         ("CARSEARCH_RUNTIME", "abacus"),
         ("CARSEARCH_LOG_LEVEL", "loud"),
         ("CARSEARCH_TRUSTED_PROXIES", "10.0.0.0/8, proxy"),
+        *(("CARSEARCH_ROOT_PATH", path) for path in ("cars", "//cars", "/a/../b", "/a b", "https://a.example/cars")),
+        *(("CARSEARCH_CORS_ORIGINS", origins) for origins in ("shop.example", "https://a.example/", "*, null", ",")),
+        ("CARSEARCH_KEEP_ALIVE_S", "0"),
         ("CARSEARCH_DATASETS", "[]"),
         ("CARSEARCH_DATASETS", '{"val": 5}'),
         ("CARSEARCH_DATASETS", "{"),
@@ -184,6 +193,12 @@ def test_a_wrong_value_is_told_by_the_name_of_its_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsInvalid, match=name):
         load_settings()
+
+
+def test_a_slash_at_the_end_of_the_prefix_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("/cars/", "/cars"), ("/", None)):
+        monkeypatch.setenv("CARSEARCH_ROOT_PATH", value)
+        assert load_settings().root_path == expected
 
 
 @pytest.mark.parametrize(

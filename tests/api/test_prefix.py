@@ -1,0 +1,82 @@
+"""A server behind a prefix: what it says of its own addresses, and whom it believes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+
+from indexer.versions import IndexDirectory
+from service.http.limits import Limits
+from tests.support.calls import assert_problem, evaluate_named, metric
+from tests.support.photos import car_photo
+from tests.support.wire import WireServer, wire_server
+
+PHOTO = {"file": ("photo.jpg", car_photo())}
+LIVE = 'carsearch_answers_total{code="ok",route="/livez",status="200"}'
+
+
+@pytest.fixture(scope="module")
+def prefixed(fake_index: IndexDirectory, gallery: Path) -> Iterator[WireServer]:
+    """A server that was told its prefix, and trusts this host as its proxy."""
+    told = {"root_path": "/cars/v1", "trusted_proxies": "127.0.0.1"}
+    with wire_server(fake_index.root, Limits(), datasets={"demo": gallery}, **told) as server:
+        yield server
+
+
+def addresses(server: WireServer, prefix: str, sent: str, **headers: str) -> list[str]:
+    """What a server says that it is called: image, document, pages and redirects, asked below `sent`."""
+    client = server.client
+    found = client.post(f"{sent}/search", files=PHOTO, headers=headers).json()["nearest"]["image"]
+    assert found.startswith(f"{prefix}/gallery/")
+    stripped = found.removeprefix(prefix)
+    assert client.get(f"{sent}{stripped}", headers=headers).content.startswith(b"\xff\xd8")
+    document = client.get(f"{sent}/openapi.json", headers=headers).json()
+    page = client.get(f"{sent}/docs", headers=headers).text
+    assert f'"{prefix}/static-offline-docs/swagger-ui.css"' in page
+    assert f"'{prefix}/openapi.json'" in page
+    assert client.get(f"{sent}/static-offline-docs/swagger-ui.css", headers=headers).status_code == 200
+    moved = client.get(f"{sent}/livez/", headers=headers).headers["location"]
+    return [document["servers"][0]["url"], client.get(f"{sent}/", headers=headers).headers["location"], moved]
+
+
+@pytest.mark.parametrize("sent", ["", "/cars/v1"], ids=["the proxy takes it off", "the proxy passes it on"])
+def test_the_prefix_stands_in_every_address(prefixed: WireServer, sent: str) -> None:
+    assert addresses(prefixed, "/cars/v1", sent) == ["/cars/v1", "/cars/v1/docs", f"{prefixed.url}/cars/v1/livez"]
+
+
+def test_a_trusted_proxy_says_the_prefix_itself(prefixed: WireServer) -> None:
+    told = {"X-Forwarded-Prefix": "/shop/", "X-Forwarded-Proto": "https"}
+    moved = urljoin(prefixed.url.replace("http", "https"), "/shop/livez")
+    assert addresses(prefixed, "/shop", "", **told) == ["/shop", "/shop/docs", moved]
+
+
+@pytest.mark.parametrize("prefix", ["//evil.example", "/a//b", "/..", "/a/../b", "https://evil.example", "/<x>", ""])
+def test_a_prefix_that_is_no_path_is_passed_over(prefixed: WireServer, prefix: str) -> None:
+    moved = prefixed.client.get("/", headers={"X-Forwarded-Prefix": prefix})
+    assert moved.headers["location"] == "/cars/v1/docs"
+
+
+def test_nobody_else_says_the_prefix(fake_index: IndexDirectory) -> None:
+    with wire_server(fake_index.root, Limits()) as server:
+        told = {"X-Forwarded-Prefix": "/shop"}
+        assert server.client.get("/", headers=told).headers["location"] == "/docs"
+        assert_problem(server.client.get("/shop/livez", headers=told), "not_found")
+
+
+def test_the_location_of_an_evaluation_has_the_prefix(prefixed: WireServer) -> None:
+    begun = evaluate_named(prefixed, "demo", background=True)
+    assert begun.headers["location"] == f"/cars/v1/evaluations/{begun.json()['id']}"
+    assert prefixed.client.get(begun.headers["location"]).status_code == 200
+
+
+def test_the_rules_of_a_route_hold_below_the_prefix(prefixed: WireServer) -> None:
+    before = metric(prefixed, LIVE)
+    assert prefixed.client.get("/cars/v1/livez").status_code == 200
+    assert metric(prefixed, LIVE) == before + 1
+    compressed = {"Content-Encoding": "gzip"}
+    assert_problem(
+        prefixed.client.post("/cars/v1/search", content=b"x", headers=compressed), "unsupported_content_encoding"
+    )
+    assert_problem(httpx.get(f"{prefixed.url}/carsx/livez"), "not_found")
