@@ -1,15 +1,23 @@
 """Durable files: hashing, replacement that survives a crash, and reading JSON that may be damaged."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from model.errors import CarsearchError
+
+log = logging.getLogger("carsearch")
+
+CANNOT_SYNC_DIRECTORIES = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
+"""What file systems say that have no fsync of a directory: CIFS, some of FUSE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +111,22 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_directory(path: Path) -> None:
-    """Makes renames and new names in a directory durable; fsync of the file alone does not (fsync(2))."""
-    fsync_file(path)
+    """Makes renames and new names in a directory durable; fsync of the file alone does not (fsync(2)).
+
+    Where the file system cannot do that, a warning in the log says so once. Contents are durable all the same: after a
+    power cut the names are those of before or after. Any other error is raised.
+    """
+    try:
+        fsync_file(path)
+    except OSError as problem:
+        if problem.errno not in CANNOT_SYNC_DIRECTORIES:
+            raise
+        _warn_once(
+            f"The file system of {path} cannot sync directories ({problem.strerror}): after a power cut the last change "
+            "may be undone."
+        )
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    log.warning(sentence)
