@@ -14,7 +14,7 @@ OLDEST_GLIBC, GLIBC = 17, 36
 """2.17 is that of the oldest wheels, 2.36 that of the images' base, Debian 12."""
 TAGS = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(OLDEST_GLIBC, GLIBC + 1))]
 NEEDED_GLIBC = 35
-"""OpenVINO's wheel asks for 2.35; everything else for 2.28 or less. README.md and docs/deploy.md say so."""
+"""OpenVINO's wheel asks for 2.35; everything else for 2.28 or less. docs/deploy.md says so."""
 
 pytestmark = pytest.mark.deploy
 
@@ -40,7 +40,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_everything_has_a_wheel_in_the_pinned_version(wheels: dict[str, str]) -> None:
     asked = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cpu"]
     assert {name_of(requirement) for requirement in asked} <= wheels.keys()
-    assert {name: wheel.split("-")[1] for name, wheel in wheels.items()} == {name: constraints()[name] for name in wheels}
+    found = {name: wheel.split("-")[1] for name, wheel in wheels.items()}
+    assert found == {name: constraints()[name] for name in wheels}
 
 
 def test_the_oldest_glibc_that_the_wheels_run_with_is_the_documented_one(wheels: dict[str, str]) -> None:
