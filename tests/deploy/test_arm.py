@@ -26,7 +26,15 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     requirements = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cpu"]
     (folder / "requirements.txt").write_text("\n".join(requirements))
     report = folder / "report.json"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--dry-run"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--dry-run",
+    ]
     command += ["--ignore-installed", "--report", report, "--target", folder / "none", "--only-binary", ":all:"]
     command += ["--implementation", "cp", "--python-version", PROJECT["requires-python"].removeprefix(">=")]
     command += [word for tag in TAGS for word in ("--platform", tag)]
