@@ -31,7 +31,9 @@ class Checkpoint:
 
     def _open(self) -> tuple[sqlite3.Connection, set[str]]:
         """The database, and its keys in memory: a build asks for every photo, and nearly always finds nothing."""
-        database = sqlite3.connect(self._path, check_same_thread=False)
+        # The index's lock keeps others out; SQLite's own is one that some file systems lack.
+        uri = f"{self._path.resolve().as_uri()}?nolock=1"
+        database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
             database.execute("PRAGMA synchronous = FULL")
             database.execute("CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)")

@@ -60,7 +60,9 @@ def sha256_bytes(data: bytes) -> str:
 def write_items(path: Path, items: Iterable[GalleryItem], metadata: Metadata | None = None) -> None:
     """Writes `items.sqlite`, not yet durably; raises IndexInvalid when it cannot."""
     try:
-        with closing(sqlite3.connect(path)) as database, database:
+        # Nobody else has the file yet; SQLite's own lock is one that some file systems lack.
+        uri = f"{path.resolve().as_uri()}?nolock=1"
+        with closing(sqlite3.connect(uri, uri=True)) as database, database:
             database.execute("PRAGMA journal_mode = OFF")
             database.executescript(SCHEMA)
             rows = ((item.row, item.id, item.label or None, item.sha256, item.path) for item in items)

@@ -3,22 +3,31 @@
 import math
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")  # a container sees its own here
+from model.cgroup import PROC, group_folders
+
 MEMINFO = Path("/proc/meminfo")
 
 
-def available_bytes(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> float:
+def available_bytes(proc: Path = PROC, meminfo: Path = MEMINFO) -> float:
     """Memory that may still be taken before something is killed, infinite where nobody says."""
-    pages = _numbers(cgroup / "memory.stat")
-    files = pages.get("active_file", 0) + pages.get("inactive_file", 0)  # are given up when memory is needed
-    left = memory_limit_bytes(cgroup) - _number(cgroup / "memory.current", 0) + files
     machine_kib = _numbers(meminfo).get("MemAvailable:", math.inf)
-    return max(0.0, min(left, 1024 * machine_kib))
+    left = [_left_bytes(folder) for folder in group_folders("memory", proc)]
+    return max(0.0, min([*left, 1024 * machine_kib]))
 
 
-def memory_limit_bytes(cgroup: Path = CGROUP) -> float:
+def memory_limit_bytes(proc: Path = PROC) -> float:
     """The memory that this container may use, infinite where there is no limit."""
-    return _number(cgroup / "memory.max", math.inf)
+    return min((_limit_bytes(folder) for folder in group_folders("memory", proc)), default=math.inf)
+
+
+def _left_bytes(group: Path) -> float:
+    pages = _numbers(group / "memory.stat")
+    files = pages.get("active_file", 0) + pages.get("inactive_file", 0)  # are given up when memory is needed
+    return _limit_bytes(group) - _number(group / "memory.current", 0) + files
+
+
+def _limit_bytes(group: Path) -> float:
+    return _number(group / "memory.max", math.inf)
 
 
 def _number(path: Path, otherwise: float) -> float:

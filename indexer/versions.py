@@ -14,10 +14,12 @@ complete version, and at worst a directory that the next run removes.
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,10 +35,18 @@ from model.errors import (
     ModelMismatch,
     VersionNotFound,
 )
-from model.storage import FileRecord, fsync_directory, fsync_file, make_directory, write_durably
+from model.storage import FileRecord, fsync_directory, fsync_file, make_directory, naming, write_durably
 
 CURRENT_NAME = "CURRENT"
 KEEP_VERSIONS = 3
+LOCK_NAME = ".lock"
+HOLDER_NAME = ".lock.holder"
+"""There while somebody writes, where the file system has no locks."""
+
+HELD = frozenset({errno.EAGAIN, errno.EACCES})
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
+
+log = logging.getLogger("carsearch")
 
 
 class IndexDirectory:
@@ -97,16 +107,26 @@ class IndexDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the directory for one writer; raises IndexLocked when another process has it."""
+        """Holds the directory for one writer; raises IndexLocked when another process has it.
+
+        Where the file system has no locks a file takes their place. It stays behind when its process is killed, so the
+        error says how to remove it.
+        """
         make_directory(self.root)
-        with (self.root / ".lock").open("w") as file:
+        path = self.root / LOCK_NAME
+        with path.open("w") as file:
+            why = None
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with naming(path):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as problem:
-                if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                if problem.errno in HELD:
+                    raise IndexLocked(f"Another process is writing to {self.root}; wait for it to end.") from problem
+                if problem.errno not in NO_LOCKS:
                     raise
-                raise IndexLocked(f"Another process is writing to {self.root}; wait for it to end.") from problem
-            yield
+                why = problem.strerror
+            with _holder(self.root / HOLDER_NAME, why) if why else nullcontext():
+                yield
 
     def publish_model(self, source: Path) -> str:
         """Copies a model artifact into `models/` in the same steps as a version; returns the sha256 that names it."""
@@ -212,6 +232,37 @@ class IndexDirectory:
             return self.manifest(version).model_sha256
         except IndexInvalid:
             return None  # an old, damaged version must not stop a build
+
+
+@contextmanager
+def _holder(path: Path, why: str) -> Iterator[None]:
+    """Keeps a file that says who writes; raises IndexLocked where there is one. `why` there is no lock."""
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError as problem:
+        raise IndexLocked(
+            f"{_who(path)} is writing to {path.parent}; wait for it to end, or remove {path} if it was killed."
+        ) from problem
+    try:
+        with file:
+            file.write(f"Process {os.getpid()} on {socket.gethostname()}")
+        log.warning(
+            "The file system of %s has no locks (%s): until this is done %s keeps other writers out. If it is killed, "
+            "remove that file.",
+            path.parent,
+            why,
+            path,
+        )
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _who(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8", errors="replace") or "Another process"
+    except OSError:
+        return "Another process"
 
 
 def _remove(path: Path) -> None:

@@ -1,11 +1,12 @@
 """The thread pool that reads and decodes photos, and the streams around it: ordered map, batches, prefetch."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from model.cores import available_cores
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
@@ -13,7 +14,7 @@ Result = TypeVar("Result")
 
 def decode_pool() -> ThreadPoolExecutor:
     """A pool with one thread per core, for reading and decoding; decoders release the interpreter lock."""
-    return ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+    return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="decode")
 
 
 def map_in_order(

@@ -1,7 +1,9 @@
 """Durable files: hashing, replacement that survives a crash, and reading JSON that may be damaged."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import CarsearchError
+
+log = logging.getLogger("carsearch")
+
+CANNOT_SYNC_DIRECTORIES = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
+"""What file systems answer that have no fsync of a directory: CIFS, some of FUSE."""
+
+_told: set[int] = set()
+"""Numbers of such file systems that the log has named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,11 @@ def make_directory(path: Path) -> None:
 
 def fsync_file(path: Path) -> None:
     """Makes a file's content durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+    _fsync(path, os.O_RDWR)  # some servers of files sync none that is open for reading alone
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         with naming(path):
             os.fsync(descriptor)
@@ -103,5 +117,20 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_directory(path: Path) -> None:
-    """Makes renames and new names in a directory durable; fsync of the file alone does not (fsync(2))."""
-    fsync_file(path)
+    """Makes renames and new names in a directory durable; fsync of the file alone does not (fsync(2)).
+
+    Where the file system cannot do that, the log says so once. Contents are durable all the same. Raises other errors.
+    """
+    try:
+        _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as problem:
+        if problem.errno not in CANNOT_SYNC_DIRECTORIES:
+            raise
+        if (file_system := path.stat().st_dev) not in _told:
+            _told.add(file_system)
+            log.warning(
+                "The file system of %s cannot sync directories (%s): a power cut may undo what was just written; "
+                "then run the same command again.",
+                path,
+                problem.strerror,
+            )

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model.cores import available_cores
 from model.errors import SettingsInvalid
 
 PREFIX = "CARSEARCH_"
@@ -66,7 +67,7 @@ class Settings(BaseSettings):
     )
 
     search_threads: PositiveInt = Field(
-        len(os.sched_getaffinity(0)), description="Threads that decode, embed and search; one a core by default."
+        default_factory=available_cores, description="Threads that decode, embed and search; one a core by default."
     )
     max_queue: PositiveInt = Field(64, description="Searches and gallery images that may wait; more get 429.")
     request_deadline_s: PositiveSeconds = Field(

@@ -1,7 +1,6 @@
 """FAISS: exact inner-product search over vectors in fp32, fp16 or 8 bits; fp32 on a GPU where FAISS has one."""
 
 import functools
-import os
 import threading
 from importlib.metadata import distributions
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from indexer.stores.base import Neighbours
 from indexer.stores.precision import Storage
+from model.cores import available_cores
 from model.errors import CarsearchError, IndexInvalid, missing_dependency
 from model.retrieval import exact_scores
 from model.types import Embeddings, Rows
@@ -112,7 +112,7 @@ class FaissStore:
     ) -> Neighbours:
         """The k nearest rows of each query; see `VectorStore.search`."""
         # Set on every call, because OpenMP's number of threads belongs to the calling thread; FAISS's BLAS uses it too.
-        faiss.omp_set_num_threads(threads or len(os.sched_getaffinity(0)))
+        faiss.omp_set_num_threads(threads or available_cores())
         selector = None if among is None else self._selector(among)
         found = Neighbours(
             rows=np.full((len(queries), k), -1, np.int64), scores=np.full((len(queries), k), -np.inf, np.float32)

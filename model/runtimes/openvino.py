@@ -1,6 +1,5 @@
 """OpenVINO on the CPU: the default where there is no CUDA."""
 
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import numpy as np
 import openvino as ov
 
 from model.card import Card, graph_names
+from model.cores import available_cores
 from model.errors import ModelInvalid, PrecisionMissing
 from model.parallel import prefetch
 from model.runtimes.base import Pending
@@ -35,7 +35,7 @@ class OpenVINORuntime:
     ) -> None:
         self.precision, path = _choose(directory, card, precision)
         core = ov.Core()
-        self._streams = len(os.sched_getaffinity(0))
+        self._streams = available_cores()
         try:
             graph = core.read_model(path)
             self._latency = core.compile_model(graph, "CPU", _options(1, cache_dir))
@@ -128,7 +128,7 @@ def _options(streams: int, cache_dir: Path | None) -> dict[str, str]:
         # Without this hint a graph in fp32 runs in bf16 on CPUs that have it, and parity is lost silently.
         "INFERENCE_PRECISION_HINT": "f32",
         "NUM_STREAMS": str(streams),
-        "INFERENCE_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "INFERENCE_NUM_THREADS": str(available_cores()),
     }
     return options if cache_dir is None else {**options, "CACHE_DIR": str(cache_dir)}
 

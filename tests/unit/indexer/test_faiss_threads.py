@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import faiss, numpy as np
 from indexer.stores.faiss import FaissStore
 from indexer.stores.precision import Storage
+from model.cores import available_cores
 
 threads, queries, storage = json.loads(sys.argv[1]), int(sys.argv[2]), Storage(sys.argv[3])
 rows = np.random.default_rng(0).standard_normal((12_000, 64)).astype(np.float32)
@@ -27,7 +28,7 @@ def search():
     return faiss.omp_get_max_threads(), len(os.listdir("/proc/self/task")) - before
 
 with ThreadPoolExecutor(1) as pool:
-    print(json.dumps([pool.submit(search).result(), faiss.omp_get_max_threads(), len(os.sched_getaffinity(0))]))
+    print(json.dumps([pool.submit(search).result(), faiss.omp_get_max_threads(), available_cores()]))
 """
 
 

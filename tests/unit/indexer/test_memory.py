@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexer.memory import available_bytes, memory_limit_bytes
+from tests.support.control_groups import fake_proc
 
 MEMINFO = "MemTotal:       2048 kB\nMemFree:          10 kB\nMemAvailable:   1000 kB\nHugePages_Total:       0\n"
 OF_THE_MACHINE = 1000 * 1024
@@ -16,13 +17,6 @@ def meminfo(tmp_path: Path) -> Path:
     path = tmp_path / "meminfo"
     path.write_text(MEMINFO)
     return path
-
-
-def cgroup(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -47,7 +41,7 @@ def cgroup(folder: Path, files: dict[str, str]) -> Path:
 def test_pages_of_files_count_as_free_and_the_smaller_rest_is_what_is_left(
     tmp_path: Path, meminfo: Path, files: dict[str, str], left: int
 ) -> None:
-    assert available_bytes(cgroup(tmp_path / "cgroup", files), meminfo) == left
+    assert available_bytes(fake_proc(tmp_path, 2, files), meminfo) == left
 
 
 def test_where_nobody_says_there_is_no_end_of_it(tmp_path: Path) -> None:
@@ -67,4 +61,17 @@ def test_this_machine_says_something() -> None:
     ],
 )
 def test_a_container_knows_its_memory_limit(tmp_path: Path, file: str, told: str, limit_bytes: float) -> None:
-    assert memory_limit_bytes(cgroup(tmp_path, {file: told})) == limit_bytes
+    assert memory_limit_bytes(fake_proc(tmp_path, 2, {file: told})) == limit_bytes
+
+
+def test_the_least_limit_of_a_group_and_its_parents_holds(tmp_path: Path, meminfo: Path) -> None:
+    """A systemd unit sees the machine's groups, its own among them."""
+    files = {
+        "system.slice/memory.max": "400000\n",
+        "system.slice/memory.current": "300000\n",
+        "system.slice/carsearch.service/memory.max": "500000\n",
+        "system.slice/carsearch.service/memory.current": "1000\n",
+    }
+    proc = fake_proc(tmp_path, 2, files, own="/system.slice/carsearch.service")
+    assert memory_limit_bytes(proc) == 400_000
+    assert available_bytes(proc, meminfo) == 100_000

@@ -1,8 +1,12 @@
 """Index versions: publish, keep, clean, roll back, lock."""
 
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -250,3 +254,54 @@ def test_any_history_keeps_current_whole(tmp_path_factory: pytest.TempPathFactor
                 assert len(content_of(self.index)[0]) == 45 + 4 * 64 * len(self.held)
 
     run_machine(History, settings=settings(max_examples=10, stateful_step_count=8, deadline=None))
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file system without locks: what its error says. tests/deploy has a real one."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return os.strerror(errno.ENOLCK)
+
+
+def test_without_locks_a_file_keeps_other_writers_out(
+    photos: Path, index: IndexDirectory, fake_embedder: Embedder, no_locks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    holder = index.root / ".lock.holder"
+    with index.lock():
+        (told,) = [record.getMessage() for record in caplog.records]
+        with pytest.raises(IndexLocked) as raised:
+            build_index(photos, index, fake_embedder)
+    who = f"Process {os.getpid()} on {socket.gethostname()}"
+    assert str(raised.value) == (
+        f"{who} is writing to {index.root}; wait for it to end, or remove {holder} if it was killed."
+    )
+    assert told == (
+        f"The file system of {index.root} has no locks ({no_locks}): until this is done {holder} keeps other writers "
+        "out. If it is killed, remove that file."
+    )
+    build_index(photos, index, fake_embedder)
+    assert_clean(index)
+
+
+def test_without_locks_a_failed_build_leaves_no_file_that_keeps_the_next_one_out(
+    index: IndexDirectory, no_locks: str
+) -> None:
+    with pytest.raises(OSError, match="full"), index.lock():
+        raise OSError("full")
+    with index.lock():
+        assert no_locks
+    assert not (index.root / ".lock.holder").exists()
+
+
+def test_an_error_of_the_lock_names_its_path(index: IndexDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="Input/output error") as raised, index.lock():
+        pass
+    assert raised.value.filename == str(index.root / ".lock")

@@ -1,7 +1,6 @@
 """OpenVINO: the same photo has the same bits in every batch and thread, and only measured graphs run."""
 
 import dataclasses
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.card import GOLDEN_NAME, WEIGHTS_NAME, load_card
+from model.cores import available_cores
 from model.embedder import Embedder, find_model
 from model.errors import ModelInvalid
 from model.runtimes import load_runtime
@@ -19,7 +19,7 @@ from model.types import Embeddings, Pixels
 from tests.support.calls import eventually
 from tests.support.photos import car_photo
 
-CORES = len(os.sched_getaffinity(0))
+CORES = available_cores()
 MODEL = find_model("resnet18")
 
 
