@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
+from model.names import near_label
 from model.types import Rows
 
 ROWS_PER_READ = 5_000
@@ -137,7 +138,12 @@ class ItemTable:
             with self._lock:
                 rows = self._database.execute("SELECT row FROM items WHERE class = ?", [label]).fetchall()
             if not rows:
-                raise UnknownClass("The gallery has no class of that name; GET /gallery/classes lists those there are.")
+                nearest = near_label(label, self.classes())
+                meant = f' did you mean "{nearest}"?' if nearest else ""
+                raise UnknownClass(
+                    f"The gallery has no class of that name;{meant} GET /gallery/classes and carsearch classes list "
+                    "those there are."
+                )
             found += [row for (row,) in rows]
         return np.sort(np.array(found, np.int64))
 
