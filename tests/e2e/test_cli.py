@@ -95,7 +95,6 @@ def test_a_mistake_is_told_in_one_sentence(
     [
         "soup",
         "search",
-        "versions",
         "versions remove",
         "search photo.jpg -k many",
         "search photo.jpg --runtime abacus",
@@ -334,7 +333,8 @@ def test_ctrl_c_ends_a_search_with_many_photos_while_its_threads_read(
     (tmp_path / "photos").mkdir()
     for number in range(2000):
         (tmp_path / "photos" / f"{number}.jpg").hardlink_to(tmp_path / "photo.jpg")
-    command = [sys.executable, "-m", "carsearch", "search", tmp_path / "photos", "--index", real_index.root, "--json"]
+    command = [sys.executable, "-m", "carsearch", "search", str(tmp_path / "photos"), "--json"]
+    command += ["--index", str(real_index.root)]
     with subprocess.Popen(
         command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
