@@ -16,6 +16,7 @@ import numpy as np
 from indexer.metadata import Metadata, Value, cells_of, read_columns, rows_where, write_metadata
 from indexer.where import condition
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
+from model.names import near_label
 from model.types import Rows
 
 ROWS_PER_READ = 5_000
@@ -155,7 +156,12 @@ class ItemTable:
             with self._lock:
                 rows = self._database.execute("SELECT row FROM items WHERE class = ?", [label]).fetchall()
             if not rows:
-                raise UnknownClass("The gallery has no class of that name; GET /gallery/classes lists those there are.")
+                nearest = near_label(label, self.classes())
+                meant = f' did you mean "{nearest}"?' if nearest else ""
+                raise UnknownClass(
+                    f"The gallery has no class of that name;{meant} GET /gallery/classes and carsearch classes list "
+                    "those there are."
+                )
             found += [row for (row,) in rows]
         return np.sort(np.array(found, np.int64))
 

@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from model.errors import (
     IndexNotFound,
     ModelInvalid,
     ModelMismatch,
+    VersionInUse,
     VersionNotFound,
 )
 from model.storage import FileRecord, fsync_directory, fsync_file, make_directory, naming, write_durably
@@ -210,15 +211,32 @@ class IndexDirectory:
             self.switch(version)
         return version
 
+    def remove(self, version: str) -> None:
+        """Removes a version, and models that no other version needs.
+
+        Raises VersionNotFound, VersionInUse for the current version, and IndexLocked.
+        """
+        self.current()  # before the lock, which would create the directory
+        with self.lock():
+            published = set(self.versions())
+            if version not in published:
+                raise VersionNotFound(f"There is no version {version} in {self.root}.")
+            if version == self.current():
+                raise VersionInUse(f"Version {version} is the current one; go to another one before you remove it.")
+            self._keep_only(published - {version})
+
     def clean(self, keep: int = KEEP_VERSIONS) -> None:
         """Removes leftovers of crashes, versions beyond the newest `keep`, and models that no kept version needs.
 
-        The current version is always kept. A directory is renamed before it is deleted, so that a half-deleted one
-        never looks like a version. The caller holds the lock.
+        The current version is always kept. The caller holds the lock.
         """
-        current = self.current()
-        published = self.versions()
-        kept = {*published[-keep:], current}
+        self._keep_only({*self.versions()[-keep:], self.current()})
+
+    def _keep_only(self, kept: Set[str]) -> None:
+        """Removes other versions, their models and leftovers.
+
+        A directory is renamed before it is deleted, so that a half-deleted one never looks like a version.
+        """
         models = {model for version in kept if (model := self._model_of(version)) is not None}
         for leftover in self.root.glob(f"{CURRENT_NAME}.*.tmp"):
             leftover.unlink()

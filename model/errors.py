@@ -131,6 +131,10 @@ class IndexNotFound(IndexInvalid, code="index_not_found"): ...
 class VersionNotFound(IndexInvalid, code="version_not_found"): ...
 
 
+class VersionInUse(IndexInvalid, code="version_in_use"):
+    """The version that CURRENT names cannot be removed."""
+
+
 class IndexLocked(IndexInvalid, code="index_locked"):
     """Another process is writing to the index directory."""
 

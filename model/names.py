@@ -5,10 +5,17 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 UNPRINTABLE = frozenset({"Cc", "Zl", "Zp"})
 """Unicode categories that would break a line of a list of ids: controls, and separators of lines and paragraphs."""
+
+NEAR = 0.7
+"""Share of equal characters from which one label may stand for another."""
+
+LONGEST_COMPARED = 100
+"""Characters of a label from a client that are compared with those of the gallery; it takes the square of the time."""
 
 
 def printable(name: str) -> str:
@@ -36,6 +43,18 @@ def similar_labels(labels: Iterable[str]) -> list[list[str]]:
     for label in labels:
         groups[folded_label(label)].add(label)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+
+
+def near_label(label: str, labels: Iterable[str]) -> str | None:
+    """The label that somebody who wrote another one may have meant; None where none is near.
+
+    >>> near_label("audi a 4", ["Audi A4", "BMW X5"])
+    'Audi A4'
+    """
+    by_folded = {folded_label(known): known for known in labels}
+    folded = folded_label(label)[:LONGEST_COMPARED]
+    near = [folded] if folded in by_folded else get_close_matches(folded, by_folded, n=1, cutoff=NEAR)
+    return by_folded[near[0]] if near else None
 
 
 def ids_of(relatives: Sequence[str]) -> list[str]:

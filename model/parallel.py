@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -12,9 +13,17 @@ Source = TypeVar("Source")
 Result = TypeVar("Result")
 
 
-def decode_pool() -> ThreadPoolExecutor:
-    """A pool with one thread per core, for reading and decoding; decoders release the interpreter lock."""
-    return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="decode")
+@contextmanager
+def decode_pool() -> Iterator[ThreadPoolExecutor]:
+    """A pool with one thread per core, for reading and decoding; decoders release the interpreter lock.
+
+    Who leaves early waits for what has begun, and not for the photos that are still to be read.
+    """
+    pool = ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="decode")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def map_in_order(

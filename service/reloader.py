@@ -116,7 +116,10 @@ class Reloader:
         self.why_not = "The index cannot be served; the server's log says why."
         known = isinstance(problem, CarsearchError | OSError)
         code = getattr(problem, "code", type(problem).__name__)
-        way_out = f"To mend it, run carsearch index GALLERY --index {self.index.root} again, or with --rollback."
+        root = self.index.root
+        way_out = (
+            f"To mend it, run carsearch index GALLERY --index {root}, or carsearch versions rollback --index {root}."
+        )
         log.error("refused index version %s: %s: %s %s", version, code, problem, way_out, exc_info=not known)
         self.metrics.refusals.inc()  # last: whoever sees the count finds the reason in the log
         self.metrics.refused.set(1)

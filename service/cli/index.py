@@ -1,29 +1,30 @@
-"""The command that builds an index, and lists, verifies and rolls back its versions."""
+"""The command that builds an index."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from indexer.stores.precision import StorageChoice
-from model.errors import CarsearchError
 from service.cli.options import (
+    AllowRemovalsOption,
     ClassDepthOption,
     CopiesOption,
     ExcludeOption,
     IndexOption,
+    ListOption,
     ModelOption,
     PrecisionOption,
+    RollbackOption,
     RuntimeOption,
+    StorageOption,
+    ToOption,
+    VerifyOption,
 )
-from service.cli.output import complain, folded, list_skipped, out, progress_bar, say, write_copies
+from service.cli.output import complain, list_skipped, progress_bar, say, write_copies
+from service.cli.versions import list_versions, rollback, verify
 
 if TYPE_CHECKING:
     from indexer.build import BuildResult
-    from indexer.calibration import Calibration
-    from indexer.versions import IndexDirectory
 
 
 def index(
@@ -35,41 +36,29 @@ def index(
     model: ModelOption = None,
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = None,
-    storage: Annotated[
-        StorageChoice | None,
-        typer.Option(
-            help="How vectors are stored; by default as in the current version. A new index takes auto: fp16 where it "
-            "finds what fp32 finds, else fp32."
-        ),
-    ] = None,
+    storage: StorageOption = None,
     class_depth: ClassDepthOption = None,
     exclude: ExcludeOption = None,
-    allow_removals: Annotated[
-        bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the photos is gone.")
-    ] = False,
+    allow_removals: AllowRemovalsOption = False,
     copies: CopiesOption = None,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
-    list_: Annotated[bool, typer.Option("--list", help="List the versions and stop.")] = False,
-    verify: Annotated[bool, typer.Option(help="Check every byte of every version and stop.")] = False,
-    rollback: Annotated[bool, typer.Option(help="Go back to the version before, or to --to, and stop.")] = False,
-    to: Annotated[str | None, typer.Option(help="Version for --rollback.")] = None,
+    list_: ListOption = False,
+    verify_: VerifyOption = False,
+    rollback_: RollbackOption = False,
+    to: ToOption = None,
 ) -> None:
     """Embed a gallery and publish it as the current index version; only new and changed photos are embedded."""
+    if list_ or verify_ or rollback_:
+        _of_versions(index_dir, verify_, rollback_, to)
+        return
+    if gallery is None:
+        raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
+    from indexer.build import build_index
+    from indexer.load import embedder_for
     from indexer.versions import IndexDirectory
 
     directory = IndexDirectory(index_dir)
-    if list_ or verify:
-        _list_versions(directory, verify)
-        return
-    if rollback:
-        say(f"CURRENT is now {directory.rollback(to)}.")
-        return
-    if gallery is None:
-        raise typer.BadParameter("Name a gallery, or one of --list, --verify, --rollback.")
-    from indexer.build import build_index
-    from indexer.load import embedder_for
-
     embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
         result = build_index(
@@ -88,6 +77,18 @@ def index(
         write_copies(copies, result.copies)
     list_skipped(result.skipped)
     _tell(result)
+
+
+def _of_versions(index_dir: Path, verify_: bool, rollback_: bool, to: str | None) -> None:
+    """What the options did that are now commands of `carsearch versions`."""
+    name = "verify" if verify_ else "rollback" if rollback_ else "list"
+    complain(f"carsearch index --{name} will go; it is now: carsearch versions {name}", "yellow")
+    if rollback_ and not verify_:
+        rollback(to, index_dir)
+    elif verify_:
+        verify(index_dir)
+    else:
+        list_versions(index_dir)
 
 
 def _tell(result: "BuildResult") -> None:
@@ -109,39 +110,3 @@ def _tell(result: "BuildResult") -> None:
         complain(note, "yellow")
     if result.recall is not None:
         say(f"stored in {result.storage}: recall@1 against fp32 {result.recall:.5f}")
-
-
-def _list_versions(directory: "IndexDirectory", verify: bool) -> None:
-    """Prints all versions, oldest first; raises the first problem that is found, after all are printed."""
-    from indexer.decider import read_calibration
-    from indexer.versions import CURRENT_NAME
-
-    versions = directory.versions()
-    current = "" if versions and not (directory.root / CURRENT_NAME).exists() else directory.current()
-    table = Table("", "version", "photos", "classes", "model", "storage", "probability", "state")
-    problems: list[CarsearchError] = []
-    for version in versions:
-        about, state = ("", "", "", "", ""), "verified" if verify else ""
-        try:
-            manifest = directory.verify(version) if verify else directory.manifest(version)
-            fitted = read_calibration(directory.path_of(version), manifest)
-            counts = str(manifest.count), manifest.gallery["classes"]
-            about = (*counts, manifest.model_name, manifest.storage, _fit_of(fitted))
-        except CarsearchError as problem:
-            problems.append(problem)
-            state = str(problem)
-        mark = "CURRENT" if version == current else ""
-        table.add_row(mark, folded(version), *(Text(str(one)) for one in about), folded(state))
-    out.print(table)
-    if problems:
-        raise problems[0]
-
-
-def _fit_of(calibration: "Calibration | None") -> str:
-    """How the probability of an index's classes was fitted."""
-    if calibration is None:
-        return "none"
-    if not calibration.photos:
-        return "as shipped"
-    auroc = "" if calibration.auroc is None else f", AUROC {calibration.auroc:.3f}"  # None where all were right
-    return f"fitted on {calibration.photos} photos, error {calibration.error:.3f}{auroc}"

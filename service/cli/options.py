@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from indexer.stores.precision import StorageChoice
+
 ClassDepthOption = Annotated[
     int | None,
     typer.Option("--class-depth", min=0, help="Which folder names the class: 1 is the one at the top, 0 is none."),
@@ -16,6 +18,18 @@ ExcludeOption = Annotated[
 CopiesOption = Annotated[
     Path | None, typer.Option("--copies", help="Write the photos that are copies of each other to this CSV file.")
 ]
+AllowRemovalsOption = Annotated[
+    bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the photos is gone.")
+]
+StorageOption = Annotated[
+    StorageChoice | None,
+    typer.Option(
+        "--storage",
+        help="How vectors are stored; by default as in the current version. A new index takes auto: fp16 where it "
+        "finds what fp32 finds, else fp32.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Precision = Literal["fp32", "int8", "bf16"]
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Name of a shipped model, or a model directory.")]
@@ -27,3 +41,9 @@ PrecisionOption = Annotated[
     Precision | None,
     typer.Option(help="By default int8 where the model has it and OpenVINO runs it, else fp32; bf16 needs torch."),
 ]
+
+# These became commands of `carsearch versions`; they work for one release more.
+ListOption = Annotated[bool, typer.Option("--list", hidden=True)]
+VerifyOption = Annotated[bool, typer.Option("--verify", hidden=True)]
+RollbackOption = Annotated[bool, typer.Option("--rollback", hidden=True)]
+ToOption = Annotated[str | None, typer.Option("--to", hidden=True)]

@@ -1,6 +1,7 @@
 """What commands print: results on standard output, progress and problems on standard error."""
 
 import csv
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ err = Console(stderr=True)
 
 SKIPPED_SHOWN = 20
 CLASSES_SHOWN = 10
+TOLD_EVERY_S = 10.0
+"""Between two lines of progress where there is no terminal."""
 
 
 def say(text: str) -> None:
@@ -44,11 +47,34 @@ def list_skipped(skipped: Sequence[Skipped]) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> "Iterator[embedder.Progress]":
-    """A progress bar on a terminal, nothing elsewhere; gives a function that takes (done, total)."""
+    """A progress bar on a terminal, elsewhere a line every ten seconds; gives a function that takes (done, total)."""
+    if not err.is_terminal:
+        yield _lines(what)
+        return
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(what: str) -> "embedder.Progress":
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TOLD_EVERY_S:
+            told = time.monotonic()
+            complain(f"{what} {done}/{total}", "")
+
+    return tell
+
+
+def decision_sentence(decision: Mapping[str, Any]) -> str:
+    """The class of a photo and how sure that is, for people."""
+    if decision["outcome"] == "not_a_car":
+        return f"not_a_car: the photo shows a car with a probability of {decision['car_probability']:.2f}"
+    told = "{outcome}: {class}, probability {probability:.2f}, {agreement:.0%} of the ten nearest photos"
+    return told.format(**decision)
 
 
 def hits_table(hits: Iterable[Mapping[str, Any]]) -> Table:

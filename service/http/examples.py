@@ -27,6 +27,8 @@ EVERYWHERE: Errors = {
     "unsupported_content_encoding": (415, "Send the body as it is, without Content-Encoding."),
     "unsupported_content_type": (415, 'Send multipart/form-data with a file named "file".'),
     "upload_timeout": (408, "The upload took too long."),
+    "invalid_filter": (422, "The gallery has no column of the name at character 1; did you mean price?"),
+    "unknown_parameter": (422, 'There is no query parameter "top_k"; did you mean "k"?'),
 }
 """Code -> status and detail of an answer, of errors that many routes answer with."""
 
@@ -41,9 +43,13 @@ BY_TAG: dict[str, Errors] = {
             "The photo has 50000 x 50000 pixels; at most 50 million are taken, and 16384 a side.",
         ),
         "image_undecodable": (422, "The photo is damaged or cut off and cannot be decoded."),
+        "invalid_box": (
+            422,
+            "A box is four whole numbers of pixels, x,y,width,height, as in box=40,60,320,240.",
+        ),
         "invalid_k": (422, "k must be a whole number from 1 to 100."),
         "unknown_class": (422, "The gallery has no class of that name; GET /gallery/classes lists those there are."),
-        "unsupported_image_format": (415, "The file is not a JPEG, PNG or WebP photo."),
+        "unsupported_image_format": (415, "The file is not a JPEG, PNG, WebP, AVIF or HEIC photo."),
     },
     "gallery": {
         "unknown_item": (404, "The gallery has no photo with this id."),
@@ -60,8 +66,8 @@ BY_TAG: dict[str, Errors] = {
             "The set has 1 usable photos of 1 classes (0 skipped); leave-one-out needs at least two classes.",
         ),
         "evaluation_too_large": (413, "The set has 5000 photos; above 500 send Prefer: respond-async."),
-        "gallery_empty": (422, 'There are no photos in "val"; it needs one folder a class with photos in it.'),
-        "manifest_invalid": (422, '"val" has no column "class"; its first line must be path,class[,id].'),
+        "gallery_empty": (422, 'There are no photos in "val".'),
+        "manifest_invalid": (422, '"val" has the columns "where", "class"; it needs "path".'),
         "unknown_dataset": (404, "There is no data set with this name; GET /info lists them."),
         "unknown_evaluation": (404, "There is no evaluation with this id."),
         "unsupported_archive": (415, "Send a zip, or a tar that is not compressed."),
@@ -75,6 +81,7 @@ _HIT = {
     "class": "Mistrelle",
     "score": 0.8104243278503418,
     "image": "/gallery/Mistrelle/Mk1-dark%20grey-065-105-night.jpg/image",
+    "metadata": {"price": 18900, "year": 2019},
 }
 _VERSIONS = {
     "index": "20261128T144939.034979Z-ddd4332c",
@@ -91,19 +98,26 @@ _EVALUATION = {
     "total": 11046,
 }
 
-_DONE = {
-    "search": {
-        "nearest": _HIT,
-        "results": [_HIT],
-        "decision": {
-            "outcome": "class",
-            "class": "Mistrelle",
-            "probability": 0.9694,
-            "agreement": 0.8,
-            "car_probability": 0.9413,
-        },
-        "versions": _VERSIONS,
-        "timings_ms": {"queue": 0.483, "decode": 2.408, "forward": 3.808, "search": 0.818, "total": 7.517},
+_SEARCH = {
+    "nearest": _HIT,
+    "results": [_HIT],
+    "decision": {
+        "outcome": "class",
+        "class": "Mistrelle",
+        "probability": 0.9694,
+        "agreement": 0.8,
+        "car_probability": 0.9413,
+    },
+    "versions": _VERSIONS,
+    "timings_ms": {"queue": 0.483, "decode": 2.408, "forward": 3.808, "search": 0.818, "total": 7.517},
+}
+_DONE: dict[str, Any] = {
+    "search": _SEARCH,
+    "search_batch": {"results": [{"name": "photo.jpg", "result": _SEARCH}]},
+    "list_gallery": {
+        "photos": [{name: _HIT[name] for name in ("id", "class", "image", "metadata")}],
+        "next": 0,
+        "total": 264,
     },
     "evaluate": {"mode": "leave-one-out", "top1": 0.8449, "correct": 9333, "total": 11046, "classes": 78},
     "list_evaluations": {"evaluations": [_EVALUATION]},
@@ -121,6 +135,7 @@ _DONE = {
         "precision": "int8",
         "index_created": "2026-11-28T14:49:39+00:00",
         "datasets": ["val"],
+        "metadata": {"price": "number", "year": "number"},
         "refused_version": None,
     },
 }

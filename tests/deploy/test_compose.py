@@ -17,16 +17,16 @@ from tests.support.yaml_loader import read_yaml
 
 PROFILES = {
     "gpu": {"init-gpu", "search-gpu"},
-    "index": {"indexer"},
-    "index-gpu": {"indexer-gpu"},
+    "index": {"indexer", "versions"},
+    "index-gpu": {"indexer-gpu", "versions-gpu"},
     "train": {"trainer"},
     "monitoring": {"prometheus", "grafana"},
 }
 ALWAYS = {"init", "search", "proxy"}
 SERVICES = ALWAYS.union(*PROFILES.values())
-OURS = {"init", "init-gpu", "search", "search-gpu", "indexer", "indexer-gpu", "trainer"}
+JOBS = {"init", "init-gpu", "indexer", "indexer-gpu", "versions", "versions-gpu", "trainer"}
+OURS = {*JOBS, "search", "search-gpu"}
 SERVERS = ("search", "search-gpu")
-JOBS = {"init", "init-gpu", "indexer", "indexer-gpu", "trainer"}
 PUBLISHED = {
     "proxy": ("0.0.0.0", "8000", 8080),  # noqa: S104  # as the document says
     "prometheus": ("127.0.0.1", "9090", 9090),
@@ -293,7 +293,7 @@ def test_a_gpu_is_three_variables() -> None:
     assert found["search"]["deploy"]["replicas"] == 0
     assert "search-gpu:8000 resolve" in found["proxy"]["environment"]["UPSTREAM_SERVERS"]
     on_gpu = [service for service in config(*EVERY)["services"].values() if "gpu.Dockerfile" in str(service)]
-    assert len(on_gpu) == 4
+    assert len(on_gpu) == 5
     for service in on_gpu:
         [device] = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["driver"] == "nvidia"

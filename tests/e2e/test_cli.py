@@ -1,7 +1,9 @@
 """The command line on bad input: one sentence on stderr, an exit status, never a traceback."""
 
+import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "words"),
     [
         pytest.param("search nowhere.jpg --index INDEX", "nowhere.jpg: The file cannot be read", id="no photo"),
-        pytest.param("search empty --index INDEX", "empty: The file is a folder", id="a folder for a photo"),
+        pytest.param("search empty --index INDEX", "There are no photos in empty", id="a folder without photos"),
         pytest.param("search text.jpg --index INDEX", "not a JPEG, PNG, WebP, AVIF or HEIC", id="not a photo"),
         pytest.param("search photo.jpg --index empty", "There is no index in", id="no index"),
         pytest.param("search photo.jpg --index INDEX -k 0", "from 1 to 100", id="k is 0"),
@@ -64,10 +66,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("index bad --index out --model foreign", "is damaged", id="damaged model"),
         pytest.param("index empty --index out --model MODEL", "no photos in", id="empty gallery"),
         pytest.param("index nowhere --index out --model MODEL", "nowhere cannot be read", id="no gallery"),
-        pytest.param("index --list --index empty", "There is no index in", id="nothing to list"),
-        pytest.param("index --verify --index empty", "There is no index in", id="nothing to verify"),
-        pytest.param("index --rollback --index INDEX", "no version before", id="nothing to roll back to"),
-        pytest.param("index --rollback --to x --index INDEX", "no version x", id="unknown version"),
+        pytest.param("versions list --index empty", "There is no index in", id="nothing to list"),
+        pytest.param("versions verify --index empty", "There is no index in", id="nothing to verify"),
+        pytest.param("versions rollback --index INDEX", "no version before", id="nothing to roll back to"),
+        pytest.param("versions rollback x --index INDEX", "no version x", id="unknown version"),
         pytest.param("evaluate --data empty --model MODEL", "no photos in", id="nothing to evaluate"),
         pytest.param("evaluate --data bad --index empty", "There is no index in", id="no index to evaluate with"),
         pytest.param("evaluate --data bad --model MODEL --report no/such/dir", "no/such/dir: No such", id="no report"),
@@ -93,6 +95,7 @@ def test_a_mistake_is_told_in_one_sentence(
     [
         "soup",
         "search",
+        "versions remove",
         "search photo.jpg -k many",
         "search photo.jpg --runtime abacus",
         "export",
@@ -123,7 +126,9 @@ def test_train_passes_its_arguments_to_the_options_of_training(carsearch: Callab
     assert "--restart" in told.stdout
 
 
-@pytest.mark.parametrize("arguments", ["--help", "index --help", "search --help", "serve --help", "version"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "index --help", "search --help", "serve --help", "version", "--version"]
+)
 def test_help_and_version_import_no_heavy_package(arguments: str) -> None:
     full = ["carsearch", *arguments.split()]
     program = (
@@ -167,7 +172,7 @@ def test_a_storage_is_chosen_kept_and_told_with_what_it_costs(
     again = carsearch("index", photos, *where).stdout
     assert again.startswith("unchanged: ")
     assert again.endswith("stored in fp16: recall@1 against fp32 1.00000\n")
-    listed = carsearch("index", "--list", *where).stdout
+    listed = carsearch("versions", "list", *where).stdout
     assert "fp16" in listed
     assert "as shipped" in listed  # six photos are too few for a fit of their own
     whole = carsearch("index", photos, *where, "--storage", "fp32").stdout
@@ -182,14 +187,14 @@ def test_versions_are_listed_verified_and_rolled_back_to(
     first = build_index(write_gallery(tmp_path / "a", classes=1), index, real_embedder).version
     second = build_index(write_gallery(tmp_path / "b", classes=2), index, real_embedder).version
     where = ("--index", index.root)
-    listed = carsearch("index", "--list", *where)
+    listed = carsearch("versions", "list", *where)
     assert listed.returncode == 0
     assert [line for line in listed.stdout.splitlines() if "CURRENT" in line and second in line]
     assert first in listed.stdout
-    assert carsearch("index", "--verify", *where).stdout.count("verified") == 2
-    assert carsearch("index", "--rollback", *where).stdout == f"CURRENT is now {first}.\n"
+    assert carsearch("versions", "verify", *where).stdout.count("verified") == 2
+    assert carsearch("versions", "rollback", *where).stdout == f"CURRENT is now {first}.\n"
     assert index.current() == first
-    assert carsearch("index", "--rollback", "--to", second, *where).returncode == 0
+    assert carsearch("versions", "rollback", second, *where).returncode == 0
     assert index.current() == second
 
 
@@ -202,7 +207,7 @@ def test_the_list_tells_how_the_probability_of_a_version_was_fitted(
         for copy in range(9):
             shutil.copy(photo, photo.with_name(f"copy {copy}.jpg"))
     build_index(gallery, IndexDirectory(tmp_path / "index"), fake_embedder)
-    listed = carsearch("index", "--list", "--index", tmp_path / "index").stdout
+    listed = carsearch("versions", "list", "--index", tmp_path / "index").stdout
     assert "fitted on 200 photos, error 0.0" in " ".join(listed.split())
     assert "AUROC" not in listed
 
@@ -214,7 +219,7 @@ def test_verify_names_the_damaged_version_and_fails(
     version = build_index(write_gallery(tmp_path / "a", classes=1), index, real_embedder).version
     path = index.path_of(version) / INDEX_NAME
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    printed = carsearch("index", "--verify", "--index", index.root)
+    printed = carsearch("versions", "verify", "--index", index.root)
     assert printed.returncode == 1
     assert version in printed.stdout
     assert printed.stderr.startswith(f"error: The index version {version} is damaged: {INDEX_NAME} ")
@@ -281,3 +286,62 @@ def test_a_host_that_is_not_known_is_told_with_its_reason() -> None:
 def test_a_spool_directory_that_is_not_there_is_told_before_the_first_upload(place: Path) -> None:
     printed = run_cli("serve", "--port", "0", SPOOL_DIR=str(place / "nowhere"))
     assert_one_sentence(printed, "CARSEARCH_SPOOL_DIR is wrong")
+
+
+def test_a_folder_of_photos_is_answered_in_csv_with_what_cannot_be_read(
+    carsearch: Callable[..., Printed], place: Path, real_index: IndexDirectory, tmp_path: Path
+) -> None:
+    results = tmp_path / "results.csv"
+    printed = carsearch("search", place / "bad", "--index", real_index.root, "-k", "2", "--out", results)
+    assert (printed.returncode, printed.stdout) == (0, "")
+    assert printed.stderr.startswith(f"1 of 5 photos cannot be read; the first is {place}/bad/car 1/broken.jpg: ")
+    with results.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4 * 2 + 1
+    (broken,) = (line for line in lines if line["error_code"])
+    assert (broken["query"], broken["error_code"], broken["id"]) == (
+        f"{place}/bad/car 1/broken.jpg",
+        "image_undecodable",
+        "",
+    )
+    (best,) = (line for line in lines if line["query"].endswith(f"{KOREAN}/0.jpg") and line["rank"] == "1")
+    assert (best["id"], best["class"]) == (f"{KOREAN}/0.jpg", KOREAN)
+    assert float(best["score"]) == pytest.approx(1, abs=1e-5)
+    assert best["decision_outcome"] in ("class", "not_a_car", "unsure")
+    assert best["decision_class"] == KOREAN
+
+
+def test_many_photos_are_json_lines_of_the_shape_of_one_photo_s_answer(
+    carsearch: Callable[..., Printed], place: Path, real_index: IndexDirectory
+) -> None:
+    where = ("--index", real_index.root, "--json")
+    one = carsearch("search", place / "photo.jpg", *where)
+    several = carsearch("search", place / "photo.jpg", place / "nowhere.jpg", *where)
+    assert several.returncode == 0
+    first, second = map(json.loads, several.stdout.splitlines())
+    assert first.pop("query") == str(place / "photo.jpg")
+    assert first.keys() == json.loads(one.stdout).keys()
+    assert [hit["id"] for hit in first["results"]] == [hit["id"] for hit in json.loads(one.stdout)["results"]]
+    assert (second["query"], second["error"]["code"]) == (str(place / "nowhere.jpg"), "file_unreadable")
+
+
+def test_ctrl_c_ends_a_search_with_many_photos_while_its_threads_read(
+    real_index: IndexDirectory, tmp_path: Path
+) -> None:
+    """2,000 links to a photo of 6 megapixels take longer than it takes to see the first answer."""
+    (tmp_path / "photo.jpg").write_bytes(car_photo(size=(3000, 2000)))
+    (tmp_path / "photos").mkdir()
+    for number in range(2000):
+        (tmp_path / "photos" / f"{number}.jpg").hardlink_to(tmp_path / "photo.jpg")
+    command = [sys.executable, "-m", "carsearch", "search", str(tmp_path / "photos"), "--json"]
+    command += ["--index", str(real_index.root)]
+    with subprocess.Popen(
+        command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["nearest"]
+        process.send_signal(signal.SIGINT)
+        told, problems = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert problems == ""
+    assert len(told.splitlines()) < 1999

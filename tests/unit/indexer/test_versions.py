@@ -198,7 +198,7 @@ def test_a_second_writer_is_refused_and_changes_nothing(
             build_index(photos, index, fake_embedder)
         with pytest.raises(IndexLocked):
             index.rollback()
-        answer = run_cli("index", "--rollback", "--index", index.root)
+        answer = run_cli("versions", "rollback", "--index", index.root)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert answer.stderr == f"error: Another process is writing to {index.root}; wait for it to end.\n"
     assert files_of(index.root) == before

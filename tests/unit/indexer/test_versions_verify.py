@@ -182,10 +182,10 @@ def test_the_command_line_verifies_every_version(
 ) -> None:
     first = index.current()
     build_index(write_photos(tmp_path / "photos", ["a/0.jpg"]), index, fake_embedder, allow_removals=True)
-    good = run_cli("index", "--verify", "--index", index.root)
+    good = run_cli("versions", "verify", "--index", index.root)
     assert (good.returncode, good.stdout.count("verified")) == (0, 2)
     flip(index.path_of(first) / "items.sqlite")
-    bad = run_cli("index", "--verify", "--index", index.root)
+    bad = run_cli("versions", "verify", "--index", index.root)
     assert (bad.returncode, bad.stdout.count("verified")) == (1, 1)
     assert (
         bad.stderr == f"error: The index version {first} is damaged: items.sqlite does not have the recorded sha256.\n"

@@ -154,7 +154,7 @@ def test_a_version_that_does_not_verify_is_refused_and_the_old_one_goes_on(
     assert [counted(reloader, name) for name in (REFUSED, REFUSALS, SWAPS)] == [1, 1, 1]
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert told.startswith(f"refused index version {bad}: ")
-    assert told.endswith(f"To mend it, run carsearch index GALLERY --index {index.root} again, or with --rollback.")
+    assert told.endswith(f", or carsearch versions rollback --index {index.root}.")
     point_to(index, good)
     reloader.look()
     assert (reloader.refused_version, counted(reloader, REFUSED)) == (None, 0)
