@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import PayloadTooLarge, UnsupportedContentEncoding, UploadTimeout
 from service.http.admission import declared_bytes
-from service.http.context import RequestContext, Upload
+from service.http.context import RequestContext, Upload, media_type
 from service.http.limits import Limits
 
 BESIDE_BASE64_BYTES = 4096
@@ -31,10 +31,10 @@ class BodyLimit:
         upload = context.route.rules.upload
         if upload:
             _refuse_encoded(scope)
-        kind = b",".join(value.lower() for name, value in scope["headers"] if name == b"content-type")
-        if upload != "photo" and b"multipart/" not in kind:
+        kind = media_type(scope)
+        if upload != "photo" and kind != "multipart/form-data":
             upload = None  # a batch and an archive are forms
-        limit = self._limit_bytes(upload, json=b"json" in kind)
+        limit = self._limit_bytes(upload, json=kind == "application/json")
         _refuse_larger(declared_bytes(scope), limit)
         started = time.monotonic()
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from starlette.types import Scope
+
 KeyScope = Literal["search", "admin"]
 Upload = Literal["photo", "photos", "archive"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
@@ -50,6 +52,12 @@ class RequestContext:
     index: str | None = None
     trace_id: str | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
+
+
+def media_type(scope: Scope) -> str:
+    """The type of a body, without its parameters; empty where none is told. Limits and readers must agree on it."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return kind.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def rules(

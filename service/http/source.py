@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from model.errors import EmptyFile
 from service.errors import InvalidRequest, MalformedJson, PayloadTooLarge, UnsupportedContentType
+from service.http.context import media_type
 from service.http.parameters import refuse_field
 from service.http.upload import multipart_body, receive_photo
 
@@ -88,7 +89,7 @@ class JsonBody:
 
 async def receive_source(request: Request) -> bytes | JsonBody:
     """A photo, or JSON to be read in another thread; raises what `receive_photo` and the middlewares raise."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.scope)
     if kind == "multipart/form-data":
         return await receive_photo(request)
     if kind == "application/json":

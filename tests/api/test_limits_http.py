@@ -10,9 +10,10 @@ from model.archive import ArchiveLimits
 from service.http.limits import Limits
 from tests.api.conftest import Gate
 from tests.support.app import AppClient, running_app
-from tests.support.bodies import BOUNDARY, FORM, form, zip_of
+from tests.support.bodies import FORM, form, zip_of
 from tests.support.calls import assert_problem, at_work, evaluate, eventually, metric, search
 from tests.support.photos import car_photo
+from tests.support.ways import WAYS, upload_by
 
 LIMIT = 300_000
 LIMITS = Limits(
@@ -71,24 +72,29 @@ def test_an_archive_may_be_larger_than_a_photo_but_json_may_not(tight: AppClient
 
 
 def test_060_an_upload_that_stalls_is_told_so_and_cut_off(fake_index: IndexDirectory) -> None:
-    series = 'carsearch_answers_total{code="upload_timeout",route="/search",status="408"}'
-    with running_app(fake_index.root, limits=Limits(upload_deadline_s=0.1)) as client:
-        upload = client.exchange("POST", "/search", {**FORM, "Content-Length": str(LIMIT)})
-        upload.send(f"--{BOUNDARY}\r\n".encode(), more=True)
-        late = upload.answer()
-        assert_problem(late, "upload_timeout")
-        assert late.headers["connection"] == "close"
-        assert metric(client, series) == 1
+    with running_app(fake_index.root, limits=Limits(upload_deadline_s=0.1, batch_deadline_s=0.1)) as client:
+        for way in WAYS:
+            path, kind, body = upload_by(way, car_photo())
+            stalled = client.exchange("POST", path, {"Content-Type": kind, "Content-Length": str(LIMIT)})
+            stalled.send(body[:20], more=True)
+            late = stalled.answer()
+            assert_problem(late, "upload_timeout")
+            assert late.headers["connection"] == "close"
+        counted = 'carsearch_answers_total{{code="upload_timeout",route="{}",status="408"}}'
+        assert [metric(client, counted.format(path)) for path in ("/search", "/search/batch")] == [3, 1]
 
 
-def test_065_a_client_that_goes_away_in_the_middle_harms_nobody(tight: AppClient) -> None:
-    before = metric(tight, GONE)
+@pytest.mark.parametrize("way", WAYS)
+def test_065_a_client_that_goes_away_in_the_middle_harms_nobody(tight: AppClient, way: str) -> None:
+    path, kind, body = upload_by(way, car_photo())
+    gone = GONE.replace("/search", path)
+    before = metric(tight, gone)
     for _ in range(5):
-        upload = tight.exchange("POST", "/search", {**FORM, "Content-Length": str(LIMIT)})
-        upload.send(form(car_photo())[:500], more=True)
-        upload.leave()
-        assert upload.answer().status_code == 400
-    assert metric(tight, GONE) == before + 5
+        cut = tight.exchange("POST", path, {"Content-Type": kind, "Content-Length": str(len(body))})
+        cut.send(body[:500], more=True)
+        cut.leave()
+        assert cut.answer().status_code == 400
+    assert metric(tight, gone) == before + 5
 
 
 # Work places.

@@ -16,6 +16,7 @@ from tests.support.calls import at_work, eventually, metric, search
 from tests.support.connections import answer, connect, ended, head
 from tests.support.photos import car_photo
 from tests.support.servers import PATIENCE_S
+from tests.support.ways import WAYS, upload_by
 from tests.support.wire import WireServer, wire_server
 
 LIMITS = Limits(head_deadline_s=0.5, write_deadline_s=0.3, upload_deadline_s=600, upload_grace_s=0.5)
@@ -108,11 +109,15 @@ def test_062_063_five_hundred_slow_heads_and_bodies_hold_nobody_up(impatient: Wi
 
 
 def test_063_an_upload_below_the_lowest_rate_is_cut_off_before_its_deadline(impatient: WireServer) -> None:
-    with connect(impatient) as connection:
-        connection.sendall(head("Content-Length: 100000") + b"--")
-        status, body = answer(connection)
-        assert (status, '"upload_timeout"' in body) == (408, True)
-        assert ended(connection)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(impatient)) for _ in WAYS]
+        for connection, way in zip(connections, WAYS, strict=True):
+            path, kind, body = upload_by(way, car_photo())
+            connection.sendall(head("Content-Length: 100000", path=path, kind=kind) + body[:2])
+        for connection in connections:
+            status, told = answer(connection)
+            assert (status, '"upload_timeout"' in told) == (408, True)
+            assert ended(connection)
 
 
 def test_064_who_does_not_read_is_broken_off(impatient: WireServer) -> None:

@@ -24,11 +24,9 @@ def connect(server: Listening) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S / 2)
 
 
-def head(*lines: str, path: str = "/search") -> bytes:
-    """The head of an upload, with more headers."""
-    return "\r\n".join(
-        (f"POST {path} HTTP/1.1", "Host: x", f"Content-Type: {FORM['Content-Type']}", *lines, "", "")
-    ).encode("latin-1")
+def head(*lines: str, path: str = "/search", kind: str = FORM["Content-Type"]) -> bytes:
+    """The head of an upload whose body is of this kind, with more headers."""
+    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", f"Content-Type: {kind}", *lines, "", "")).encode("latin-1")
 
 
 def answer(connection: socket.socket) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from model.archive import read_archive
 from model.dataset import read_labelled
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
 from service.errors import InvalidRequest, MalformedJson, NotReady, UnsupportedContentType
-from service.http.context import rules
+from service.http.context import media_type, rules
 from service.http.errors import problems
 from service.http.parameters import StrictRoute
 from service.http.schemas import DatasetRequest, EvaluationList
@@ -108,7 +108,7 @@ async def _answer_of(
 
 
 async def _read_set(request: Request, state: State) -> EvaluationInput:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.scope)
     if kind == "application/json":
         return await _named_set(request, state)
     if kind == "multipart/form-data":

@@ -6,7 +6,9 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +17,7 @@ from tests.e2e.catalogue import pictures as make
 from tests.e2e.catalogue.pictures import BITS, GREY, PALETTE, PHOTO, PIXELS, Picture, exif, png
 from tests.e2e.catalogue.standing import Standing
 from tests.support.photos import encoded, flat_jpeg, heic, jpeg
+from tests.support.ways import upload_by
 
 IMPOSSIBLE = {"0": exif(0), "9": exif(9), "65535": exif(65535), "text": exif(b"six\0", 2, 4)}
 BROKEN_EXIF = {
@@ -24,6 +27,7 @@ BROKEN_EXIF = {
     "-1/0": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x0a\0\x01\0\0\0\x1a\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0",
     "a directory that is its own next": b"Exif\0\0II*\0\x08\0\0\0\0\0\x08\0\0\0",
 }
+PLAIN = png(PHOTO)
 TWO_FRAMES = [Image.new("RGB", PHOTO.size, "red")]
 SECRET = "tell-nobody-4711"  # noqa: S105  # it stands in what is sent and must not stand in what comes back
 
@@ -148,15 +152,30 @@ def _id(picture: Picture) -> str:
 @pytest.mark.parametrize("picture", [*good(), *broken()], ids=_id)
 def test_a_picture_is_found_or_refused_as_the_catalogue_says(standing: Standing, picture: Picture) -> None:
     data = picture.make()
+    raw, base64 = (upload_by(way, data) for way in ("raw", "base64"))
+    batch = upload_by("batch", data, PLAIN)
     with standing.case(picture.code) as send:
-        response = send(params={"k": 1}, files={"file": (SECRET, data)})
-        assert SECRET not in response.text
+        form = send(params={"k": 1}, files={"file": (SECRET, data)})
+        assert SECRET not in form.text
+        alone = [form, *(send(one.path, params={"k": 1}, **one.arguments) for one in (raw, base64))]
+        together = send(batch.path, code="ok", params={"k": 1}, **batch.arguments)
+    good, entry = parsed(together)["results"]
+    assert good["result"]["nearest"]["class"] == "plain"
     if picture.code != "ok":
+        assert [one.json() for one in alone[1:]] == [form.json()] * 2
+        assert entry["problem"] == form.json()
         return
-    answer = json.loads(response.text, parse_constant=lambda word: pytest.fail(f"{word} is no score"))
-    assert -1.001 <= answer["nearest"]["score"] <= 1
-    if picture.twin:
-        assert (answer["nearest"]["class"], answer["nearest"]["score"] >= picture.least) == (picture.twin, True), answer
+    found = [answer["nearest"] for answer in (*map(parsed, alone), entry["result"])]
+    assert {hit["id"] for hit in found} == {found[0]["id"]}
+    for hit in found:
+        assert -1.001 <= hit["score"] <= 1
+        assert abs(hit["score"] - found[0]["score"]) <= 1e-5  # a batch may be embedded with its other photo
+        if picture.twin:
+            assert (hit["class"], hit["score"] >= picture.least) == (picture.twin, True), found
+
+
+def parsed(response: httpx.Response) -> Any:
+    return json.loads(response.text, parse_constant=lambda word: pytest.fail(f"{word} is no score"))
 
 
 NAMES = ["아반떼.jpg", "a b.jpg", "x" * 4000, "\u202egpj.exe", "a\\0b", "../../etc/passwd", "", "a%00b"]

@@ -51,6 +51,8 @@ def test_a_body_may_be_as_large_as_its_limit_and_no_larger(upload: Upload, limit
         ("photo", "application/json", MAX_BODY_BYTES * 4 // 3 + 4096),
         ("photos", "application/json", MAX_BODY_BYTES),
         ("archive", "application/json", MAX_BODY_BYTES),
+        ("photo", "image/jpeg; of=json", MAX_BODY_BYTES),
+        ("archive", "application/json; of=multipart/form-data", MAX_BODY_BYTES),
     ],
 )
 def test_json_may_hold_a_photo_in_base64_where_one_is_taken(upload: Upload, kind: str, limit: int) -> None:
