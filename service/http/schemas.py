@@ -1,11 +1,16 @@
 """What goes over HTTP, as types: requests, responses and the one error shape."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.engine import Versions
 from service.jobs import EvaluationSummary
+
+Cell = Annotated[
+    int | float | str, WithJsonSchema({"anyOf": [{"type": "number", "format": "double"}, {"type": "string"}]})
+]
+"""A value of metadata. Generated clients would read a number without a format in 32 bits."""
 
 
 class Schema(BaseModel):
@@ -24,7 +29,7 @@ class Hit(Schema):
     )
     score: float = Field(description="Cosine of the embeddings, -1 to 1.")
     image: str = Field(description="Path of the photo on this server.")
-    metadata: dict[str, int | float | str] = Field(description="Its cells of the gallery's spreadsheet; none empty.")
+    metadata: dict[str, Cell] = Field(description="Its cells of the gallery's spreadsheet; none empty.")
 
 
 class Decision(Schema):
@@ -68,7 +73,7 @@ class GalleryPhoto(Schema):
     id: str
     label: str | None = Field(serialization_alias="class", validation_alias="class")
     image: str = Field(description="Path of the photo on this server.")
-    metadata: dict[str, int | float | str] = Field(description="Its cells of the gallery's spreadsheet; none empty.")
+    metadata: dict[str, Cell] = Field(description="Its cells of the gallery's spreadsheet; none empty.")
 
 
 class GalleryPage(Schema):

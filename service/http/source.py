@@ -23,7 +23,7 @@ FETCH = (
 )
 
 
-class SearchRequest(BaseModel):
+class PhotoOrId(BaseModel):
     """A photo in base64, or the id of a photo of the gallery: one of the two."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -35,7 +35,7 @@ class SearchRequest(BaseModel):
 BODY: dict[str, Any] = multipart_body("file", PHOTO_TYPES, PHOTO) | {
     "image/*": BINARY,
     "application/octet-stream": BINARY,
-    "application/json": {"schema": SearchRequest.model_json_schema()},
+    "application/json": {"schema": PhotoOrId.model_json_schema()},
 }
 
 
@@ -56,7 +56,7 @@ class JsonBody:
     def read(self, photo_bytes: int) -> bytes | GalleryId:
         """The photo, or the id. Raises MalformedJson, InvalidRequest, UnknownParameter, EmptyFile, PayloadTooLarge."""
         try:
-            asked = SearchRequest.model_validate_json(self.data)
+            asked = PhotoOrId.model_validate_json(self.data)
         except ValidationError as problem:
             self._refuse(problem)
         if (asked.image is None) == (asked.id is None):

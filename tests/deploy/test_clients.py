@@ -1,7 +1,7 @@
 """Clients that others generate from docs/openapi.json: they compile, ask a real server, and their errors are typed.
 
-Each language has a program in `clients/`, which searches, searches one class, shows an image, and causes one error of
-each kind; all print the same.
+Each language has a program in `clients/`, which searches, searches one class, searches with a filter, shows an image,
+and causes one error of each kind; all print the same.
 """
 
 import contextlib
@@ -19,10 +19,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from bench.openapi import EXPORTED
+from indexer.build import build_index
 from indexer.versions import IndexDirectory
+from model.embedder import Embedder
 from tests.deploy.generators import GENERATOR, PROGRAMS, PYTHON_CLIENT, from_npm, from_pypi, needed, run
 from tests.support.app import AppClient
-from tests.support.photos import car_photo
+from tests.support.photos import car_photo, write_gallery
 from tests.support.servers import running_server
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow]
@@ -32,6 +34,7 @@ KEY = "searcher-0123456789"
 SAID = """\
 search car 1
 filtered car 2 car 2
+where car 2 1234567.89 red
 image ffd8ff
 400 malformed_multipart
 401 unauthorized
@@ -77,17 +80,29 @@ def spoiling_forms(url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory: pytest.TempPathFactory, fake_index: IndexDirectory) -> Iterator[list[str]]:
+def index(tmp_path_factory: pytest.TempPathFactory, fake_embedder: Embedder) -> IndexDirectory:
+    """Photos with prices and colours; one price has more digits than a number of 32 bits."""
+    folder: Path = tmp_path_factory.mktemp("priced")
+    gallery = write_gallery(folder / "gallery", classes=3, photos=3)
+    rows = "car 1/0.jpg,1500,blue", "car 2/0.jpg,1500.5,red", "car 2/1.jpg,1234567.89,red"
+    (gallery / "photos.csv").write_text("\n".join(("path,price,colour", *rows)))
+    directory = IndexDirectory(folder / "index")
+    build_index(gallery, directory, fake_embedder, strict=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory, index: IndexDirectory) -> Iterator[list[str]]:
     """What every program is told: servers that answer, break forms, are full, have no index; a key, and two files."""
     folder: Path = tmp_path_factory.mktemp("clients")
     (folder / "keys").write_text(f"{KEY} dealer search\n")
     (folder / "photo.jpg").write_bytes(car_photo(1, 0))
     (folder / "text.jpg").write_text("no photo")
-    keys, index = str(folder / "keys"), fake_index.root
+    keys = str(folder / "keys")
     with (
-        running_server(index, folder / "log", KEYS_FILE=keys) as server,
+        running_server(index.root, folder / "log", KEYS_FILE=keys) as server,
         spoiling_forms(server.url) as spoiling,
-        running_server(index, folder / "log-full", KEYS_FILE=keys, MAX_UPLOADS_BYTES="1") as busy,
+        running_server(index.root, folder / "log-full", KEYS_FILE=keys, MAX_UPLOADS_BYTES="1") as busy,
         running_server(folder / "none", folder / "log-none", wait_ready=False, KEYS_FILE=keys) as empty,
     ):
         files = [str(folder / "photo.jpg"), str(folder / "text.jpg")]

@@ -20,13 +20,13 @@ public class Ask {
     return client;
   }
 
-  static SearchResponse asked(String server, String path, String key, List<String> classes) throws Exception {
-    return new SearchApi(client(server, key)).search(new File(path), 2, classes, null);
+  static SearchResponse asked(String server, String path, String key, List<String> classes, String where) throws Exception {
+    return new SearchApi(client(server, key)).search(new File(path), 2, classes, where, null, null, null, null);
   }
 
   static void refused(String server, String path, String key, List<String> classes) throws Exception {
     try {
-      asked(server, path, key, classes);
+      asked(server, path, key, classes, null);
     } catch (ApiException error) {
       Problem problem = new ApiClient().getObjectMapper().readValue(error.getResponseBody(), Problem.class);
       System.out.println(error.getCode() + " " + problem.getCode());
@@ -37,10 +37,15 @@ public class Ask {
 
   public static void main(String[] given) throws Exception {
     String url = given[0], key = given[4], photo = given[5];
-    SearchResponse found = asked(url, photo, key, null);
+    SearchResponse found = asked(url, photo, key, null, null);
     System.out.println("search " + found.getNearest().getPropertyClass());
-    List<Hit> some = asked(url, photo, key, List.of("car 2")).getResults();
+    List<Hit> some = asked(url, photo, key, List.of("car 2"), null).getResults();
     System.out.println("filtered " + some.stream().map(Hit::getPropertyClass).collect(Collectors.joining(" ")));
+    for (Hit hit : asked(url, photo, key, null, "price > 1000000").getResults()) {
+      Object price = hit.getMetadata().get("price").getActualInstance();
+      Object colour = hit.getMetadata().get("colour").getActualInstance();
+      System.out.println("where " + hit.getPropertyClass() + " " + price + " " + colour);
+    }
     File image = new GalleryApi(client(url, key)).getGalleryImage(found.getNearest().getId(), null, null, null);
     System.out.println("image " + HexFormat.of().formatHex(Files.readAllBytes(image.toPath()), 0, 3));
     refused(given[1], photo, key, null);

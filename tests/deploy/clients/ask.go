@@ -24,7 +24,7 @@ func at(server string, key string) (*client.APIClient, context.Context) {
 	return client.NewAPIClient(configuration), context.WithValue(context.Background(), client.ContextAPIKeys, keys)
 }
 
-func asked(server, path, key string, classes []string) (*client.SearchResponse, error) {
+func asked(server, path, key string, classes []string, where string) (*client.SearchResponse, error) {
 	api, ctx := at(server, key)
 	file, err := os.Open(path)
 	check(err)
@@ -32,12 +32,15 @@ func asked(server, path, key string, classes []string) (*client.SearchResponse, 
 	if classes != nil {
 		request = request.Class(classes)
 	}
+	if where != "" {
+		request = request.Where(where)
+	}
 	found, _, err := request.Execute()
 	return found, err
 }
 
 func refused(server, path, key string, classes []string) {
-	_, err := asked(server, path, key, classes)
+	_, err := asked(server, path, key, classes, "")
 	var failed *client.GenericOpenAPIError
 	if !errors.As(err, &failed) {
 		panic("it was answered")
@@ -48,17 +51,22 @@ func refused(server, path, key string, classes []string) {
 
 func main() {
 	url, malformed, full, unready, key, photo, text := os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6], os.Args[7]
-	found, err := asked(url, photo, key, nil)
+	found, err := asked(url, photo, key, nil, "")
 	check(err)
 	nearest := found.GetNearest()
-	fmt.Println("search", nearest.Class)
-	some, err := asked(url, photo, key, []string{"car 2"})
+	fmt.Println("search", nearest.GetClass())
+	some, err := asked(url, photo, key, []string{"car 2"}, "")
 	check(err)
 	fmt.Print("filtered")
 	for _, hit := range some.Results {
-		fmt.Print(" ", hit.Class)
+		fmt.Print(" ", hit.GetClass())
 	}
 	fmt.Println()
+	priced, err := asked(url, photo, key, nil, "price > 1000000")
+	check(err)
+	for _, hit := range priced.Results {
+		fmt.Printf("where %s %.2f %s\n", hit.GetClass(), *hit.Metadata["price"].Float64, *hit.Metadata["colour"].String)
+	}
 	api, ctx := at(url, key)
 	image, _, err := api.GalleryAPI.GetGalleryImage(ctx, nearest.Id).Execute()
 	check(err)

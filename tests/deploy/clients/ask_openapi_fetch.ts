@@ -11,11 +11,11 @@ const [url, malformed, full, unready, key, photo, text] = process.argv.slice(2) 
 ];
 const { readFile: read } = await import("node:fs/promises" as string) as { readFile: typeof readFile };
 
-async function asked(server: string, path = photo, apiKey = key, classes?: string[]) {
+async function asked(server: string, path = photo, apiKey = key, narrowed: { class?: string[]; where?: string } = {}) {
   const client = createClient<paths>({ baseUrl: server, headers: { "X-Api-Key": apiKey } });
   const file = new Blob([await read(path)]);
   return client.POST("/search", {
-    params: { query: classes ? { k: 2, class: classes } : { k: 2 } },
+    params: { query: { k: 2, ...narrowed } },
     body: { file: "" }, // OpenAPI calls bytes a string; the serializer below sends them
     bodySerializer: () => {
       const form = new FormData();
@@ -35,8 +35,10 @@ async function refused(asking: ReturnType<typeof asked>) {
 const { data: found } = await asked(url);
 if (!found?.nearest) throw new Error("nothing found");
 console.log("search", found.nearest.class);
-const { data: some } = await asked(url, photo, key, ["car 2"]);
+const { data: some } = await asked(url, photo, key, { class: ["car 2"] });
 console.log("filtered", ...(some?.results ?? []).map((hit) => hit.class));
+const { data: priced } = await asked(url, photo, key, { where: "price > 1000000" });
+for (const hit of priced?.results ?? []) console.log("where", hit.class, hit.metadata.price, hit.metadata.colour);
 const client = createClient<paths>({ baseUrl: url, headers: { "X-Api-Key": key } });
 const { data: image } = await client.GET("/gallery/{identity}/image", {
   params: { path: { identity: found.nearest.id } },
@@ -47,6 +49,6 @@ console.log("image", begun.join(""));
 await refused(asked(malformed));
 await refused(asked(url, photo, "none"));
 await refused(asked(url, text));
-await refused(asked(url, photo, key, ["spaceship"]));
+await refused(asked(url, photo, key, { class: ["spaceship"] }));
 await refused(asked(full));
 await refused(asked(unready));
