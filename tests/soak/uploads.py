@@ -1,6 +1,6 @@
 """Mutated uploads: tens of thousands of damaged photos and sets, and the server stands as before (case 044).
 
-Each is made from its seed; `python -m tests.support.mutants SEED` makes one again.
+Photos come in every way in turn. Each is made from its seed; `python -m tests.support.mutants SEED` makes one again.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from tests.soak.outcome import Extent, Figure, at_most, none_of
 from tests.support import mutants
 from tests.support.demo_index import demo_index
 from tests.support.servers import Server, running_server
+from tests.support.ways import WAYS, upload_by
 
 NAME = "mutated uploads"
 
@@ -49,9 +50,9 @@ class _Tally:
     slowest: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, mutant: mutants.Mutant, address: str, status: int | None, took_s: float) -> None:
-        """Counts an answer; `status` is None where there was none."""
-        about = f"{address} seed {mutant.seed} ({mutant.what})"
+    def add(self, mutant: mutants.Mutant, way: str, status: int | None, took_s: float) -> None:
+        """Counts an answer; `status` is None where there was none, and that of the photo in a batch."""
+        about = f"{way} seed {mutant.seed} ({mutant.what})"
         with self._lock:
             if took_s > self.slowest_s:
                 self.slowest_s, self.slowest = took_s, about
@@ -125,12 +126,12 @@ def _send(server: Server, seeds: range, tally: _Tally, say: Callable[[str], None
         with httpx.Client(base_url=server.url, timeout=6 * DEADLINE_S) as http:
             for seed in remaining:
                 if server.process.poll() is not None:
-                    tally.add(mutants.photo(seed), "/search", None, 0)
+                    tally.add(mutants.photo(seed), "none", None, 0)
                 elif seed % SETS_EVERY == 0:
                     with one_set:
-                        _upload(http, tally, "/evaluate", "archive", mutants.archive(seed))
+                        _upload(http, tally, "archive", mutants.archive(seed))
                 else:
-                    _upload(http, tally, "/search", "file", mutants.photo(seed))
+                    _upload(http, tally, WAYS[seed % len(WAYS)], mutants.photo(seed))
                 if seed and seed % 5000 == 0:
                     say(f"seed {seed:,}, {len(tally.wrong)} wrong answers (client {number})")
 
@@ -138,12 +139,20 @@ def _send(server: Server, seeds: range, tally: _Tally, say: Callable[[str], None
         list(clients.map(client, range(CLIENTS)))
 
 
-def _upload(http: httpx.Client, tally: _Tally, address: str, field_name: str, mutant: mutants.Mutant) -> None:
+def _upload(http: httpx.Client, tally: _Tally, way: str, mutant: mutants.Mutant) -> None:
     started = time.perf_counter()
     status: int | None = None
     with contextlib.suppress(httpx.TransportError):  # no answer is an answer too
-        status = http.post(address, files={field_name: ("upload", mutant.data)}).status_code
-    tally.add(mutant, address, status, time.perf_counter() - started)
+        if way == "archive":
+            response = http.post("/evaluate", files={"archive": ("upload", mutant.data)})
+        else:
+            sent = upload_by(way, mutant.data)
+            response = http.post(sent.path, **sent.arguments)
+        status = response.status_code
+        if way == "batch" and status == 200:
+            (entry,) = response.json()["results"]
+            status = 200 if "result" in entry else entry["problem"]["status"]
+    tally.add(mutant, way, status, time.perf_counter() - started)
 
 
 def _unharmed(standing: Standing) -> str:
