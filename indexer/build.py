@@ -83,10 +83,10 @@ def build_index(
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
     current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`.
 
-    Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the photos is gone and
-    removals are not allowed (a folder may be not mounted), IndexLocked when another process is building,
-    StorageTooLossy when vectors in the wanted storage do not find what they find in fp32, and IndexInvalid when the new
-    version cannot be written or loaded; CURRENT is then untouched.
+    Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the same gallery's
+    photos is gone and removals are not allowed (a folder may be not mounted), IndexLocked when another process is
+    building, StorageTooLossy when vectors in the wanted storage do not find what they find in fp32, and IndexInvalid
+    when the new version cannot be written or loaded; CURRENT is then untouched.
     """
     gallery = Path(gallery)
     index = index if isinstance(index, IndexDirectory) else IndexDirectory(Path(index))
@@ -101,7 +101,9 @@ def build_index(
                 found, embedder, published_embeddings(index, current, embedder.embedding_id), checkpoint, progress
             )
         _refuse_unusable(gallery, embedded, skipped, strict)
-        removed = _removed(index, current, gallery, embedded, allow_removals)
+        removed = _removed(index, current, gallery, embedded)
+        if current is not None and not allow_removals and current.gallery["root"] == str(_root_of(gallery)):
+            _refuse_shrunk(gallery, removed, current.count)
         metadata = Metadata.of([one.photo.metadata if isinstance(one.photo, Item) else {} for one in embedded])
         manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice, metadata)
         shutil.rmtree(index.root / "work", ignore_errors=True)
@@ -204,7 +206,7 @@ def _publish(
     choice: str,
     metadata: Metadata,
 ) -> tuple[Manifest, bool]:
-    root = _folder_of(gallery).resolve()
+    root = _root_of(gallery)
     items = [
         GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
         for row, one in enumerate(embedded)
@@ -293,32 +295,40 @@ def _folder_of(gallery: Path) -> Path:
     return gallery if gallery.is_dir() else gallery.parent
 
 
+def _root_of(gallery: Path) -> Path:
+    """That folder without links, as a version remembers it."""
+    return _folder_of(gallery).resolve()
+
+
 def _path_in(gallery: Path, one: Embedded) -> bytes:
     """The path of a photo relative to its gallery, as raw bytes."""
     assert isinstance(one.photo, Item)  # noqa: S101  # from read_items
     folder = _folder_of(gallery)
     # A gallery may be reached through a link; its photos still lie inside it then.
     inside = one.photo.path.is_relative_to(folder)
-    return os.fsencode(os.path.relpath(one.photo.path, folder if inside else folder.resolve()))
+    return os.fsencode(os.path.relpath(one.photo.path, folder if inside else _root_of(gallery)))
 
 
 def _removed(
-    index: IndexDirectory, current: Manifest | None, gallery: Path, embedded: Sequence[Embedded], allowed: bool
+    index: IndexDirectory, current: Manifest | None, gallery: Path, embedded: Sequence[Embedded]
 ) -> list[GalleryItem]:
-    """The photos of the current version that are gone; raises GalleryShrank for many, unless that is allowed."""
+    """The photos of the current version that are gone, by their paths in the gallery."""
     if current is None:
         return []
     paths = {_path_in(gallery, one) for one in embedded}
     with closing(ItemTable(index.path_of(current.id) / ITEMS_NAME)) as table:
-        removed = [item for item in table.all() if item.path not in paths]
-    if len(removed) > MOST_REMOVED * current.count and not allowed:
+        return [item for item in table.all() if item.path not in paths]
+
+
+def _refuse_shrunk(gallery: Path, removed: Sequence[GalleryItem], photos: int) -> None:
+    """Raises GalleryShrank where too many of so many photos are gone."""
+    if len(removed) > MOST_REMOVED * photos:
         classes = Counter(item.label or "no class" for item in removed).most_common(CLASSES_TOLD)
         named = ", ".join(f"{label} {count}" for label, count in classes)
         raise GalleryShrank(
             f"{len(removed)} photos of the version before are gone ({named}). Nothing was published. Look whether "
             f"{gallery} is whole; if it is, --allow-removals."
         )
-    return removed
 
 
 def _time_of_version(index: IndexDirectory) -> datetime:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from model.archive_sheet import ArchiveSheet, SheetFile, read_archive_sheet
 from model.dataset import MAX_FILE_BYTES, Skipped
 from model.errors import CarsearchError, EvaluationSetInvalid, ImageUndecodable
 from model.folders import doubt_about_classes, is_litter, is_side_file, label_of
@@ -86,29 +87,49 @@ def read_archive(
 ) -> tuple[list[ArchivePhoto], list[Skipped]]:
     """Lists the photos of a zip or tar of class folders, ordered by id, and what in it is not used.
 
-    `class_depth` is that of `model.dataset.read_items`, below a folder that wraps the whole set. The photos can be read
-    as long as `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid and its kinds, or
-    EvaluationSetInvalid when there are photos but none of them in a class folder, or in folders that may be no classes.
+    A CSV file at its top may name the classes instead (`model.archive_sheet`). `class_depth` is that of
+    `model.dataset.read_items`, below a folder that wraps the whole set. The photos can be read as long as `file` is
+    open, from several threads. Raises UnsupportedArchive, ArchiveInvalid and its kinds, ManifestInvalid, or
+    EvaluationSetInvalid when there are photos but none of them has a class, or their folders may be no classes.
     """
     members = list(_checked(_members(file, limits), limits))
-    prefix = _wrapping_folder([member.name for member in members if member.unusable is None])
-    names = [member.name.removeprefix(prefix) for member in members]
-    photos, skipped, stray = [], [], []
-    for member, name, identity in zip(members, names, ids_of(names), strict=True):
-        label = label_of(name.split("/")[:-1], 1 if class_depth is None else class_depth)
+    files = [member for member in members if not is_side_file(member.name)]
+    usable = [member.name for member in files if member.unusable is None]
+    prefix = _wrapping_folder(usable)
+    sheet = read_archive_sheet(_sheets_at_the_top(members, prefix), usable)
+    names = [member.name.removeprefix(prefix) for member in files]
+    photos, skipped, stray = [], [] if sheet is None else list(sheet.missing), []
+    for member, name, identity in zip(files, names, ids_of(names), strict=True):
+        of_folder = label_of(name.split("/")[:-1], 1 if class_depth is None else class_depth)
+        label, known_as = (of_folder, identity) if sheet is None else _by_sheet(sheet, member.name, of_folder, identity)
         if member.unusable is not None:
             skipped.append(Skipped(printable(name), *member.unusable))
         elif not label:
             stray.append(printable(name))
         else:
-            photos.append(ArchivePhoto(identity, label, member.read))
+            photos.append(ArchivePhoto(known_as, label, member.read))
     if stray and not photos:
         told = ", ".join(name[:40] for name in stray[:10])
         raise EvaluationSetInvalid(f"{len(stray)} files lie in no class folder: {told}"[:290] + ".")
-    if class_depth is None:
-        _refuse_doubtful([member.name.removeprefix(prefix) for member in members if member.unusable is None])
+    if class_depth is None and sheet is None:
+        _refuse_doubtful([name.removeprefix(prefix) for name in usable])
     skipped += [Skipped(name, "no_class", "The file lies in no class folder.") for name in stray]
     return sorted(photos, key=lambda photo: photo.id), skipped
+
+
+def _by_sheet(sheet: ArchiveSheet, name: str, of_folder: str, identity: str) -> tuple[str, str]:
+    """The class and the id of a member where a CSV file names classes, by what they would be without it."""
+    label = sheet.labels.get(name) or ("" if sheet.only_listed else of_folder)
+    return label, sheet.ids.get(name) or identity
+
+
+def _sheets_at_the_top(members: Sequence[_Member], prefix: str) -> list[SheetFile]:
+    """The CSV files beside the class folders, or beside the folder that wraps them all."""
+    return [
+        SheetFile(member.name, member.size_bytes, member.read)
+        for member in members
+        if member.name.lower().endswith(".csv") and "/" not in member.name.removeprefix(prefix) and not member.unusable
+    ]
 
 
 def _refuse_doubtful(names: Sequence[str]) -> None:
@@ -144,7 +165,7 @@ def _checked(members: Iterator[_Member | None], limits: ArchiveLimits) -> Iterat
             raise ArchiveBomb(f"Unpacked, the archive is larger than {limits.unpacked_bytes} bytes.")
         if member.size_bytes > MIB and member.size_bytes > MAX_RATIO * max(1, member.packed_bytes):
             raise ArchiveBomb(f"The archive packs a file more than {MAX_RATIO} times.")
-        if any(map(is_litter, parts)) or is_side_file(parts[-1]):
+        if any(map(is_litter, parts)):
             continue
         if member.unusable is None and member.size_bytes > limits.photo_bytes:
             message = f"The file is larger than {limits.photo_bytes} bytes."

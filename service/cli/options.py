@@ -19,7 +19,7 @@ CopiesOption = Annotated[
     Path | None, typer.Option("--copies", help="Write the photos that are copies of each other to this CSV file.")
 ]
 AllowRemovalsOption = Annotated[
-    bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the photos is gone.")
+    bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the gallery's photos is gone.")
 ]
 StorageOption = Annotated[
     StorageChoice | None,

@@ -225,9 +225,24 @@ def test_152_an_index_swapped_meanwhile_does_not_mix_into_a_report(
     with running_app(index.root, **settings) as client:
         location = begin_slow(client, gate, mode="gallery")
         photos = write_gallery(tmp_path / "new", first_kind=20)
-        new = build_index(photos, index, fake_embedder, allow_removals=True).version
+        new = build_index(photos, index, fake_embedder).version
         eventually(lambda: bool(client.get("/info").json()["versions"]["index"] == new), "the new index serves")
         assert status_of(client, location) == "running"
         gate.open()
         eventually(lambda: status_of(client, location) == "done", "the evaluation is done")
         assert client.get(location).json()["report"]["versions"]["index"] == old
+
+
+def test_the_depth_of_the_classes_and_a_manifest_are_honoured(api_client: AppClient) -> None:
+    photos = {
+        f"{split}/car {kind}/{split}.jpg": car_photo(kind, len(split)) for split in ("train", "val") for kind in (1, 2)
+    }
+    refused = api_client.post("/evaluate", files={"archive": zip_of(photos)})
+    assert (refused.status_code, refused.json()["code"]) == (422, "evaluation_set_invalid")
+    assert refused.json()["detail"].endswith(
+        "like classes: train, val. Say at which depth the classes are: ?class_depth=2"
+    )
+    assert evaluate(api_client, zip_of(photos), class_depth=2).json()["classes"] == 2
+    table = "path,class\n" + "".join(f"{name},{name.split('/')[1]}\n" for name in photos)
+    report = evaluate(api_client, zip_of({"set.csv": table.encode(), **photos})).json()
+    assert (report["classes"], report["total"]) == (2, 4)

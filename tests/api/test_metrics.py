@@ -49,9 +49,7 @@ def test_an_index_is_told_of_as_a_whole_and_only_the_one_that_is_served(
         versions = []
         for photos, kind in ((4, 0), (5, 10)):
             versions.append(
-                build_index(
-                    write_gallery(tmp_path / str(kind), 3, photos, kind), index, fake_embedder, allow_removals=True
-                ).version
+                build_index(write_gallery(tmp_path / str(kind), 3, photos, kind), index, fake_embedder).version
             )
             eventually(partial(has_swapped, client, len(versions)), "it is served")
             told = scraped(client)

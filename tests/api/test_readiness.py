@@ -54,9 +54,7 @@ def test_a_request_keeps_the_version_that_it_began_with(tmp_path: Path, fake_emb
     with running_app(index.root) as client:
         held = client.begin("POST", "/search", files={"file": gate.photo})
         gate.wait_until_entered()
-        new = build_index(
-            write_gallery(tmp_path / "new", first_kind=20), index, fake_embedder, allow_removals=True
-        ).version
+        new = build_index(write_gallery(tmp_path / "new", first_kind=20), index, fake_embedder).version
         eventually(lambda: serves(client, new), "the new version is served")
         assert search(client, car_photo(20, 0))["nearest"]["class"] == "car 20"
         gate.open()

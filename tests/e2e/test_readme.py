@@ -52,6 +52,7 @@ def run(lines: list[str], folder: Path) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment["PYTHONPATH"] = str(ROOT)  # as in a checkout, where `python -m bench` is at hand
     environment["XDG_CACHE_HOME"] = str(folder / "cache")
+    environment["KEY"] = "an-example-of-a-key"  # of a server that asks for none
     command = ["bash", "-c", script(lines, free_port())]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False
@@ -71,9 +72,12 @@ def write_sets(root: Path) -> None:
 def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     write_gallery(tmp_path / "training-photos", classes=4, photos=6)
     write_gallery(tmp_path / "photos", classes=3, photos=4, first_kind=4)
-    rows = "".join(f"car {kind}/{shot}.jpg,{5000 * kind},2018\n" for kind in (4, 5, 6) for shot in range(4))
-    (tmp_path / "photos" / "photos.csv").write_text(f"path,price,year\n{rows}")
-    (tmp_path / "cars.csv").write_text("File;Make;Price\nphotos\\car 4\\0.jpg;Kia;5\nphotos\\car 5\\0.jpg;;\n")
+    (tmp_path / "cars.csv").write_text(
+        "File;Class;Price;Year\nphotos\\car 4\\0.jpg;Kia;5;2019\nphotos\\car 5\\0.jpg;;;\n"
+    )
+    (tmp_path / "unsorted").mkdir()
+    for shot in range(2):
+        (tmp_path / "unsorted" / f"{shot}.jpg").write_bytes(car_photo(4, shot))
     (tmp_path / "photo.jpg").write_bytes(car_photo(4, 9))
     shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
     lines = [line for line in commands(ROOT / "README.md") if not SET_UP.match(line)]

@@ -127,7 +127,7 @@ def _kill_often(
     server: Server, tally: _Tally, say: Callable[[str], None],
 ) -> None:  # fmt: skip
     chance, turn, killed = random.Random(0), 0, 0
-    arguments = [str(photos), "--index", str(index.root), "--model", str(small_model())]
+    arguments = [str(photos), "--index", str(index.root), "--model", str(small_model()), "--allow-removals"]
     names = _change(photos, turn)
     usual = _finish(index, build(arguments, 0, 0), names, server, tally)
     while killed < kills:

@@ -47,6 +47,9 @@ async def evaluate(
     request: Request,
     mode: Annotated[Mode, Query(description="The benchmark, or against the served gallery.")] = "leave-one-out",
     predictions: Annotated[bool, Query(description="Add (query id, nearest id) pairs.")] = False,
+    class_depth: Annotated[
+        int | None, Query(ge=1, le=9, description="Which folder names the class: 1 is the one at the top.")
+    ] = None,
     prefer: Annotated[str, Header(description="How to be answered.", examples=["respond-async"])] = "",
 ) -> Response:
     """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location."""
@@ -55,7 +58,7 @@ async def evaluate(
         raise NotReady(state.reloader.why_not)
     background = "respond-async" in prefer.lower()
     with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
-        data = await _read_set(request, state)
+        data = await _read_set(request, state, class_depth)
         if not background and len(data.photos) > state.limits.sync_photos:
             data.close.close()
             most = state.limits.sync_photos
@@ -107,16 +110,16 @@ async def _answer_of(
     return JSONResponse({**ended.record.report, **pairs})
 
 
-async def _read_set(request: Request, state: State) -> EvaluationInput:
+async def _read_set(request: Request, state: State, class_depth: int | None) -> EvaluationInput:
     kind = media_type(request.scope)
     if kind == "application/json":
-        return await _named_set(request, state)
+        return await _named_set(request, state, class_depth)
     if kind == "multipart/form-data":
-        return await _uploaded_set(request, state)
+        return await _uploaded_set(request, state, class_depth)
     raise UnsupportedContentType('Send multipart/form-data with a file named "archive", or JSON with a "dataset".')
 
 
-async def _named_set(request: Request, state: State) -> EvaluationInput:
+async def _named_set(request: Request, state: State, class_depth: int | None) -> EvaluationInput:
     try:
         name = DatasetRequest.model_validate_json(await request.body()).dataset
     except ValidationError as problem:
@@ -127,20 +130,20 @@ async def _named_set(request: Request, state: State) -> EvaluationInput:
         raise UnknownDataset("There is no data set with this name; GET /info lists them.")
     path = state.settings.datasets[name]
     try:
-        found = await run_in_threadpool(read_labelled, path)
+        found = await run_in_threadpool(read_labelled, path, class_depth=class_depth)
     except DataInvalid as problem:  # the client knows the set by its name; where it lies is not told
         raise type(problem)(str(problem).replace(str(path), f'"{name}"')) from problem
     return EvaluationInput(found.items, found.skipped, contextlib.ExitStack())
 
 
-async def _uploaded_set(request: Request, state: State) -> EvaluationInput:
+async def _uploaded_set(request: Request, state: State, class_depth: int | None) -> EvaluationInput:
     with contextlib.ExitStack() as stack:
         # An unlinked file: whatever ends this process ends the file too.
         sink = cast(BinaryIO, tempfile.TemporaryFile(dir=state.settings.spool_dir))  # noqa: SIM115  # closed below
         stack.callback(_close, sink)
         await receive_archive(request, sink)
         sink.seek(0)
-        photos, skipped = await run_in_threadpool(read_archive, sink, state.limits.archive)
+        photos, skipped = await run_in_threadpool(read_archive, sink, state.limits.archive, class_depth)
         return EvaluationInput(photos, skipped, stack.pop_all())
 
 

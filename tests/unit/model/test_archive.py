@@ -18,7 +18,7 @@ from indexer.benchmark.evaluate import evaluate
 from model.archive import MIB, ArchiveLimits, ArchivePhoto, ArchiveTooLarge, read_archive
 from model.dataset import MAX_FILE_BYTES, Skipped
 from model.embedder import Embedder
-from model.errors import CarsearchError, DuplicateId, EvaluationSetInvalid
+from model.errors import CarsearchError, DuplicateId, EvaluationSetInvalid, ManifestInvalid
 from tests.support.bodies import tar_of, zip_of
 from tests.support.photos import KOREAN, car_photo
 
@@ -363,3 +363,42 @@ def test_whatever_is_damaged_gives_a_set_or_one_of_our_errors(archive: bytes) ->
             assert len(photo.read()) <= MIB
         except CarsearchError as problem:
             assert problem.code == "image_undecodable"  # noqa: PT017
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+def test_a_manifest_in_an_archive_names_the_classes(pack: Callable[[dict[str, bytes]], bytes]) -> None:
+    table = b"path;Class;id\nimages/1.jpg;Kia;one\nimages\\2.jpg;Audi;\nimages/9.jpg;Audi;\n"
+    photos, skipped = read(pack({"set.csv": table, **{f"images/{shot}.jpg": b"x" for shot in range(4)}}))
+    assert [(photo.id, photo.label) for photo in photos] == [("images/2.jpg", "Audi"), ("one", "Kia")]
+    assert [(one.name, one.code) for one in skipped] == [
+        ("images/9.jpg", "photo_missing"),
+        ("images/0.jpg", "no_class"),
+        ("images/3.jpg", "no_class"),
+    ]
+
+
+def test_photos_csv_in_an_archive_adds_to_its_folders() -> None:
+    table = "path,class\nb/1.jpg,Kia\n".encode("utf-16")
+    photos, skipped = read(
+        zip_of({"val/photos.csv": table, "val/a/1.jpg": b"x", "val/b/1.jpg": b"x", "val/b/2.jpg": b"x"})
+    )
+    assert [(photo.id, photo.label) for photo in photos] == [("a/1.jpg", "a"), ("b/1.jpg", "Kia"), ("b/2.jpg", "b")]
+    assert skipped == []
+
+
+@pytest.mark.parametrize(
+    "path", ["~/x.jpg", "/etc/passwd", "file:///etc/passwd", "../a/1.jpg", "a/../../x", "C:\\x.jpg"]
+)
+def test_a_path_of_a_manifest_does_not_leave_its_archive(path: str) -> None:
+    with pytest.raises(
+        ManifestInvalid, match=r"set\.csv, line 2: a path in an archive is relative and does not leave it"
+    ):
+        read(zip_of({"set.csv": f"path,class\n{path},Kia\n".encode(), "a/1.jpg": b"x"}))
+
+
+def test_two_manifests_in_an_archive_are_one_too_many_and_other_tables_are_none() -> None:
+    table = b"path,class\na/1.jpg,Kia\n"
+    with pytest.raises(EvaluationSetInvalid, match=r"Several CSV files .*: one\.csv, two\.csv"):
+        read(zip_of({"one.csv": table, "two.csv": table, "a/1.jpg": b"x"}))
+    photos, _ = read(zip_of({"results.csv": b"epoch,loss\n1,2\n", "a/1.jpg": b"x", "b/1.jpg": b"x"}))
+    assert [photo.label for photo in photos] == ["a", "b"]
