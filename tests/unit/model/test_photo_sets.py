@@ -1,5 +1,6 @@
 """The photos of a run: unreadable ones are listed and left out, and no class is both trained and validated on."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,19 @@ def test_of_many_unreadable_photos_some_are_named(tmp_path: Path, capsys: pytest
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == SKIPPED_SHOWN + 1
     assert lines[-1] == "... and 3 more"
+
+
+def test_a_class_that_is_only_written_otherwise_is_in_both_sets(tmp_path: Path) -> None:
+    train = write_gallery(tmp_path / "train", classes=3, photos=2)
+    val = write_gallery(tmp_path / "val", classes=2, photos=2, first_kind=5)
+    (val / "car 5").rename(val / "CAR  1")
+    with pytest.raises(DataInvalid, match=r'The class "CAR  1" \(also written "car 1"\) is in both sets'):
+        load_sets(TrainOptions([train], tmp_path / "out", validation=val), QUICK)
+
+
+def test_a_photo_that_is_in_both_sets_is_named(tmp_path: Path) -> None:
+    train = write_gallery(tmp_path / "train", classes=3, photos=2)
+    val = write_gallery(tmp_path / "val", classes=2, photos=2, first_kind=5)
+    shutil.copy(train / "car 1" / "0.jpg", val / "car 5" / "copy.jpg")
+    with pytest.raises(DataInvalid, match=r"val/car 5/copy\.jpg and .*train/car 1/0\.jpg are the same photo"):
+        load_sets(TrainOptions([train], tmp_path / "out", validation=val), QUICK)
