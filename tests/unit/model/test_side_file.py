@@ -68,7 +68,7 @@ def test_a_row_of_a_photo_that_is_left_out_is_not_missing(tmp_path: Path) -> Non
 
 
 def test_an_id_that_is_that_of_another_photo_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DuplicateId, match='"audi/a2.jpg" occurs twice'):
+    with pytest.raises(DuplicateId, match=r'"audi/a2\.jpg" occurs twice'):
         read_items(gallery(tmp_path, "path,id\naudi/a1.jpg,audi/a2.jpg\n"))
 
 
