@@ -97,15 +97,12 @@ def build_index(
         found, reading = _read(gallery, index.root, told, class_depth, exclude)
         before = [] if current is None else _items_in(index.path_of(current.id))
         choice = str(storage) if storage else _choice_of(told)
-        recipe = canonical_sha256([embedder.embedding_id])[:16]
-        with closing(Checkpoint(index.root / "work" / recipe, embedder.dim)) as checkpoint:
-            # The old version is in memory during this call only.
-            published = published_embeddings(index, current, embedder.embedding_id, before)
-            embedded, skipped, fresh = _embed(found, embedder, published, checkpoint, progress)
-            del published
+        # The old version's vectors are in memory during this call only.
+        known = published_embeddings(index, current, embedder.embedding_id, before)
+        embedded, skipped, fresh = _embed(found, embedder, known, index.root / "work", progress)
+        del known
         _refuse_unusable(gallery, embedded, skipped, strict)
-        paths = {_path_in(gallery, one) for one in embedded}
-        removed = [item for item in before if item.path not in paths]
+        removed = _removed(before, gallery, embedded)
         if current is not None and not allow_removals and current.gallery["root"] == str(_root_of(gallery)):
             _refuse_shrunk(gallery, removed, current.count)
         metadata = Metadata.of([one.photo.metadata if isinstance(one.photo, Item) else {} for one in embedded])
@@ -151,29 +148,31 @@ def _read(
 
 
 def _embed(
-    found: ItemList, embedder: Embedder, published: Lookup, checkpoint: Checkpoint, progress: Progress
+    found: ItemList, embedder: Embedder, published: Lookup, work: Path, progress: Progress
 ) -> tuple[list[Embedded], list[Skipped], int]:
     """Usable photos, skipped ones, and how many the network embedded."""
-
-    def known(sha256: str) -> Embeddings | None:
-        vector = published(sha256)
-        return vector if vector is not None else checkpoint.get(sha256)
-
     embedded: list[Embedded] = []
     skipped = list(found.skipped)
     unsaved: dict[str, Embeddings] = {}
     fresh = done = 0
-    for batch in embed_photos(found.items, embedder, known):
-        unsaved |= batch.fresh
-        if len(unsaved) >= PHOTOS_PER_SAVE:
-            checkpoint.add(unsaved)
-            unsaved = {}
-        fresh += len(batch.fresh)
-        embedded += batch.embedded
-        skipped += batch.skipped
-        done += batch.photos
-        progress(done, len(found.items))
-    checkpoint.add(unsaved)
+    recipe = canonical_sha256([embedder.embedding_id])[:16]
+    with closing(Checkpoint(work / recipe, embedder.dim)) as checkpoint:
+
+        def known(sha256: str) -> Embeddings | None:
+            vector = published(sha256)
+            return vector if vector is not None else checkpoint.get(sha256)
+
+        for batch in embed_photos(found.items, embedder, known):
+            unsaved |= batch.fresh
+            if len(unsaved) >= PHOTOS_PER_SAVE:
+                checkpoint.add(unsaved)
+                unsaved = {}
+            fresh += len(batch.fresh)
+            embedded += batch.embedded
+            skipped += batch.skipped
+            done += batch.photos
+            progress(done, len(found.items))
+        checkpoint.add(unsaved)
     return embedded, skipped, fresh
 
 
@@ -243,15 +242,8 @@ def _publish(
         for row, one in enumerate(embedded)
     ]
     model_sha256 = index.publish_model(embedder.directory)
-    content = canonical_sha256(
-        [
-            [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items],
-            [(one.name, one.code) for one in skipped],
-            [str(root), model_sha256, embedder.embedding_id, choice],
-            *metadata.content,
-            *reading.items(),
-        ]
-    )
+    made_with = [str(root), model_sha256, embedder.embedding_id, choice]
+    content = _content_sha256(items, skipped, made_with, *metadata.content, *reading.items())
     names = ItemNames((item.id, item.label) for item in items)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
     if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
@@ -288,6 +280,11 @@ def _publish(
         return manifest
 
     return index.publish(manifest.id, write), True
+
+
+def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
+    listed = [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items]
+    return canonical_sha256([listed, [(one.name, one.code) for one in skipped], *others])
 
 
 def _stored(embeddings: Embeddings, choice: str) -> tuple[FaissStore, dict[str, Any]]:
@@ -343,6 +340,12 @@ def _path_in(gallery: Path, one: Embedded) -> bytes:
     # A gallery may be reached through a link; its photos still lie inside it then.
     inside = one.photo.path.is_relative_to(folder)
     return os.fsencode(os.path.relpath(one.photo.path, folder if inside else _root_of(gallery)))
+
+
+def _removed(before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Embedded]) -> list[GalleryItem]:
+    """The photos of the version before that are gone, by their paths in the gallery."""
+    paths = {_path_in(gallery, one) for one in embedded}
+    return [item for item in before if item.path not in paths]
 
 
 def _refuse_shrunk(gallery: Path, removed: Sequence[GalleryItem], photos: int) -> None:
