@@ -2,11 +2,12 @@
 
 import json
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def build_index(
     keep: int = KEEP_VERSIONS,
     storage: StorageChoice | Storage | None = None,
     class_depth: int | None = None,
-    exclude: Sequence[str] = (),
+    exclude: Sequence[str] | None = None,
     allow_removals: bool = False,
     progress: Progress = silent,
 ) -> BuildResult:
@@ -81,7 +82,8 @@ def build_index(
 
     Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
-    current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`.
+    current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`, by default as
+    the current version was built with from the same gallery.
 
     Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the same gallery's
     photos is gone and removals are not allowed (a folder may be not mounted), IndexLocked when another process is
@@ -91,21 +93,20 @@ def build_index(
     gallery = Path(gallery)
     index = index if isinstance(index, IndexDirectory) else IndexDirectory(Path(index))
     with index.lock():
-        found = read_items(gallery, class_depth=class_depth, exclude=exclude, without=index.root)
-        current, choice = _current(index)
-        choice = str(storage) if storage else choice
-        recipe = canonical_sha256([embedder.embedding_id])[:16]
-        with closing(Checkpoint(index.root / "work" / recipe, embedder.dim)) as checkpoint:
-            # The old version is in memory during this call only.
-            embedded, skipped, fresh = _embed(
-                found, embedder, published_embeddings(index, current, embedder.embedding_id), checkpoint, progress
-            )
+        current, told = _current(index)
+        found, reading = _read(gallery, index.root, told, class_depth, exclude)
+        before = [] if current is None else _items_in(index.path_of(current.id))
+        choice = str(storage) if storage else _choice_of(told)
+        # The old version's vectors are in memory during this call only.
+        known = published_embeddings(index, current, embedder.embedding_id, before)
+        embedded, skipped, fresh = _embed(found, embedder, known, index.root / "work", progress)
+        del known
         _refuse_unusable(gallery, embedded, skipped, strict)
-        removed = _removed(index, current, gallery, embedded)
+        removed = _removed(before, gallery, embedded)
         if current is not None and not allow_removals and current.gallery["root"] == str(_root_of(gallery)):
             _refuse_shrunk(gallery, removed, current.count)
         metadata = Metadata.of([one.photo.metadata if isinstance(one.photo, Item) else {} for one in embedded])
-        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice, metadata)
+        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice, metadata, reading)
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
     return BuildResult(
@@ -126,35 +127,59 @@ def build_index(
     )
 
 
+def _read(
+    gallery: Path, index: Path, told: Manifest | None, class_depth: int | None, exclude: Sequence[str] | None
+) -> tuple[ItemList, dict[str, Any]]:
+    """Reads a gallery, by default as for the version before, and says what the next one has to remember of that."""
+    source = str(gallery.resolve())
+    before = told.gallery if told is not None and told.gallery.get("source") == source else {}
+    repeated: list[str] = []
+    if class_depth is None and (class_depth := before.get("class_depth")) is not None:
+        repeated.append(f"--class-depth {class_depth}")
+    if exclude is None:
+        exclude = before.get("exclude", [])
+        repeated += [f"--exclude {shlex.quote(pattern)}" for pattern in exclude]
+    exclude = [pattern for pattern in exclude if pattern]
+    found = read_items(gallery, class_depth=class_depth, exclude=exclude, without=index)
+    if repeated:
+        found = replace(found, notes=(f"The gallery is read as before, with {' '.join(repeated)}.", *found.notes))
+    plain = class_depth is None and not exclude
+    return found, {} if plain else {"source": source, "class_depth": class_depth, "exclude": exclude}
+
+
 def _embed(
-    found: ItemList, embedder: Embedder, published: Lookup, checkpoint: Checkpoint, progress: Progress
+    found: ItemList, embedder: Embedder, published: Lookup, work: Path, progress: Progress
 ) -> tuple[list[Embedded], list[Skipped], int]:
     """Usable photos, skipped ones, and how many the network embedded."""
-
-    def known(sha256: str) -> Embeddings | None:
-        vector = published(sha256)
-        return vector if vector is not None else checkpoint.get(sha256)
-
     embedded: list[Embedded] = []
     skipped = list(found.skipped)
     unsaved: dict[str, Embeddings] = {}
     fresh = done = 0
-    for batch in embed_photos(found.items, embedder, known):
-        unsaved |= batch.fresh
-        if len(unsaved) >= PHOTOS_PER_SAVE:
-            checkpoint.add(unsaved)
-            unsaved = {}
-        fresh += len(batch.fresh)
-        embedded += batch.embedded
-        skipped += batch.skipped
-        done += batch.photos
-        progress(done, len(found.items))
-    checkpoint.add(unsaved)
+    recipe = canonical_sha256([embedder.embedding_id])[:16]
+    with closing(Checkpoint(work / recipe, embedder.dim)) as checkpoint:
+
+        def known(sha256: str) -> Embeddings | None:
+            vector = published(sha256)
+            return vector if vector is not None else checkpoint.get(sha256)
+
+        for batch in embed_photos(found.items, embedder, known):
+            unsaved |= batch.fresh
+            if len(unsaved) >= PHOTOS_PER_SAVE:
+                checkpoint.add(unsaved)
+                unsaved = {}
+            fresh += len(batch.fresh)
+            embedded += batch.embedded
+            skipped += batch.skipped
+            done += batch.photos
+            progress(done, len(found.items))
+        checkpoint.add(unsaved)
     return embedded, skipped, fresh
 
 
-def published_embeddings(index: IndexDirectory, current: Manifest | None, embedding_id: str) -> Lookup:
-    """Looks up embeddings of a version that has the same embedding id.
+def published_embeddings(
+    index: IndexDirectory, current: Manifest | None, embedding_id: str, items: Sequence[GalleryItem] | None = None
+) -> Lookup:
+    """Looks up embeddings of a version that has the same embedding id; `items` are its items where they are known.
 
     They are as the network gave them, however the index stores them: rounded vectors must not be rounded again.
     """
@@ -163,17 +188,21 @@ def published_embeddings(index: IndexDirectory, current: Manifest | None, embedd
     directory = index.path_of(current.id)
     try:
         of_rows = embeddings_of(directory, current)
-        table = ItemTable(directory / ITEMS_NAME)
+        items = _items_in(directory) if items is None else items
     except (IndexInvalid, OSError):
         return nothing_known  # damaged; the new version replaces it
-    rows = {item.sha256: item.row for item in table.all()}
-    table.close()
+    rows = {item.sha256: item.row for item in items}
 
     def known(sha256: str) -> Embeddings | None:
         row = rows.get(sha256)
         return None if row is None else of_rows(np.array([row]))[0]
 
     return known
+
+
+def _items_in(directory: Path) -> list[GalleryItem]:
+    with closing(ItemTable(directory / ITEMS_NAME)) as table:
+        return table.all()
 
 
 def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embeddings]:
@@ -205,6 +234,7 @@ def _publish(
     skipped: Sequence[Skipped],
     choice: str,
     metadata: Metadata,
+    reading: dict[str, Any],
 ) -> tuple[Manifest, bool]:
     root = _root_of(gallery)
     items = [
@@ -212,14 +242,8 @@ def _publish(
         for row, one in enumerate(embedded)
     ]
     model_sha256 = index.publish_model(embedder.directory)
-    content = canonical_sha256(
-        [
-            [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items],
-            [(one.name, one.code) for one in skipped],
-            [str(root), model_sha256, embedder.embedding_id, choice],
-            *metadata.content,
-        ]
-    )
+    made_with = [str(root), model_sha256, embedder.embedding_id, choice]
+    content = _content_sha256(items, skipped, made_with, *metadata.content, *reading.items())
     names = ItemNames((item.id, item.label) for item in items)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
     if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
@@ -240,7 +264,7 @@ def _publish(
         embedding_id=embedder.embedding_id,
         preprocessing_sha256=embedder.card.input.sha256,
         content_sha256=content,
-        gallery={"root": str(root), "classes": len(names.labels), "skipped": len(skipped)},
+        gallery={"root": str(root), "classes": len(names.labels), "skipped": len(skipped), **reading},
         files={},
     )
 
@@ -256,6 +280,11 @@ def _publish(
         return manifest
 
     return index.publish(manifest.id, write), True
+
+
+def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
+    listed = [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items]
+    return canonical_sha256([listed, [(one.name, one.code) for one in skipped], *others])
 
 
 def _stored(embeddings: Embeddings, choice: str) -> tuple[FaissStore, dict[str, Any]]:
@@ -277,17 +306,21 @@ def _stored(embeddings: Embeddings, choice: str) -> tuple[FaissStore, dict[str, 
     return store, {**store.storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
 
 
-def _current(index: IndexDirectory) -> tuple[Manifest | None, str]:
-    """The current version if it verifies, and the storage that was chosen for it, even where it is damaged."""
+def _current(index: IndexDirectory) -> tuple[Manifest | None, Manifest | None]:
+    """The current version if it verifies, and what it says of itself even where it is damaged."""
     try:
         manifest = index.manifest(index.current())
     except IndexInvalid:  # and its kinds: there is none
-        return None, "auto"
-    choice = "auto" if CHOSEN in manifest.index_recipe else str(manifest.storage)
+        return None, None
     try:
-        return index.verify(manifest.id), choice
+        return index.verify(manifest.id), manifest
     except (IndexInvalid, ModelInvalid):
-        return None, choice  # everything is built anew
+        return None, manifest  # everything is built anew
+
+
+def _choice_of(told: Manifest | None) -> str:
+    """The storage that was chosen for a version."""
+    return "auto" if told is None or CHOSEN in told.index_recipe else str(told.storage)
 
 
 def _folder_of(gallery: Path) -> Path:
@@ -309,15 +342,10 @@ def _path_in(gallery: Path, one: Embedded) -> bytes:
     return os.fsencode(os.path.relpath(one.photo.path, folder if inside else _root_of(gallery)))
 
 
-def _removed(
-    index: IndexDirectory, current: Manifest | None, gallery: Path, embedded: Sequence[Embedded]
-) -> list[GalleryItem]:
-    """The photos of the current version that are gone, by their paths in the gallery."""
-    if current is None:
-        return []
+def _removed(before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Embedded]) -> list[GalleryItem]:
+    """The photos of the version before that are gone, by their paths in the gallery."""
     paths = {_path_in(gallery, one) for one in embedded}
-    with closing(ItemTable(index.path_of(current.id) / ITEMS_NAME)) as table:
-        return [item for item in table.all() if item.path not in paths]
+    return [item for item in before if item.path not in paths]
 
 
 def _refuse_shrunk(gallery: Path, removed: Sequence[GalleryItem], photos: int) -> None:

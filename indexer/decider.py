@@ -50,8 +50,9 @@ class Decider:
         if not labels:
             return None
         classes, rows = fitted_to_labelled(embeddings.__getitem__, codes)
-        fitted = fit(*leave_one_out(store, embeddings[rows], rows, codes, classes))
-        return cls(codes, labels, classes.weights(), fitted)
+        decisions, right = leave_one_out(store, embeddings[rows], rows, codes, classes)
+        decided = decisions.classes >= 0  # else there is no probability to be told
+        return cls(codes, labels, classes.weights(), fit(decisions.only(decided), right[decided]))
 
     @classmethod
     def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:

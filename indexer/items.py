@@ -16,7 +16,7 @@ import numpy as np
 from indexer.metadata import Metadata, Value, cells_of, read_columns, rows_where, write_metadata
 from indexer.where import condition
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
-from model.names import near_label
+from model.names import near_label, normalise_label
 from model.types import Rows
 
 ROWS_PER_READ = 5_000
@@ -150,11 +150,14 @@ class ItemTable:
             return dict(self._database.execute(query).fetchall())
 
     def rows_of(self, labels: Sequence[str]) -> Rows:
-        """The rows of some classes, int64 (n,), ascending; raises UnknownClass for a class with no photo."""
-        found: list[int] = []
+        """The rows of some classes, int64 (n,), ascending; raises UnknownClass for a class with no photo.
+
+        A class is looked for as it is written, and then as `normalise_label` has it: versions from before labels were
+        trimmed hold others.
+        """
+        found: set[int] = set()
         for label in set(labels):
-            with self._lock:
-                rows = self._database.execute("SELECT row FROM items WHERE class = ?", [label]).fetchall()
+            rows = self._rows_of(label) or self._rows_of(normalise_label(label))
             if not rows:
                 nearest = near_label(label, self.classes())
                 meant = f' did you mean "{nearest}"?' if nearest else ""
@@ -162,8 +165,12 @@ class ItemTable:
                     f"The gallery has no class of that name;{meant} GET /gallery/classes and carsearch classes list "
                     "those there are."
                 )
-            found += [row for (row,) in rows]
-        return np.sort(np.array(found, np.int64))
+            found.update(row for (row,) in rows)
+        return np.array(sorted(found), np.int64)
+
+    def _rows_of(self, label: str) -> list[tuple[int]]:
+        with self._lock:
+            return self._database.execute("SELECT row FROM items WHERE class = ?", [label]).fetchall()
 
     def rows_where(self, where: str) -> Rows:
         """The rows that pass a filter on their metadata, int64 (n,), ascending; raises InvalidFilter."""

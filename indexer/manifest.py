@@ -78,7 +78,10 @@ class Manifest:
 
     def _check(self, directory: Path) -> None:
         kinds = {"root": str, "classes": int, "skipped": int}
-        if any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
+        exclude = self.gallery.get("exclude", [])  # there, as source and class_depth, where one of the options is given
+        right = isinstance(exclude, list) and all(isinstance(pattern, str) for pattern in exclude)
+        right &= isinstance(self.gallery.get("class_depth"), int | None)
+        if not right or any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of the wrong form.")
         try:
             _ = self.created_s

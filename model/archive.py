@@ -18,7 +18,7 @@ from typing import BinaryIO
 from model.archive_sheet import ArchiveSheet, SheetFile, read_archive_sheet
 from model.dataset import MAX_FILE_BYTES, Skipped
 from model.errors import CarsearchError, EvaluationSetInvalid, ImageUndecodable
-from model.folders import doubt_about_classes, is_litter, is_side_file, label_of
+from model.folders import SAY_DEPTH, doubt_about_classes, is_litter, is_side_file, label_of
 from model.names import ids_of, printable
 
 MIB = 1 << 20
@@ -88,15 +88,16 @@ def read_archive(
     """Lists the photos of a zip or tar of class folders, ordered by id, and what in it is not used.
 
     A CSV file at its top may name the classes instead (`model.archive_sheet`). `class_depth` is that of
-    `model.dataset.read_items`, below a folder that wraps the whole set. The photos can be read as long as `file` is
-    open, from several threads. Raises UnsupportedArchive, ArchiveInvalid and its kinds, ManifestInvalid, or
+    `model.dataset.read_items`; with it no folder around the set is looked through. The photos can be read as long as
+    `file` is open, from several threads. Raises UnsupportedArchive, ArchiveInvalid and its kinds, ManifestInvalid, or
     EvaluationSetInvalid when there are photos but none of them has a class, or their folders may be no classes.
     """
     members = list(_checked(_members(file, limits), limits))
     files = [member for member in members if not is_side_file(member.name)]
     usable = [member.name for member in files if member.unusable is None]
-    prefix = _wrapping_folder(usable)
-    sheet = read_archive_sheet(_sheets_at_the_top(members, prefix), usable)
+    wrapping = _wrapping_folder(usable)
+    sheet = read_archive_sheet(_sheets_at_the_top(members, wrapping), usable, limits.entries)
+    prefix = wrapping if class_depth is None else ""
     names = [member.name.removeprefix(prefix) for member in files]
     photos, skipped, stray = [], [] if sheet is None else list(sheet.missing), []
     for member, name, identity in zip(files, names, ids_of(names), strict=True):
@@ -111,7 +112,7 @@ def read_archive(
     if stray and not photos:
         told = ", ".join(name[:40] for name in stray[:10])
         raise EvaluationSetInvalid(f"{len(stray)} files lie in no class folder: {told}"[:290] + ".")
-    if class_depth is None and sheet is None:
+    if class_depth is None and not (sheet and sheet.has_classes):
         _refuse_doubtful([name.removeprefix(prefix) for name in usable])
     skipped += [Skipped(name, "no_class", "The file lies in no class folder.") for name in stray]
     return sorted(photos, key=lambda photo: photo.id), skipped
@@ -135,7 +136,7 @@ def _sheets_at_the_top(members: Sequence[_Member], prefix: str) -> list[SheetFil
 def _refuse_doubtful(names: Sequence[str]) -> None:
     doubt = doubt_about_classes([name.split("/")[:-1] for name in names])
     if doubt is not None:
-        raise EvaluationSetInvalid(f"{doubt} Say at which depth the classes are: ?class_depth=2")
+        raise EvaluationSetInvalid(f"{doubt} {SAY_DEPTH}")
 
 
 def _members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[_Member | None]:

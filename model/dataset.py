@@ -6,11 +6,11 @@ import stat
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
 from model.errors import CarsearchError, DataInvalid, DuplicateId, EmptyGallery, FileUnreadable, ManifestInvalid
-from model.folders import FEW_CLASSES, doubt_about_classes, label_of, photo_files
+from model.folders import FEW_CLASSES, SAY_DEPTH, doubt_about_classes, is_excluded, is_litter, label_of, photo_files
 from model.local_paths import local_path
 from model.names import ids_of, normalise_label, printable, similar_labels
 from model.spreadsheet import Sheet, SheetRow, read_sheet
@@ -74,7 +74,7 @@ class ItemList:
     items: list[Item]
     skipped: list[Skipped]
     doubt: str | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def read_file(path: Path) -> bytes:
@@ -102,9 +102,9 @@ def read_items(
 
     In a directory the first folder names the class, or the one at `class_depth`; photos may be at any depth below it,
     and those that lie above it have no class. Every regular file counts as a photo until it is decoded, but for what
-    `model.folders` passes over, what a pattern of `exclude` names, and what lies in the folder `without`. In a
-    manifest, paths are relative to the manifest. Other columns of a manifest, or of `photos.csv` at the top of a
-    directory, are the photos' metadata.
+    `model.folders` passes over, what a pattern of `exclude` names, and what lies in `without`, the folder of an index.
+    In a manifest, paths are relative to the manifest, and patterns name paths; a `class_depth` of 0 leaves its classes
+    out. Other columns of a manifest, or of `photos.csv` at the top of a directory, are the photos' metadata.
 
     Raises DataInvalid (and its kinds) when the set as a whole cannot be used.
     """
@@ -113,19 +113,23 @@ def read_items(
     except OSError as problem:
         raise DataInvalid(f"{source} cannot be read: {problem.strerror}.") from problem
     if stat.S_ISDIR(mode):
-        found = _with_side_file(source, _from_folders(source, class_depth, exclude, without))
-    elif class_depth is not None:
+        found = _with_side_file(source, _from_folders(source, class_depth, exclude, without), exclude)
+    elif class_depth:
         raise DataInvalid(f"{source} is a manifest, which names the classes itself; leave the depth of folders out.")
     else:
-        found = _from_manifest(source)
+        found = _from_manifest(source, exclude)
+    if class_depth == 0 and not stat.S_ISDIR(mode):
+        found = replace(found, items=[replace(item, label="") for item in found.items])
     refuse_empty(source, len(found.items), found.skipped)
     labels = {item.label for item in found.items if item.label}
-    if stat.S_ISDIR(mode) and 0 < len(labels) <= FEW_CLASSES:
-        found.notes.append(f"The classes found are: {', '.join(sorted(labels))}.")
-    for group in similar_labels(labels):
-        quoted = ", ".join(f'"{label}"' for label in group)
-        found.notes.append(f"These classes differ only in case or blanks: {quoted}.")
-    return found
+    return replace(found, notes=_notes_on(labels, few=FEW_CLASSES if stat.S_ISDIR(mode) else 0))
+
+
+def _notes_on(labels: set[str], few: int) -> tuple[str, ...]:
+    """Sentences about the classes of a set: which they are where there are few, and which look alike."""
+    found = [f"The classes found are: {', '.join(sorted(labels))}."] if 0 < len(labels) <= few else []
+    groups = [", ".join(f'"{label}"' for label in group) for group in similar_labels(labels)]
+    return (*found, *(f"These classes differ only in case or blanks: {quoted}." for quoted in groups))
 
 
 def refuse_empty(source: Path, usable: int, skipped: Sequence[Skipped]) -> None:
@@ -145,7 +149,7 @@ def read_labelled(source: Path, *, class_depth: int | None = None, exclude: Sequ
     """
     found = read_items(source, class_depth=class_depth, exclude=exclude)
     if found.doubt:
-        raise DataInvalid(f"{found.doubt} Name the folder whose folders are the classes, or --class-depth.")
+        raise DataInvalid(f"{found.doubt} {SAY_DEPTH}")
     labelled = [item for item in found.items if item.label]
     if not labelled:
         raise DataInvalid(
@@ -185,9 +189,11 @@ def _from_folders(root: Path, class_depth: int | None, exclude: Sequence[str], w
     return ItemList(sorted(items, key=lambda item: item.id), skipped, doubt)
 
 
-def _from_manifest(manifest: Path) -> ItemList:
-    sheet = _read_sheet(manifest)
+def _from_manifest(manifest: Path, exclude: Sequence[str]) -> ItemList:
+    sheet, folder = _read_sheet(manifest), manifest.parent
     items = [_manifest_item(manifest, sheet, row) for row in sheet.rows]
+    if exclude:
+        items = [item for item in items if not is_excluded(PurePath(_key(item.path, folder)), exclude)]
     refuse_duplicate_ids(items)
     return ItemList(sorted(items, key=lambda item: item.id), [])
 
@@ -202,10 +208,16 @@ def _read_sheet(file: Path) -> Sheet:
 def _manifest_item(manifest: Path, sheet: Sheet, row: SheetRow) -> Item:
     path = _path_of(manifest, sheet, row)
     # "a.jpg" and "./a.jpg" are one file, and one id.
-    identity = row.cells.get("id") or ids_of([os.path.normpath(path)])[0]
+    identity = id_in(row, f"{manifest}, line {row.line}") or ids_of([os.path.normpath(path)])[0]
+    return Item(identity, _label_of(sheet, row), manifest.parent / path, sheet.others(row))
+
+
+def id_in(row: SheetRow, where: str) -> str:
+    """The id that a row gives its photo, empty for the usual one; raises ManifestInvalid that begins with `where`."""
+    identity = row.cells.get("id", "")
     if not identity.isprintable():
-        raise ManifestInvalid(f"{manifest}, line {row.line}: an id has no unprintable characters.")
-    return Item(identity, _label_of(sheet, row), manifest.parent / path, sheet.others(row, "id"))
+        raise ManifestInvalid(f"{where}: an id has no unprintable characters.")
+    return identity
 
 
 def _label_of(sheet: Sheet, row: SheetRow) -> str:
@@ -223,10 +235,11 @@ def _path_of(file: Path, sheet: Sheet, row: SheetRow) -> str:
         raise ManifestInvalid(f"{file}, line {row.line}: {problem}") from problem
 
 
-def _with_side_file(root: Path, found: ItemList) -> ItemList:
+def _with_side_file(root: Path, found: ItemList, exclude: Sequence[str]) -> ItemList:
     """Joins the rows of `photos.csv` at the top of a folder, where there is one, to its photos by their paths.
 
-    A class that is not empty wins over the folder's. Rows without a photo are listed.
+    A class or id that is not empty wins over that of the path. Rows without a photo are listed, but for those of files
+    that are left out.
     """
     file = root / SIDE_FILE
     if not file.is_file():
@@ -241,12 +254,23 @@ def _with_side_file(root: Path, found: ItemList) -> ItemList:
         key = _key(item.path, root)
         if key in rows:
             row = rows.pop(key)
-            item = replace(item, label=_label_of(sheet, row) or item.label, metadata=sheet.others(row))
+            identity = id_in(row, f"{file}, line {row.line}") or item.id
+            label = _label_of(sheet, row) or item.label
+            item = replace(item, id=identity, label=label, metadata=sheet.others(row))
         items.append(item)
+    refuse_duplicate_ids(items)
     missing = f"{SIDE_FILE} has a row for it, and the folder has no such photo."
-    absent = [Skipped(printable(row.cells[sheet.path_column]), "photo_missing", missing) for row in rows.values()]
+    absent = [
+        Skipped(printable(row.cells[sheet.path_column]), "photo_missing", missing)
+        for key, row in rows.items()
+        if not _is_left_out(PurePath(key), exclude)
+    ]
     doubt = None if sheet.class_column else found.doubt
-    return ItemList(items, [*found.skipped, *absent], doubt, found.notes)
+    return ItemList(sorted(items, key=lambda item: item.id), [*found.skipped, *absent], doubt)
+
+
+def _is_left_out(relative: PurePath, exclude: Sequence[str]) -> bool:
+    return is_excluded(relative, exclude) or any(is_litter(part) for part in relative.parts if part != "..")
 
 
 def _key(path: Path, root: Path) -> str:

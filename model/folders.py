@@ -27,6 +27,11 @@ SPLITS = frozenset({
 """Names of folders that hold a part of a set, or all of it, in lower case."""
 
 FEW_CLASSES = 5
+SAY_DEPTH = "Say at which depth the classes are (class depth 2, for example)."
+"""What to do about a doubt, on the command line and over HTTP."""
+
+INDEX_ENTRIES = frozenset({"versions", "models", "work", "CURRENT"})
+"""What lies at the top of an index besides hidden files."""
 
 
 def is_litter(name: str) -> bool:
@@ -65,15 +70,18 @@ def photo_files(root: Path, exclude: Sequence[str], without: Path | None) -> Ite
     """The files below a folder that may be photos, in no particular order; or why a link to a folder is not followed.
 
     Links to folders are followed to what has not been met yet, each folder once, so that no link doubles photos and no
-    loop has no end. `exclude` are patterns for a name or a path relative to the folder, `without` is a folder to leave
-    out. Raises DataInvalid for a folder that cannot be read.
+    loop has no end. `exclude` are patterns for a name or a path relative to the folder. `without` is the folder of an
+    index to leave out, or its entries where it is the folder itself. Raises DataInvalid for a folder that cannot be
+    read.
     """
     met: set[tuple[int, int]] = set()
     left_out = _identity(without) if without is not None and without.is_dir() else None
     folders, links = [root], list[Path]()
     while folders or links:
         folder = folders.pop() if folders else links.pop()
-        if (identity := _identity(folder)) == left_out:
+        identity = _identity(folder)
+        holds_index = identity == left_out
+        if holds_index and folder != root:
             continue
         if identity in met:
             yield folder, "The link leads to a folder that is in the set already."
@@ -81,13 +89,15 @@ def photo_files(root: Path, exclude: Sequence[str], without: Path | None) -> Ite
         met.add(identity)
         for entry in _entries(folder):
             path = folder / entry.name
-            if is_litter(entry.name) or _is_excluded(path.relative_to(root), exclude):
+            if is_litter(entry.name) or (holds_index and entry.name in INDEX_ENTRIES):
+                continue
+            if exclude and _matches(path.relative_to(root), exclude):
                 continue
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(path)
-                links.sort(reverse=True)  # the first by name is followed first
             elif _may_be_file(entry) and not is_side_file(entry.name):
                 yield path, None
+        links.sort(reverse=True)  # the first by name is followed first
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -110,7 +120,12 @@ def _unreadable(folder: Path, problem: OSError) -> DataInvalid:
     return DataInvalid(f"The folder {folder} cannot be read: {problem.strerror or problem}.")
 
 
-def _is_excluded(relative: Path, patterns: Sequence[str]) -> bool:
+def is_excluded(relative: PurePath, patterns: Sequence[str]) -> bool:
+    """Whether a pattern names a file, by its path relative to the set, or a folder that it lies in."""
+    return bool(patterns) and any(_matches(path, patterns) for path in (relative, *relative.parents) if path.name)
+
+
+def _matches(relative: PurePath, patterns: Sequence[str]) -> bool:
     names = (relative.name, relative.as_posix())
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 

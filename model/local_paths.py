@@ -48,7 +48,12 @@ def _translated(written: str) -> str:
             "write paths relative to the folder of the CSV file."
         )
     path = path.replace("\\", "/")
-    return str(Path(path).expanduser()) if path == "~" or path.startswith("~/") else path
+    if path != "~" and not path.startswith("~/"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as problem:
+        raise DataInvalid(f'"{written[:100]}" is in a home, and this user has none; write the whole path.') from problem
 
 
 def _exists(folder: Path, path: str) -> bool:

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from model.errors import ManifestInvalid
@@ -15,6 +15,9 @@ CLASS_COLUMNS = ("class", "label")
 MAX_COLUMNS = 64
 MAX_CELL = 4_000
 """Characters of a cell."""
+
+HEADER_BYTES = 1 << 18
+"""What is looked at to find the columns: 64 cells of 4,000 characters, or less, and the delimiter."""
 
 COLUMNS_TOLD = 8
 SAVE_AS = 'save it as "CSV UTF-8"'
@@ -40,19 +43,18 @@ class SheetRow:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table of photos: names of columns as `column_name` makes them, the two that say what a photo is, and rows.
+    """A table of photos: the two columns that say what a photo is, named as `column_name` does, and rows.
 
     `class_column` is None where no column names the class.
     """
 
-    columns: list[str]
     path_column: str
     class_column: str | None
     rows: list[SheetRow]
 
-    def others(self, row: SheetRow, *but: str) -> dict[str, str]:
-        """The cells of a row that say neither where the photo lies nor its class, nor are of the columns `but`."""
-        known = {self.path_column, self.class_column, *but}
+    def others(self, row: SheetRow) -> dict[str, str]:
+        """The cells of a row that say neither where the photo lies nor its class nor its id."""
+        known = {self.path_column, self.class_column, "id"}
         return {name: cell for name, cell in row.cells.items() if name not in known}
 
 
@@ -65,35 +67,53 @@ def column_name(header: str) -> str:
     return re.sub(r"""[\s()<>=!'"]+""", "_", unicodedata.normalize("NFC", header).lower()).strip("_")
 
 
-def read_sheet(data: bytes, name: str) -> Sheet:
+def read_sheet(data: bytes, name: str, max_rows: int | None = None) -> Sheet:
     """Reads a CSV file with a row a photo; rows of empty cells, and columns without a header, are passed over.
 
     The delimiter is a comma, semicolon or tab, or what a line "sep=" says; the text is UTF-8 or UTF-16. Blanks around
-    cells are no part of them. Raises ManifestInvalid with a sentence that begins with `name`.
+    cells are no part of them. Raises ManifestInvalid with a sentence that begins with `name`, also for more than
+    `max_rows` rows.
     """
-    text = _text(data, name)
+    lines = _rows(_text(data, name), name)
+    _, headers = next(lines, (0, []))
+    columns = _columns(headers, name)
+    path_column, class_column = _known_columns(columns, headers, name)
+    rows: list[SheetRow] = []
+    for line, cells in lines:
+        if len(rows) == max_rows:
+            raise ManifestInvalid(f"{name} has more than {max_rows} rows; leave out those of other photos.")
+        rows.append(SheetRow(line, _cells(columns, cells, f"{name}, line {line}")))
+    return Sheet(path_column, class_column, rows)
+
+
+def names_classes(data: bytes) -> bool:
+    """Whether a file begins as a CSV file with a column of paths and one of classes."""
+    text = data[:HEADER_BYTES].decode(_encoding(data), "ignore")
+    try:
+        _, headers = next(_rows(text, ""), (0, []))
+    except ManifestInvalid:
+        return False
+    columns = {column_name(header) for header in headers}
+    return not columns.isdisjoint(PATH_COLUMNS) and not columns.isdisjoint(CLASS_COLUMNS)
+
+
+def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, with the line in which each ends; raises ManifestInvalid."""
     separator = SEPARATOR_LINE.match(text)
-    delimiter = separator[1] if separator else _delimiter(text)
-    start = separator.end() if separator else 0
+    delimiter = separator[1] if separator else _delimiter(text[:HEADER_BYTES])
+    start, skipped_lines = (separator.end(), 1) if separator else (0, 0)
     reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=delimiter, strict=True)
-    skipped_lines = 1 if separator else 0
-    rows: list[tuple[int, list[str]]] = []
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
             if any(stripped):
-                rows.append((reader.line_num + skipped_lines, stripped))
+                yield reader.line_num + skipped_lines, stripped
     except csv.Error as problem:
         raise ManifestInvalid(f"{name}, line {reader.line_num + skipped_lines}: {problem}.") from problem
-    headers = rows[0][1] if rows else []
-    columns = _columns(headers, name)
-    path_column, class_column = _known_columns(columns, headers, name)
-    return Sheet(
-        columns=[column for column in columns if column],
-        path_column=path_column,
-        class_column=class_column,
-        rows=[SheetRow(line, _cells(columns, cells, f"{name}, line {line}")) for line, cells in rows[1:]],
-    )
+
+
+def _encoding(data: bytes) -> str:
+    return "utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig"
 
 
 def _text(data: bytes, name: str) -> str:
@@ -101,7 +121,7 @@ def _text(data: bytes, name: str) -> str:
         raise ManifestInvalid(f"{name} is a spreadsheet (.xlsx, .xls or .ods) and no CSV file; {SAVE_AS}.")
     if data.startswith(ZIP):
         raise ManifestInvalid(f"{name} is a zip and no CSV file; unpack it and name its folder.")
-    encoding = "utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig"
+    encoding = _encoding(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as problem:

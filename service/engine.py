@@ -26,7 +26,6 @@ from model.embedder import Embedder, find_model
 from model.errors import InvalidK, ModelMismatch
 from model.images.box import Box
 from model.images.sources import PhotoSource
-from model.names import normalise_label
 from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
 
@@ -189,7 +188,7 @@ class Engine:
 
         Raises UnknownClass and InvalidFilter.
         """
-        of_classes = self.items.rows_of([normalise_label(label) for label in labels]) if labels else None
+        of_classes = self.items.rows_of(labels) if labels else None
         if where is None:
             return of_classes
         passing = self.items.rows_where(where)

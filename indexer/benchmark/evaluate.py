@@ -2,7 +2,8 @@
 
 Every photo is a query once. Its nearest neighbour is the photo with the highest cosine among all the others, the lowest
 row among equals. The query's own row is left out by number, so that a duplicate counts as a neighbour. The answer is
-correct when both are of one class.
+correct when both are of one class. Photos of a gallery that have no class are no answers and are not searched; a class
+is decided as `/search` decides it, among all.
 """
 
 import importlib.metadata
@@ -67,10 +68,9 @@ def evaluate(
     """Runs the benchmark: leave-one-out, or against `gallery` when one is given.
 
     `photos` may be the path of a labelled set, which `model.dataset.read_labelled` reads with `class_depth` and
-    `exclude`. `skipped` are entries that its reader
-    could not use; they are reported with those found here. `known` looks up embeddings of this embedder, so that those
-    of an index are not computed again. `progress` is called with (done, total) and may raise to stop. Raises
-    EvaluationSetInvalid when no score is defined.
+    `exclude`. `skipped` are entries that its reader could not use; they are reported with those found here. `known`
+    looks up embeddings of this embedder, so that those of an index are not computed again. `progress` is called with
+    (done, total) and may raise to stop. Raises EvaluationSetInvalid when no score is defined.
     """
     if isinstance(photos, str | Path):
         found = read_labelled(Path(photos), class_depth=class_depth, exclude=exclude)
@@ -187,20 +187,24 @@ def _search(
 ) -> tuple[Rows, Rows, npt.NDArray[np.float64], Decisions | None]:
     """The nearest row of each query, the rank of the first relevant one, AP@R, and the decision on its class.
 
-    Its own row counts in a gallery.
+    Its own row counts in a gallery. Rows whose code is -1 have no class.
     """
-    depth = min(len(store), max(*RECALL_AT, NEIGHBOURS, int(relevant_count.max())))
+    labelled = np.flatnonzero(row_codes >= 0)
+    among = None if len(labelled) == len(row_codes) else labelled
+    depth = min(len(labelled), max(*RECALL_AT, NEIGHBOURS, int(relevant_count.max())))
     nearest, first_rank, precision, decided = [], [], [], []
     for start in range(0, len(queries), QUERIES_PER_CALL):
         before_chunk()
         part = slice(start, start + QUERIES_PER_CALL)
         own = np.arange(start, start + len(queries[part])) if gallery is None else None
-        rows, scores = store.search(queries[part], depth, exclude_rows=own)
+        rows, scores = store.search(queries[part], depth, among=among, exclude_rows=own)
         relevant = (row_codes[rows] == codes[part, None]) & (rows >= 0)
         nearest.append(rows[:, 0])
         first_rank.append(first_relevant_rank(relevant))
         precision.append(average_precision_at_r(relevant, relevant_count[part]))
         if scorer is not None:
+            if among is not None:
+                rows, scores = store.search(queries[part], NEIGHBOURS, exclude_rows=own)
             near = np.where(rows >= 0, row_codes[rows], -1)[:, :NEIGHBOURS]
             decided.append(decide(near, scores[:, :NEIGHBOURS], scorer(part, near)))
     decisions = Decisions(*map(np.concatenate, zip(*decided, strict=True))) if decided else None

@@ -74,6 +74,6 @@ class TrainingSet:
     def _canvas(self, row: int) -> Pixels:
         item = self.items[row]
         try:
-            return canvas(decode(item.read()), self.recipe.input)
+            return canvas(decode(item.read(), self.recipe.input.resize), self.recipe.input)
         except CarsearchError as problem:  # it was readable before training began
             raise DataInvalid(f"{item.path} became unreadable while training: {problem}") from problem

@@ -17,6 +17,9 @@ from model.parallel import decode_pool, map_in_order
 NO_MODEL = ("", "random", "imagenet")
 """Values of `init` and `teacher` that name no model."""
 
+HASHED_SIDE = 256
+"""Pixels of the shorter side that a perceptual hash, of 32 by 32 pixels, is at least made from."""
+
 NEAR_BITS = 10
 """Two photos whose 64-bit perceptual hashes differ in at most this many bits count as one."""
 
@@ -84,5 +87,5 @@ def _hashes(item: Item) -> tuple[Any, Any]:
     """Perceptual hashes of a photo and of its mirror image."""
     import imagehash  # only runs with photos without labels need it
 
-    photo = Image.fromarray(decode(item.read()))
+    photo = Image.fromarray(decode(item.read(), HASHED_SIDE))
     return imagehash.phash(photo), imagehash.phash(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))

@@ -34,9 +34,10 @@ class PhotoSets:
 def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
     """Reads the photos of a run; raises DataInvalid when there is nothing to learn from or a class is in both sets."""
     contents: dict[Path, str] = {}
-    usable = [item for data in options.data for item in _readable(read_labelled(data), contents)]
+    side = recipe.input.resize
+    usable = [item for data in options.data for item in _readable(read_labelled(data), side, contents)]
     if options.validation is not None:
-        train_items, val_items = usable, _readable(read_labelled(options.validation), contents)
+        train_items, val_items = usable, _readable(read_labelled(options.validation), side, contents)
     else:
         train_items, val_items = split_classes(usable, recipe.seed)
     refuse_overlap(train_items, val_items, contents)
@@ -48,21 +49,24 @@ def load_sets(options: TrainOptions, recipe: Recipe) -> PhotoSets:
         raise DataInvalid("Training needs photos of at least two classes.")
     if bool(options.unlabelled) != bool(options.teacher):
         raise DataInvalid("Photos without labels are learned from through a teacher: give both or neither.")
-    unlabelled = [item for data in options.unlabelled for item in _readable(read_items(data, class_depth=0), contents)]
+    unlabelled = [
+        item for data in options.unlabelled for item in _readable(read_items(data, class_depth=0), side, contents)
+    ]
     kept = without_near_duplicates(unlabelled, val_items) if unlabelled else []
     return PhotoSets(train_items, val_items, kept, len(unlabelled) - len(kept))
 
 
-def _readable(found: ItemList, contents: dict[Path, str]) -> list[Item]:
+def _readable(found: ItemList, side: int, contents: dict[Path, str]) -> list[Item]:
     """Leaves out photos that cannot be decoded and lists them on standard error; one could end a run after hours.
 
-    The sha256 of each of the others is noted in `contents`, by its path.
+    `side` is the length in pixels that the shorter side of a photo will be resized to. The sha256 of each of the others
+    is noted in `contents`, by its path.
     """
 
     def problem_with(item: Item) -> Skipped | None:
         try:
             data = item.read()
-            decode(data)
+            decode(data, side)
         except CarsearchError as problem:
             return Skipped.because(item.id, problem)
         contents[item.path] = hashlib.sha256(data).hexdigest()

@@ -35,17 +35,19 @@ def calibrate(
         )
     classes, rows = fitted_to_labelled(engine.store.vectors, decider.codes)
     threshold = decider.calibration.threshold(precision)
-    told = {"wanted": precision, "threshold": threshold, "photos": len(rows), "fitted": decider.calibration.to_json()}
-    if len(rows):
-        embeddings = engine.store.vectors(rows)
-        decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, classes)
-        found = reliability(decider.calibration.probabilities(decisions), right)
+    embeddings = engine.store.vectors(rows)
+    decisions, right = leave_one_out(engine.store, embeddings, rows, decider.codes, classes)
+    decided = decisions.classes >= 0
+    photos = int(decided.sum())
+    told = {"wanted": precision, "threshold": threshold, "photos": photos, "fitted": decider.calibration.to_json()}
+    if photos:
+        found = reliability(decider.calibration.probabilities(decisions.only(decided)), right[decided])
         told |= found.to_json()
     if json_:
         out.print_json(data=told)
         return
-    if len(rows):
-        out.print(_tables(found, len(rows)))
+    if photos:
+        out.print(_tables(found, photos))
         if not decider.calibration.photos:
             say("These photos are too few to fit on; searches use the fit that ships.")
     else:

@@ -69,7 +69,7 @@ def index(
             keep=keep,
             storage=storage,
             class_depth=class_depth,
-            exclude=exclude or (),
+            exclude=exclude or None,
             allow_removals=allow_removals,
             progress=progress,
         )

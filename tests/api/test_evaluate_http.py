@@ -240,7 +240,7 @@ def test_the_depth_of_the_classes_and_a_manifest_are_honoured(api_client: AppCli
     refused = api_client.post("/evaluate", files={"archive": zip_of(photos)})
     assert (refused.status_code, refused.json()["code"]) == (422, "evaluation_set_invalid")
     assert refused.json()["detail"].endswith(
-        "like classes: train, val. Say at which depth the classes are: ?class_depth=2"
+        "like classes: train, val. Say at which depth the classes are (class depth 2, for example)."
     )
     assert evaluate(api_client, zip_of(photos), class_depth=2).json()["classes"] == 2
     table = "path,class\n" + "".join(f"{name},{name.split('/')[1]}\n" for name in photos)

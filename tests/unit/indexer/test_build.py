@@ -18,7 +18,7 @@ from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.dataset import Skipped
 from model.embedder import Embedder
-from model.errors import DataInvalid, DuplicateId, EmptyGallery, GalleryShrank, PhotosSkipped
+from model.errors import DataInvalid, DuplicateId, EmptyGallery, GalleryShrank, IndexInvalid, PhotosSkipped
 from model.runtimes.fake import FakeRuntime
 from service.engine import Engine
 from tests.conftest import write_fake_model
@@ -297,6 +297,38 @@ def test_a_gallery_that_shrank_by_more_than_a_tenth_is_not_published_unasked(
     assert index.current() == version
     result = build_index(photos, index, fake_embedder, allow_removals=True)
     assert (result.photos, result.removed, result.removed_classes) == (3, 2, ["a"])
+
+
+def test_how_a_gallery_was_read_is_remembered_for_the_same_gallery(
+    tmp_path: Path, index: IndexDirectory, fake_embedder: Embedder
+) -> None:
+    photos = write_photos(tmp_path / "makes", ["audi/a4/0.jpg", "kia/rio/0.jpg", "kia/drafts/0.jpg"])
+    build_index(photos, index, fake_embedder, class_depth=2, exclude=["drafts"])
+    again = build_index(photos, index, fake_embedder)
+    assert not again.changed
+    assert again.notes[0] == "The gallery is read as before, with --class-depth 2 --exclude drafts."
+    assert items_of(index) == {"audi/a4/0.jpg": "a4", "kia/rio/0.jpg": "rio"}
+    build_index(photos, index, fake_embedder, class_depth=1)
+    assert items_of(index) == {"audi/a4/0.jpg": "audi", "kia/rio/0.jpg": "kia"}
+    build_index(photos, index, fake_embedder, exclude=[""])
+    assert set(items_of(index).values()) == {"audi", "kia"}
+    assert len(items_of(index)) == 3
+    other = write_photos(tmp_path / "other", ["vw/drafts/0.jpg"])
+    build_index(other, index, fake_embedder)
+    assert items_of(index) == {"vw/drafts/0.jpg": "vw"}
+
+
+@pytest.mark.parametrize("wrong", [{"exclude": "drafts"}, {"exclude": [1]}, {"class_depth": "2"}])
+def test_a_manifest_that_says_otherwise_how_its_gallery_was_read_is_refused(
+    photos: Path, index: IndexDirectory, fake_embedder: Embedder, wrong: dict[str, object]
+) -> None:
+    version = build_index(photos, index, fake_embedder).version
+    path = index.path_of(version) / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["gallery"] |= wrong
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(IndexInvalid, match="has a gallery of the wrong form"):
+        index.manifest(version)
 
 
 def test_photos_without_a_class_are_found_and_decide_nothing(

@@ -83,6 +83,18 @@ def test_a_gallery_with_enough_photos_gets_a_fit_of_its_own() -> None:
     assert fitted.auroc > 0.75
 
 
+def test_a_photo_among_others_without_a_class_is_no_wrong_decision() -> None:
+    random = np.random.default_rng(0)
+    rows = np.eye(30).repeat(10, axis=0) + 0.02 * random.normal(size=(300, 30))
+    rows[0] = -rows[0]  # far from its class
+    rows = np.concatenate([rows, rows[:1].repeat(10, axis=0)])
+    unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    codes = np.concatenate([np.repeat(np.arange(30), 10), np.full(10, -1)])
+    decider = Decider.of(FaissStore.create(unit), unit, codes, [f"class {number}" for number in range(30)])
+    assert decider is not None
+    assert (decider.calibration.photos, decider.calibration.top1) == (299, 1.0)
+
+
 def test_a_version_from_before_decisions_is_read_and_built_anew_though_no_photo_changed(
     index: IndexDirectory, gallery: Path, fake_embedder: Embedder
 ) -> None:

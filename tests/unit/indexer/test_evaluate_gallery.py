@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,22 @@ def test_147_a_query_may_be_its_own_file_in_the_gallery(served: Served, fake_emb
     assert evaluation.predictions == [(item.id, item.id) for item in items]
     assert (evaluation.report.top1, evaluation.report.identical_in_gallery) == (1.0, 12)
     assert evaluation.report.recall_at == {"1": 1.0, "5": 1.0, "10": 1.0}
+
+
+def test_photos_of_the_gallery_without_a_class_are_no_answers(fake_embedder: Embedder, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name, kind, shot in (("flat.jpg", 1, 90), ("car 1/0.jpg", 1, 0), ("car 2/0.jpg", 2, 0)):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(car_photo(kind, shot))
+    index = IndexDirectory(tmp_path / "index")
+    directory = index.path_of(build_index(photos, index, fake_embedder).version)
+    with closing(ItemTable(directory / "items.sqlite")) as items:
+        against = Served(FaissStore.read(directory / "index.faiss", 64, 3), items, directory.name)
+        queries = [MemoryPhoto("1", "car 1", car_photo(1, 90)), MemoryPhoto("2", "car 1", car_photo(2, 1))]
+        evaluation = evaluate(queries, fake_embedder, gallery=against)
+    assert evaluation.predictions == [("1", "car 1/0.jpg"), ("2", "car 2/0.jpg")]
+    assert (evaluation.report.top1, evaluation.report.map_at_r) == (0.5, 0.5)
+    assert [(one.label, one.nearest_label) for one in evaluation.report.most_confused] == [("car 1", "car 2")]
 
 
 def test_leave_one_out_reports_nothing_about_a_gallery(fake_embedder: Embedder, gallery: Path) -> None:

@@ -55,6 +55,17 @@ def test_rows_of_classes_are_ascending(table: ItemTable, labels: list[str], rows
     assert table.rows_of(labels).tolist() == rows
 
 
+def test_a_class_with_blanks_in_an_old_version_is_found_as_it_is_written(tmp_path: Path) -> None:
+    labels = [" Audi", "Audi", " Kia"]
+    items = [GalleryItem(row, str(row), label, "0" * 64, b"x") for row, label in enumerate(labels)]
+    write_items(tmp_path / "items.sqlite", items)
+    table = ItemTable(tmp_path / "items.sqlite")
+    found = [table.rows_of([asked]).tolist() for asked in (" Audi", "Audi", "Audi ", " Kia")]
+    assert found == [[0], [1], [1], [2]]
+    assert table.rows_of(["Audi", "Audi "]).tolist() == [1]
+    table.close()
+
+
 def test_an_unknown_class_is_refused_without_repeating_it(table: ItemTable) -> None:
     with pytest.raises(UnknownClass, match="no class of that name"):
         table.rows_of(["apple", "Tico"])

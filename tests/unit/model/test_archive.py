@@ -122,7 +122,7 @@ def test_two_top_folders_are_classes_however_deep_their_photos_lie() -> None:
 )
 def test_folders_that_may_be_no_classes_are_not_scored_unless_their_depth_is_named(names: list[str]) -> None:
     packed = io.BytesIO(zip_of(dict.fromkeys(names, b"x")))
-    with pytest.raises(EvaluationSetInvalid, match=r"^The folders at the top .*\?class_depth=2$"):
+    with pytest.raises(EvaluationSetInvalid, match=r"^The folders at the top .* \(class depth 2, for example\)\.$"):
         read_archive(packed)
     photos, _ = read_archive(packed, class_depth=2)
     assert [photo.label for photo in photos] == [name.split("/")[1] for name in names]
@@ -398,7 +398,41 @@ def test_a_path_of_a_manifest_does_not_leave_its_archive(path: str) -> None:
 
 def test_two_manifests_in_an_archive_are_one_too_many_and_other_tables_are_none() -> None:
     table = b"path,class\na/1.jpg,Kia\n"
-    with pytest.raises(EvaluationSetInvalid, match=r"Several CSV files .*: one\.csv, two\.csv"):
+    with pytest.raises(EvaluationSetInvalid, match=r"Several CSV files .*: one\.csv, two\.csv\."):
         read(zip_of({"one.csv": table, "two.csv": table, "a/1.jpg": b"x"}))
     photos, _ = read(zip_of({"results.csv": b"epoch,loss\n1,2\n", "a/1.jpg": b"x", "b/1.jpg": b"x"}))
     assert [photo.label for photo in photos] == ["a", "b"]
+
+
+def test_with_a_depth_no_folder_around_the_set_is_looked_through() -> None:
+    packed = io.BytesIO(zip_of({"val/a/1.jpg": b"x", "val/b/1.jpg": b"x"}))
+    by_depth = [[(photo.id, photo.label) for photo in read_archive(packed, class_depth=depth)[0]] for depth in (1, 2)]
+    assert by_depth == [
+        [("val/a/1.jpg", "val"), ("val/b/1.jpg", "val")],
+        [("val/a/1.jpg", "a"), ("val/b/1.jpg", "b")],
+    ]
+
+
+def test_a_manifest_has_no_more_rows_than_an_archive_may_have_files_and_few_missing_ones_are_listed() -> None:
+    table = b"path,class\na/1.jpg,Kia\n" + b"".join(b"a/%d.jpg,Kia\n" % number for number in range(2, 300))
+    packed = zip_of({"set.csv": table, "a/1.jpg": b"x"})
+    photos, skipped = read(packed, entries=299)
+    assert ([photo.label for photo in photos], len(skipped)) == (["Kia"], 101)
+    assert (skipped[0].name, skipped[-1].name) == ("a/2.jpg", "set.csv")
+    assert "lacks 198 more" in skipped[-1].message
+    with pytest.raises(ManifestInvalid, match=r"^set\.csv has more than 298 rows"):
+        read(packed, entries=298)
+
+
+def test_an_id_in_an_archive_is_printable_and_photos_csv_needs_no_classes() -> None:
+    photos, _ = read(zip_of({"photos.csv": b"path,id\na/1.jpg,one\n", "a/1.jpg": b"x", "b/1.jpg": b"x"}))
+    assert [(photo.id, photo.label) for photo in photos] == [("b/1.jpg", "b"), ("one", "a")]
+    with pytest.raises(ManifestInvalid, match=r"^photos\.csv, line 2: an id has no unprintable characters"):
+        read(zip_of({"photos.csv": b"path,id\na/1.jpg,o\x01e\n", "a/1.jpg": b"x"}))
+
+
+def test_a_name_that_is_no_utf8_is_told_as_text() -> None:
+    name = b"\xff.csv".decode("utf-8", "surrogateescape")
+    packed = tar_of({name: b"path,class\n/x,Kia\n", "a/1.jpg": b"x"})
+    with pytest.raises(ManifestInvalid, match=r"^\\xff\.csv, line 2: a path in an archive is relative"):
+        read(packed)

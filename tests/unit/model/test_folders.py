@@ -90,10 +90,10 @@ def test_ordinary_class_folders_raise_no_doubt(tmp_path: Path, names: list[str])
 
 def test_few_classes_and_classes_that_look_alike_are_told(tmp_path: Path) -> None:
     write(tmp_path, "Audi A4/1.jpg", "audi a4/2.jpg", " Kia /3.jpg")
-    assert read_items(tmp_path).notes == [
+    assert read_items(tmp_path).notes == (
         "The classes found are: Audi A4, Kia, audi a4.",
         'These classes differ only in case or blanks: "Audi A4", "audi a4".',
-    ]
+    )
 
 
 def test_linked_class_folders_are_followed_and_no_photo_is_found_twice(tmp_path: Path) -> None:
@@ -115,6 +115,11 @@ def test_the_folder_of_the_index_is_left_out_of_a_gallery_that_holds_it(tmp_path
     write(tmp_path, "a/1.jpg", "index/models/golden.jpg")
     assert found(tmp_path, without=tmp_path / "index") == {"a/1.jpg": "a"}
     assert found(tmp_path, without=tmp_path / "not there yet").keys() == {"a/1.jpg", "index/models/golden.jpg"}
+
+
+def test_a_gallery_that_is_the_index_itself_leaves_out_the_entries_of_the_index(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.jpg", "a/models/2.jpg", "models/abc/golden.jpg", "versions/v1/x.jpg", "work/x.jpg", "CURRENT")
+    assert found(tmp_path, without=tmp_path) == {"a/1.jpg": "a", "a/models/2.jpg": "a"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")

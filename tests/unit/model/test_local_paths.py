@@ -58,3 +58,9 @@ def test_a_cell_means_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch, writ
 def test_what_cannot_lie_on_this_machine_is_refused_with_the_reason(folder: Path, written: str, reason: str) -> None:
     with pytest.raises(DataInvalid, match=reason):
         local_path(written, folder)
+
+
+def test_a_home_that_nobody_has_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")
+    with pytest.raises(DataInvalid, match=r'^"~/a\.jpg" is in a home, and this user has none; write the whole path'):
+        local_path("~/a.jpg", folder)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from model.errors import DataInvalid
 from model.training.options import TrainOptions
@@ -54,6 +55,12 @@ def test_unreadable_photos_are_listed_and_left_out(tmp_path: Path, capsys: pytes
         "skipped car 1/broken.jpg: The photo is damaged or cut off and cannot be decoded.",
         "skipped car 1/empty.jpg: The file is empty.",
     ]
+
+
+def test_a_jpeg_that_is_decoded_reduced_may_be_larger_than_other_photos(tmp_path: Path) -> None:
+    write_gallery(tmp_path, classes=2)
+    Image.new("L", (8000, 6400)).save(tmp_path / "car 1" / "large.jpg")
+    assert len(load_sets(TrainOptions([tmp_path], tmp_path / "out"), QUICK).train) == 9
 
 
 def test_of_many_unreadable_photos_some_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

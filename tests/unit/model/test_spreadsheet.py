@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import ManifestInvalid
-from model.spreadsheet import MAX_CELL, MAX_COLUMNS, column_name, read_sheet
+from model.spreadsheet import MAX_CELL, MAX_COLUMNS, column_name, names_classes, read_sheet
 from tests.support.photos import KOREAN
 
 CELLS = {"path": "a/1.jpg", "class": "Kia", "price": "19999"}
@@ -136,7 +136,29 @@ def test_any_bytes_are_a_sheet_or_refused(data: bytes) -> None:
         sheet = read_sheet(data, "set.csv")
     except ManifestInvalid:
         return
-    assert all(row.cells.keys() == set(sheet.columns) for row in sheet.rows)
+    assert all(row.cells.keys() == sheet.rows[0].cells.keys() for row in sheet.rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "does"),
+    [
+        ("sep=;\nFile;Label\nnot;a;row\n".encode("utf-16"), True),
+        ("Klasse;Bild\n".encode("cp949", "ignore"), False),
+        (b"path,class\n\xff", True),
+        (b"path,price\n", False),
+        (b'"path,class', False),
+        (b"", False),
+    ],
+)
+def test_a_sheet_that_names_classes_is_known_by_its_header(content: bytes, does: bool) -> None:
+    assert names_classes(content) is does
+
+
+def test_a_sheet_may_be_bounded_in_rows() -> None:
+    content = b"path\na\n\nb\n"
+    assert len(read_sheet(content, "set.csv", max_rows=2).rows) == 2
+    with pytest.raises(ManifestInvalid, match=r"^set\.csv has more than 1 rows"):
+        read_sheet(content, "set.csv", max_rows=1)
 
 
 @given(
