@@ -80,7 +80,7 @@ def read_archive_sheet(files: Iterable[SheetFile], members: Iterable[str], max_r
         if member in labels:
             raise ManifestInvalid(f"{where}: an earlier row is of the same photo.")
         labels[member] = normalise_label(row.cells.get(sheet.class_column or "", ""))
-        ids[member] = id_in(row, where)
+        ids[member] = "" if file.called == SIDE_FILE else id_in(row, where)
     missing_rows = _listed(missing, file.called)
     return ArchiveSheet(labels, ids, sheet.class_column is not None, file.called != SIDE_FILE, missing_rows)
 

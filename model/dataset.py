@@ -209,7 +209,7 @@ def _manifest_item(manifest: Path, sheet: Sheet, row: SheetRow) -> Item:
     path = _path_of(manifest, sheet, row)
     # "a.jpg" and "./a.jpg" are one file, and one id.
     identity = id_in(row, f"{manifest}, line {row.line}") or ids_of([os.path.normpath(path)])[0]
-    return Item(identity, _label_of(sheet, row), manifest.parent / path, sheet.others(row))
+    return Item(identity, _label_of(sheet, row), manifest.parent / path, sheet.others(row, "id"))
 
 
 def id_in(row: SheetRow, where: str) -> str:
@@ -238,8 +238,8 @@ def _path_of(file: Path, sheet: Sheet, row: SheetRow) -> str:
 def _with_side_file(root: Path, found: ItemList, exclude: Sequence[str]) -> ItemList:
     """Joins the rows of `photos.csv` at the top of a folder, where there is one, to its photos by their paths.
 
-    A class or id that is not empty wins over that of the path. Rows without a photo are listed, but for those of files
-    that are left out.
+    A class that is not empty wins over the folder's. A column `id` is metadata here: a dealer's number of a car, say,
+    which several photos share. Rows without a photo are listed, but for those of files that are left out.
     """
     file = root / SIDE_FILE
     if not file.is_file():
@@ -254,11 +254,8 @@ def _with_side_file(root: Path, found: ItemList, exclude: Sequence[str]) -> Item
         key = _key(item.path, root)
         if key in rows:
             row = rows.pop(key)
-            identity = id_in(row, f"{file}, line {row.line}") or item.id
-            label = _label_of(sheet, row) or item.label
-            item = replace(item, id=identity, label=label, metadata=sheet.others(row))
+            item = replace(item, label=_label_of(sheet, row) or item.label, metadata=sheet.others(row))
         items.append(item)
-    refuse_duplicate_ids(items)
     missing = f"{SIDE_FILE} has a row for it, and the folder has no such photo."
     absent = [
         Skipped(printable(row.cells[sheet.path_column]), "photo_missing", missing)
@@ -266,7 +263,7 @@ def _with_side_file(root: Path, found: ItemList, exclude: Sequence[str]) -> Item
         if not _is_left_out(PurePath(key), exclude)
     ]
     doubt = None if sheet.class_column else found.doubt
-    return ItemList(sorted(items, key=lambda item: item.id), [*found.skipped, *absent], doubt)
+    return ItemList(items, [*found.skipped, *absent], doubt)
 
 
 def _is_left_out(relative: PurePath, exclude: Sequence[str]) -> bool:

@@ -52,9 +52,9 @@ class Sheet:
     class_column: str | None
     rows: list[SheetRow]
 
-    def others(self, row: SheetRow) -> dict[str, str]:
-        """The cells of a row that say neither where the photo lies nor its class nor its id."""
-        known = {self.path_column, self.class_column, "id"}
+    def others(self, row: SheetRow, *but: str) -> dict[str, str]:
+        """The cells of a row that say neither where the photo lies nor its class, nor are of the columns `but`."""
+        known = {self.path_column, self.class_column, *but}
         return {name: cell for name, cell in row.cells.items() if name not in known}
 
 

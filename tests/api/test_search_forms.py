@@ -190,7 +190,7 @@ def test_a_parameter_that_is_none_is_refused_with_the_one_that_is_near(
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/evaluate?k=1", 'There is no query parameter "k"; there are: mode, predictions.'),
+        ("/evaluate?k=1", 'There is no query parameter "k"; there are: mode, predictions, class_depth.'),
         ("/evaluate?prediction=true", 'There is no query parameter "prediction"; did you mean "predictions"?'),
     ],
 )

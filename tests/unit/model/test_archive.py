@@ -424,11 +424,11 @@ def test_a_manifest_has_no_more_rows_than_an_archive_may_have_files_and_few_miss
         read(packed, entries=298)
 
 
-def test_an_id_in_an_archive_is_printable_and_photos_csv_needs_no_classes() -> None:
-    photos, _ = read(zip_of({"photos.csv": b"path,id\na/1.jpg,one\n", "a/1.jpg": b"x", "b/1.jpg": b"x"}))
-    assert [(photo.id, photo.label) for photo in photos] == [("b/1.jpg", "b"), ("one", "a")]
-    with pytest.raises(ManifestInvalid, match=r"^photos\.csv, line 2: an id has no unprintable characters"):
-        read(zip_of({"photos.csv": b"path,id\na/1.jpg,o\x01e\n", "a/1.jpg": b"x"}))
+def test_an_id_in_an_archive_is_printable_and_photos_csv_names_none() -> None:
+    photos, _ = read(zip_of({"photos.csv": b"path,id\na/1.jpg,one\nb/1.jpg,one\n", "a/1.jpg": b"x", "b/1.jpg": b"x"}))
+    assert [(photo.id, photo.label) for photo in photos] == [("a/1.jpg", "a"), ("b/1.jpg", "b")]
+    with pytest.raises(ManifestInvalid, match=r"^set\.csv, line 2: an id has no unprintable characters"):
+        read(zip_of({"set.csv": b"path,class,id\na/1.jpg,a,o\x01e\n", "a/1.jpg": b"x"}))
 
 
 def test_a_name_that_is_no_utf8_is_told_as_text() -> None:

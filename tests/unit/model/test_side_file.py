@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.dataset import Item, read_items
-from model.errors import DataInvalid, DuplicateId, ManifestInvalid
+from model.errors import DataInvalid, ManifestInvalid
 from tests.support.photos import KOREAN, car_photo
 
 
@@ -26,9 +26,9 @@ def test_rows_are_joined_by_path_and_a_class_wins_over_the_folder(tmp_path: Path
     rows = "Path;Class;Price;id\naudi\\a1.jpg;;19999;7\n./vw/golf.jpg;VW Golf;;\nvw/polo.jpg;VW;5;\n"
     found = read_items(gallery(tmp_path, rows))
     assert told(found.items) == {
-        "7": ("audi", {"price": "19999"}),
+        "audi/a1.jpg": ("audi", {"price": "19999", "id": "7"}),
         "audi/a2.jpg": ("audi", {}),
-        "vw/golf.jpg": ("VW Golf", {"price": ""}),
+        "vw/golf.jpg": ("VW Golf", {"price": "", "id": ""}),
     }
     assert [(one.name, one.code) for one in found.skipped] == [("vw/polo.jpg", "photo_missing")]
 
@@ -52,7 +52,6 @@ def test_a_row_gives_a_photo_data_and_never_adds_a_photo(tmp_path: Path, row: st
     [
         ("path,price\naudi/a1.jpg,1\naudi\\a1.jpg,2\n", r"photos\.csv, line 3: an earlier row is of the same photo"),
         ("name,price\naudi/a1.jpg,1\n", r'photos\.csv has the columns "name", "price"; it needs "path"'),
-        ("path,id\naudi/a1.jpg,o\x01e\n", r"photos\.csv, line 2: an id has no unprintable characters"),
         ("path,price\nC:\\audi\\a1.jpg,1\n", r"photos\.csv, line 2: .* is a path of Windows"),
     ],
 )
@@ -65,11 +64,6 @@ def test_a_row_of_a_photo_that_is_left_out_is_not_missing(tmp_path: Path) -> Non
     gallery(tmp_path, "path,price\naudi/a1.jpg,1\nvw/golf.jpg,2\n@eaDir/x.jpg,3\n")
     found = read_items(tmp_path, exclude=["vw"])
     assert ([item.id for item in found.items], found.skipped) == (["audi/a1.jpg", "audi/a2.jpg"], [])
-
-
-def test_an_id_that_is_that_of_another_photo_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DuplicateId, match=r'"audi/a2\.jpg" occurs twice'):
-        read_items(gallery(tmp_path, "path,id\naudi/a1.jpg,audi/a2.jpg\n"))
 
 
 def test_patterns_and_a_depth_of_no_classes_hold_for_a_manifest(tmp_path: Path) -> None:
