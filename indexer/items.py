@@ -79,6 +79,7 @@ class ItemTable:
 
     def __init__(self, path: Path) -> None:
         self._lock, self._filter_lock = threading.Lock(), threading.Lock()
+        self._classes: dict[str, int] = {}
         self._filters = self._database = self._connected(path)
         try:
             (self._count, first, last, mistyped), duplicate = self._row(COUNTS), self._row(DUPLICATES)
@@ -146,8 +147,10 @@ class ItemTable:
     def classes(self) -> dict[str, int]:
         """Class -> number of photos, in alphabetical order."""
         with self._lock:
-            query = "SELECT class, count(*) FROM items WHERE class IS NOT NULL GROUP BY class ORDER BY class"
-            return dict(self._database.execute(query).fetchall())
+            if not self._classes:  # it reads the whole table, which never changes
+                query = "SELECT class, count(*) FROM items WHERE class IS NOT NULL GROUP BY class ORDER BY class"
+                self._classes = dict(self._database.execute(query).fetchall())
+            return self._classes
 
     def rows_of(self, labels: Sequence[str]) -> Rows:
         """The rows of some classes, int64 (n,), ascending; raises UnknownClass for a class with no photo.
@@ -198,7 +201,7 @@ class ItemNames:
     """
 
     def __init__(self, items: Iterable[tuple[str, str]]) -> None:
-        ids, ends, classes = bytearray(), array("q", [0]), array("l")
+        ids, ends, classes = bytearray(), array("q", [0]), array("q")
         numbers: dict[str, int] = {}
         for identity, label in items:
             ids += identity.encode()
@@ -215,7 +218,7 @@ class ItemNames:
 
         A row without a class has -1.
         """
-        return np.array(self._classes, np.int64)
+        return np.asarray(self._classes)  # shares its memory
 
     @property
     def labels(self) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -16,6 +16,9 @@ NEAR = 0.7
 
 LONGEST_COMPARED = 100
 """Characters of a label from a client that are compared with those of the gallery; it takes the square of the time."""
+
+MOST_COMPARED = 2_000
+"""Labels that one from a client is compared with; 20,000 would hold up a server for half a second."""
 
 
 def printable(name: str) -> str:
@@ -45,12 +48,14 @@ def similar_labels(labels: Iterable[str]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
-def near_label(label: str, labels: Iterable[str]) -> str | None:
-    """The label that somebody who wrote another one may have meant; None where none is near.
+def near_label(label: str, labels: Collection[str]) -> str | None:
+    """The label that somebody who wrote another one may have meant; None where none is near, or there are too many.
 
     >>> near_label("audi a 4", ["Audi A4", "BMW X5"])
     'Audi A4'
     """
+    if len(labels) > MOST_COMPARED:
+        return None
     by_folded = {folded_label(known): known for known in labels}
     folded = folded_label(label)[:LONGEST_COMPARED]
     near = [folded] if folded in by_folded else get_close_matches(folded, by_folded, n=1, cutoff=NEAR)

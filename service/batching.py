@@ -4,7 +4,8 @@
     embed thread   hands whatever is decoded to the runtime, as one batch
     search thread  waits for a batch, searches all that is embedded by then in one call, and answers
 
-A search that is alone in the server goes through in one work thread, with all cores.
+A search that is alone in the server goes through in one work thread, with all cores. So does one by class, which may
+read the whole index once more, and one by id, which needs no network.
 """
 
 import asyncio
@@ -76,14 +77,14 @@ class Batcher:
             self._searches -= 1
 
     def _decode(self, engine: Engine, ask: Callable[[], Query], reply: "Future[SearchResult]", alone: bool) -> None:
-        """Decodes in a work thread and queues the photo; a search that is alone or needs no network is done here."""
+        """Decodes in a work thread, and queues the photo or answers here; see the module."""
         if reply.cancelled():
             return
         try:
             started = time.perf_counter()
             query = ask()
             waiting = _Waiting(engine, query, (time.perf_counter() - started) * 1000, reply)
-            if not alone and query.crop is not None:
+            if not alone and query.crop is not None and not query.by_class:
                 self._decoded.append(waiting)
                 self._embed_thread.submit(self._embed)
             elif reply.set_running_or_notify_cancel():

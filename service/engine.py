@@ -30,8 +30,8 @@ from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
 
 MAX_K = 100
-MAX_WIDENED = 1024
-"""Rows of one search for missing classes."""
+ROWS_A_CLASS = 10
+"""Nearest rows for each class that is asked for: those of most galleries are of enough classes."""
 
 Scores = npt.NDArray[np.float32]
 CAR_THRESHOLD = 0.5
@@ -158,7 +158,7 @@ class Engine:
         `where` leaves only photos whose metadata pass a filter, such as "price < 20000 and year >= 2018"; see
         docs/filters.md. Raises InvalidK, UnknownClass, InvalidFilter, ImageRejected, and FileUnreadable for a path.
         """
-        return self.answer(self.query(photo, k, classes, where)).found.hits
+        return self.answer(self.query(photo, k, self.rows(classes, where))).found.hits
 
     def decide(self, photo: PhotoSource) -> Decision | None:
         """The class of a photo, and the probability that it is right; None where no photo near by has a class.
@@ -198,33 +198,31 @@ class Engine:
         self,
         photo: PhotoSource,
         k: int,
-        labels: Sequence[str] = (),
-        where: str | None = None,
+        among: Rows | None = None,
         *,
         box: Box | None = None,
         min_score: float = -math.inf,
         by_class: bool = False,
     ) -> Query:
-        """Decodes a photo, or its box, and finds out what it is to be searched among.
+        """Decodes a photo, or its box, to be searched among some `rows` or all.
 
-        Raises as `search` does, and InvalidBox.
+        Raises InvalidK, InvalidBox, ImageRejected, and FileUnreadable for a path.
         """
         _check_k(k)
-        return Query(self.embedder.prepare(photo, box), k, self.rows(labels, where), min_score, by_class)
+        return Query(self.embedder.prepare(photo, box), k, among, min_score, by_class)
 
     def query_like(
         self,
         identity: str,
         k: int,
-        labels: Sequence[str] = (),
-        where: str | None = None,
+        among: Rows | None = None,
         *,
         min_score: float = -math.inf,
         by_class: bool = False,
     ) -> Query:
-        """What asks for photos like one of the gallery, by its id; raises UnknownItem, and otherwise as `query`."""
+        """What asks for photos like one of the gallery, by its id; raises InvalidK and UnknownItem."""
         _check_k(k)
-        return Query(None, k, self.rows(labels, where), min_score, by_class, self.items.by_id(identity).row)
+        return Query(None, k, among, min_score, by_class, self.items.by_id(identity).row)
 
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
         """Starts on the embeddings of some queries; `lone` ones may have all cores."""
@@ -246,16 +244,17 @@ class Engine:
     def nearest(self, embeddings: Embeddings, queries: Sequence[Query]) -> list[Found]:
         """What each query finds, by its row of float32 (B, D); all among the whole gallery are searched in one call."""
         found: dict[int, Found] = {}
-        plain = [query.among is None and query.like is None for query in queries]
-        whole = [place for place, it_is in enumerate(plain) if it_is]
-        others = [[place] for place, it_is in enumerate(plain) if not it_is]
-        for places in [whole, *others] if whole else others:
-            first = queries[places[0]]
-            most = max(NEIGHBOURS, *(queries[place].k for place in places))
-            itself = None if first.like is None else np.array([first.like])
+        unrestricted = [place for place, query in enumerate(queries) if query.among is None and query.like is None]
+        restricted = [[place] for place in range(len(queries)) if place not in unrestricted]
+        for places in [unrestricted, *restricted] if unrestricted else restricted:
+            among, like = queries[places[0]].among, queries[places[0]].like
+            wanted = [queries[place].k * (ROWS_A_CLASS if queries[place].by_class else 1) for place in places]
+            left_out = None if like is None else np.array([like])
             # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
-            near = self.store.search(embeddings[places], most, among=first.among, exclude_rows=itself, threads=1)
-            decisions = self._decide(embeddings[places], near) if first.among is None else [None] * len(places)
+            near = self.store.search(
+                embeddings[places], max(NEIGHBOURS, *wanted), among=among, exclude_rows=left_out, threads=1
+            )
+            decisions = self._decide(embeddings[places], near) if among is None else [None] * len(places)
             for place, rows, scores, decision in zip(places, near.rows, near.scores, decisions, strict=True):
                 found[place] = Found(self._hits(queries[place], embeddings[place], rows, scores), decision)
         return self._with_metadata([found[place] for place in range(len(queries))])
@@ -283,28 +282,20 @@ class Engine:
         ]
 
     def _best_of_classes(self, query: Query, embedding: Embeddings, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
-        """The best row of each class, best first: of k classes, or of all that there are or have the lowest score.
+        """The best row of each class, best first, of the k classes that have the best; none of rows without a class.
 
-        Photos without a class are of none.
-        All rows of a class that is not among the nearest rows come after them. So the search goes on among the rows of
-        the classes that are missing, for twice as many each time, until there are enough.
+        `rows` are the nearest ones, with their scores. Where they are of fewer classes, the store compares all rows.
         """
         codes = self.names.codes
-        left = np.arange(len(codes)) if query.among is None else query.among
-        left = left if query.like is None else left[left != query.like]
-        best_rows, best_scores, fetch = [rows[:0]], [scores[:0]], len(rows)
-        while len(rows):
-            found, first = np.unique(codes[rows], return_index=True)
-            first = np.sort(first[found >= 0])
-            best_rows.append(rows[first])
-            best_scores.append(scores[first])
-            left = left[~np.isin(codes[left], found)]
-            if sum(map(len, best_rows)) >= query.k or not len(left) or scores[len(rows) - 1] < query.min_score:
-                break
-            fetch = min(2 * fetch, MAX_WIDENED)
-            near = self.store.search(embedding[None], fetch, among=left, threads=1)
-            rows, scores = near.rows[0][near.rows[0] >= 0], near.scores[0]
-        return np.concatenate(best_rows), np.concatenate(best_scores)
+        classes, first = np.unique(codes[rows], return_index=True)
+        first = np.sort(first[classes >= 0])
+        if len(first) >= query.k or (len(rows) and scores[len(rows) - 1] < query.min_score):
+            return rows[first], scores[first]
+        groups, among = np.full_like(codes, -1), slice(None) if query.among is None else query.among
+        groups[among] = codes[among]
+        if query.like is not None:
+            groups[query.like] = -1
+        return self.store.best_of_groups(embedding, groups, query.k)
 
     def _decide(self, embeddings: Embeddings, near: Neighbours) -> Sequence[Decision | None]:
         """Decides on queries float32 (B, D) from their nearest photos of the whole gallery."""

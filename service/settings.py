@@ -25,8 +25,12 @@ KUBERNETES = re.compile(
 )
 """Variables that Kubernetes sets in every container beside a Service whose name begins with carsearch."""
 
-ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
-"""A path that stays on this server: no empty segment, which would make it another server's, and none of dots."""
+ROUTES = "docs|evaluate|evaluations|gallery|info|livez|metrics|openapi.json|readyz|search|static-offline-docs"
+ROOT_PATH = re.compile(rf"(?!/({ROUTES})(/|$))(/(?!\.{{1,2}}(/|$))[A-Za-z0-9._~-]+)+")
+"""A path that stays on this server: no empty segment, which would make it another server's, and none of dots.
+
+It does not begin as an address of ours, which could not be told from one below the prefix.
+"""
 
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?")
 """As browsers write it: in small letters, without a path."""
@@ -140,7 +144,7 @@ class Settings(BaseSettings):
     def _is_path(cls, value: str | None) -> str | None:
         path = (value or "").rstrip("/")
         if path and not ROOT_PATH.fullmatch(path):
-            raise ValueError(f"{path[:50]!r} is no path like '/cars'")
+            raise ValueError(f"{path[:50]!r} is no path like '/cars', or begins as an address of carsearch")
         return path or None
 
     @field_validator("cors_origins")

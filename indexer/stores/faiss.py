@@ -133,6 +133,30 @@ class FaissStore:
             fetch = min(available, 2 * fetch)
         return found
 
+    def best_of_groups(self, query: Embeddings, groups: Rows, k: int) -> tuple[Rows, npt.NDArray[np.float32]]:
+        """The best row of each group, best first, of the k groups with the best ones, and their scores.
+
+        `query` float32 (D,); `groups` int64 (N,) has the group of each row from 0, and -1 for a row that is left out.
+        Scores and ties are those of `search`. FAISS scores all rows once; those that may be the best are rescored.
+        """
+        faiss.omp_set_num_threads(1)
+        _, scores, order = self.index.range_search(query[None], -np.inf)  # not in the order of the rows
+        approximate = np.empty(len(self))
+        approximate[order] = scores
+        approximate[groups < 0] = -np.inf
+        best = np.full(groups.max(initial=-1) + 2, -np.inf)  # the last is for the rows that are left out
+        np.maximum.at(best, groups, approximate)
+        lowest = np.partition(best, -k)[-k] if k < len(best) else -np.inf
+        may_be_best = approximate >= np.maximum(best[groups], lowest) - 2 * self.tolerance
+        rows = np.flatnonzero(may_be_best & (groups >= 0))
+        chunk = max(1, RESCORED_BYTES // (self.dim * 8))
+        parts = [self.vectors(part)[None] for part in np.split(rows, range(chunk, len(rows), chunk))]
+        exact = np.concatenate([exact_scores(query[None], part)[0] for part in parts])
+        order = np.lexsort((rows, -exact))
+        _, first = np.unique(groups[rows[order]], return_index=True)
+        chosen = order[np.sort(first)[:k]]
+        return rows[chosen], exact[chosen]
+
     def _best(
         self, queries: Embeddings, k: int, fetch: int, selector: Any, excluded: Rows | None
     ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:

@@ -40,9 +40,10 @@ def search(
     many = photos_at(photos, index_dir) if len(photos) > 1 or photos[0].is_dir() or to is not None else []
     data = b"" if many else read_photo(photos[0])  # before the index is read
     engine = open_index(index_dir, runtime=runtime)
+    rows = engine.rows(class_ or [], where)
 
     def query(data: bytes) -> "Query":
-        return engine.query(data, k, class_ or [], where)
+        return engine.query(data, k, rows)
 
     if many:
         found = search_many(engine, many, query)

@@ -26,8 +26,8 @@ Answered = tuple[str, dict[str, Any] | Skipped]
 
 STDOUT = Path("-")
 COLUMNS = (
-    "query", "rank", "id", "class", "score", "decision_outcome", "decision_class", "decision_probability", "error_code",
-    "error_message",
+    "query", "rank", "id", "class", "score", "metadata", "decision_outcome", "decision_class", "decision_probability",
+    "error_code", "error_message",
 )  # fmt: skip
 
 
@@ -127,6 +127,8 @@ def _csv_lines(file: TextIO) -> Callable[[str, dict[str, Any] | Skipped], None]:
             return
         decision = answer["decision"] or {}
         decided = {f"decision_{name}": decision.get(name) for name in ("outcome", "class", "probability")}
-        writer.writerows({"query": query, **hit, **decided} for hit in answer["results"] or [{}])
+        for hit in answer["results"] or [{}]:
+            metadata = json.dumps(hit["metadata"], ensure_ascii=False) if hit.get("metadata") else ""
+            writer.writerow({"query": query, **hit, "metadata": metadata, **decided})
 
     return write

@@ -1,6 +1,7 @@
-"""The outermost middleware: a request's context, its answer's common headers, its log line and metrics.
+"""The middleware around all but `Cors`: a request's context, its answer's common headers, its log line and metrics.
 
-Whatever is raised below and not answered there is answered here, so that every answer is counted and has its id.
+Whatever is raised below and not answered there is answered here, so that every answer but that to a preflight is
+counted and has its id.
 """
 
 import asyncio

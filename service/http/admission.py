@@ -1,8 +1,9 @@
 """Admission: a search is refused from its headers when there is no work place, or no memory for its photo.
 
 Two things are bounded. Memory for uploads is taken before the body is read, as much as is announced, and more as it
-comes. A work place is taken once the body is complete (`service.http.workers`): places held while a body arrives would
-let a few dozen slow uploads shut everybody out.
+comes; twice as much for JSON, which is held beside the photo that it is decoded to. A work place is taken once the
+body is complete (`service.http.workers`): places held while a body arrives would let a few dozen slow uploads shut
+everybody out.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from collections import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Overloaded
-from service.http.context import RequestContext
+from service.http.context import RequestContext, media_type
 
 ALPHA = 8
 QUEUE_FULL = "The server has more searches than it can answer; try again in a moment."
@@ -60,7 +61,7 @@ class Admission:
             return
         if not self._places.has_room(context.client):
             raise Overloaded(QUEUE_FULL)
-        held = 0
+        held, copies = 0, 2 if media_type(scope) == "application/json" else 1
 
         def hold(more: int) -> None:
             nonlocal held
@@ -72,11 +73,11 @@ class Admission:
 
         async def receive_and_hold() -> Message:
             message = await receive()
-            hold(context.received_bytes - held)  # of what was not announced
+            hold(copies * context.received_bytes - held)  # of what was not announced
             return message
 
         try:
-            hold(declared_bytes(scope))
+            hold(copies * declared_bytes(scope))
             await self._app(scope, receive_and_hold, send)
         finally:
             self._memory.give_back(context.client, held)

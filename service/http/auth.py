@@ -67,7 +67,7 @@ class Auth:
             given = token.strip()
         digest = hashlib.sha256(given.encode("latin-1")).digest()
         found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]  # all: the time tells nothing
-        if not found and rules.linked and b"signature=" in scope["query_string"]:
+        if not found and rules.linked and b"sig=" in scope["query_string"]:
             raise Unauthorized("The link has expired or was changed; search again, or send an API key.")
         if not found:
             raise Unauthorized("Send an API key that this server knows, in the header X-API-Key.")

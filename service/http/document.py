@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from service.errors import Forbidden, Unauthorized
 from service.http.context import Rules
 from service.http.errors import MEDIA_TYPE, problem_body, problems
-from service.http.examples import ANSWERS, BY_TAG, EVERYWHERE
+from service.http.examples import ANSWERS, BY_OPERATION, BY_TAG, EVERYWHERE, OF_BODIES
 from service.http.schemas import DatasetRequest, Problem
 
 Document = dict[str, Any]
@@ -55,10 +55,13 @@ def _ask_for_a_key(operation: Document, rules: Rules) -> None:
 
 
 def _give_examples(operation: Document) -> None:
-    errors = EVERYWHERE | {code: told for tag in operation["tags"] for code, told in BY_TAG.get(tag, {}).items()}
+    (tag,), name = operation["tags"], operation["operationId"]
+    errors = EVERYWHERE | BY_TAG.get(tag, {}) | BY_OPERATION.get(name, {})
+    if "requestBody" in operation:
+        errors = errors | OF_BODIES
     for status, answer in operation["responses"].items():
         content = answer.get("content", {})
-        example = ANSWERS.get(operation["operationId"], {}).get(status)
+        example = ANSWERS.get(name, {}).get(status)
         if example is not None and "application/json" in content:
             content["application/json"]["example"] = example
         if MEDIA_TYPE in content:
@@ -69,6 +72,6 @@ def _give_examples(operation: Document) -> None:
 
 
 def _error_examples() -> Iterator[tuple[str, Document]]:
-    for errors in (EVERYWHERE, *BY_TAG.values()):
+    for errors in (EVERYWHERE, OF_BODIES, *BY_TAG.values(), *BY_OPERATION.values()):
         for code, (status, detail) in errors.items():
             yield code, {"value": problem_body(status, code, detail, "c0ffee00c0ffee00c0ffee00c0ffee00")}

@@ -46,12 +46,15 @@ def problem(context: RequestContext, status: int, code: str, detail: str) -> Res
 
 
 def problem_body(status: int, code: str, detail: str, request_id: str) -> dict[str, str | int]:
-    """As `Problem` says; the model itself would take as long as the rest of a refusal's JSON."""
+    """As `Problem` says; the model itself would take as long as the rest of a refusal's JSON.
+
+    A surrogate in the detail, which UTF-8 lacks, becomes a question mark.
+    """
     return {
         "type": f"urn:carsearch:error:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail[:MAX_DETAIL],
+        "detail": detail[:MAX_DETAIL].encode("utf-8", "replace").decode(),
         "code": code,
         "request_id": request_id,
     }

@@ -10,27 +10,36 @@ EVERYWHERE: Errors = {
     "deadline_exceeded": (503, "The answer was not ready in time; try again in a moment."),
     "draining": (503, "The server is about to stop; ask another one."),
     "embedding_invalid": (500, "The network gave an embedding that is not finite."),
-    "empty_file": (422, "The file is empty."),
     "forbidden": (403, "This API key is for searches; evaluations need one of the scope admin."),
     "internal": (500, "The server failed; the request id finds the reason in its log."),
     "invalid_request": (422, "query precision: Input should be less than or equal to 0.99."),
-    "malformed_json": (400, "The body is not valid JSON."),
-    "malformed_multipart": (400, "The multipart body ends before its closing boundary."),
     "method_not_allowed": (405, "This address does not take that method."),
-    "missing_file": (422, 'The form needs a file named "file".'),
-    "multiple_files": (422, 'The form has more than one file "file".'),
     "not_found": (404, "There is nothing at this address."),
     "not_ready": (503, "The index is being loaded."),
     "overloaded": (429, "The server has more searches than it can answer; try again in a moment."),
-    "payload_too_large": (413, "The body is larger than 10485760 bytes."),
     "unauthorized": (401, "Send an API key that this server knows, in the header X-API-Key."),
-    "unsupported_content_encoding": (415, "Send the body as it is, without Content-Encoding."),
-    "unsupported_content_type": (415, 'Send multipart/form-data with a file named "file".'),
-    "upload_timeout": (408, "The upload took too long."),
-    "invalid_filter": (422, "The gallery has no column of the name at character 1; did you mean price?"),
     "unknown_parameter": (422, 'There is no query parameter "top_k"; did you mean "k"?'),
 }
-"""Code -> status and detail of an answer, of errors that many routes answer with."""
+"""Code -> status and detail of an answer, of errors that any route may answer with."""
+
+OF_BODIES: Errors = {
+    "empty_file": (422, "The file is empty."),
+    "malformed_json": (400, "The body is not valid JSON."),
+    "malformed_multipart": (400, "The multipart body ends before its closing boundary."),
+    "missing_file": (422, 'The form needs a file named "file".'),
+    "multiple_files": (422, 'The form has more than one file "file".'),
+    "payload_too_large": (413, "The body is larger than 10485760 bytes."),
+    "unsupported_content_encoding": (415, "Send the body as it is, without Content-Encoding."),
+    "unsupported_content_type": (
+        415,
+        (
+            'Send the photo in a form, as its file "file"; as the body, with a content type such as image/jpeg; or as '
+            'JSON, {"image": "<base64>"}.'
+        ),
+    ),
+    "upload_timeout": (408, "The upload took too long."),
+}
+"""The errors of routes that take a body."""
 
 BY_TAG: dict[str, Errors] = {
     "search": {
@@ -40,7 +49,10 @@ BY_TAG: dict[str, Errors] = {
         ),
         "image_too_many_pixels": (
             422,
-            "The photo has 50000 x 50000 pixels; at most 50 million are taken, and 16384 a side.",
+            (
+                "The photo has 50000 x 50000 pixels; at most 50 million are taken, "
+                "200 million of a JPEG that is not progressive, and 16384 a side."
+            ),
         ),
         "image_undecodable": (422, "The photo is damaged or cut off and cannot be decoded."),
         "invalid_box": (
@@ -48,11 +60,7 @@ BY_TAG: dict[str, Errors] = {
             "A box is four whole numbers of pixels, x,y,width,height, as in box=40,60,320,240.",
         ),
         "invalid_k": (422, "k must be a whole number from 1 to 100."),
-        "unknown_class": (422, "The gallery has no class of that name; GET /gallery/classes lists those there are."),
         "unsupported_image_format": (415, "The file is not a JPEG, PNG, WebP, AVIF or HEIC photo."),
-    },
-    "gallery": {
-        "unknown_item": (404, "The gallery has no photo with this id."),
     },
     "evaluation": {
         "archive_bomb": (422, "The archive packs a file more than 100 times."),
@@ -68,12 +76,34 @@ BY_TAG: dict[str, Errors] = {
         "evaluation_too_large": (413, "The set has 5000 photos; above 500 send Prefer: respond-async."),
         "gallery_empty": (422, 'There are no photos in "val".'),
         "manifest_invalid": (422, '"val" has the columns "where", "class"; it needs "path".'),
-        "unknown_dataset": (404, "There is no data set with this name; GET /info lists them."),
-        "unknown_evaluation": (404, "There is no evaluation with this id."),
         "unsupported_archive": (415, "Send a zip, or a tar that is not compressed."),
     },
 }
 """Tag of routes -> the errors that only these answer with."""
+
+_FILTERED: Errors = {
+    "invalid_filter": (422, "The gallery has no column of the name at character 1; did you mean price?"),
+    "unknown_class": (
+        422,
+        (
+            'The gallery has no class of that name; did you mean "Mistrelle"? GET /gallery/classes and carsearch '
+            "classes list those there are."
+        ),
+    ),
+}
+_ITEM: Errors = {"unknown_item": (404, "The gallery has no photo with this id.")}
+_EVALUATION_ID: Errors = {"unknown_evaluation": (404, "There is no evaluation with this id.")}
+
+BY_OPERATION: dict[str, Errors] = {
+    "search": _FILTERED | _ITEM,
+    "search_batch": _FILTERED,
+    "list_gallery": _FILTERED,
+    "get_gallery_image": _ITEM,
+    "evaluate": {"unknown_dataset": (404, "There is no data set with this name; GET /info lists them.")},
+    "get_evaluation": _EVALUATION_ID,
+    "cancel_evaluation": _EVALUATION_ID,
+}
+"""Operation id -> the errors that only some operations answer with."""
 
 _HIT = {
     "rank": 1,

@@ -6,6 +6,7 @@ to two hours: until a full hour, so that the same picture has the same link for 
 
 import hmac
 import logging
+import math
 import re
 import secrets
 import time
@@ -20,9 +21,9 @@ log = logging.getLogger("carsearch")
 HOUR_S = 3600
 MIN_SECRET_BYTES = 16
 BEFORE, AFTER = "/gallery/", "/image"
-NUMBERS = re.compile(r"[0-9]{1,9} [0-9]{1,12}")
-WHOLE = "0"
-"""The width of an image that is asked for without one; it is signed too."""
+EXPIRES = re.compile(r"[0-9]{1,12}")
+SIGNATURE = "sig"
+"""The parameter's name; FastAPI's traces leave out the value of one of this name."""
 
 
 class ImageLinks:
@@ -42,22 +43,23 @@ class ImageLinks:
         path = f"{root_path}{BEFORE}{quote(identity, safe='' if dotted else '/')}{AFTER}"
         if self._secret is None:
             return path
-        expires = str(-(-int(time.time() + HOUR_S) // HOUR_S) * HOUR_S)
-        return f"{path}?expires={expires}&signature={_signature(self._secret, identity, WHOLE, expires)}"
+        next_hour = math.ceil(time.time() / HOUR_S)
+        expires = str((next_hour + 1) * HOUR_S)
+        return f"{path}?expires={expires}&{SIGNATURE}={_signature(self._secret, identity, expires)}"
 
     def holds(self, path: str, query: bytes) -> bool:
         """Whether a path (without the prefix, decoded) and its query are a link of ours that has not expired."""
         given = {name: values[-1] for name, values in parse_qs(query.decode("latin-1")).items()}
-        width, expires, signature = given.get("width", WHOLE), given.get("expires", ""), given.get("signature", "")
-        if self._secret is None or not NUMBERS.fullmatch(f"{width} {expires}") or not signature.isascii():
+        expires, signature = given.get("expires", ""), given.get(SIGNATURE, "")
+        if self._secret is None or not EXPIRES.fullmatch(expires) or not signature.isascii():
             return False
         identity = path.removeprefix(BEFORE).removesuffix(AFTER)
-        known = hmac.compare_digest(signature, _signature(self._secret, identity, width, expires))
+        known = hmac.compare_digest(signature, _signature(self._secret, identity, expires))
         return known and time.time() < int(expires)
 
 
-def _signature(secret: bytes, identity: str, width: str, expires: str) -> str:
-    text = f"{width}\n{expires}\n{identity}"  # numbers before the text: no two of these are the same
+def _signature(secret: bytes, identity: str, expires: str) -> str:
+    text = f"{expires}\n{identity}"  # the number before the text: no two of these are the same
     return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 

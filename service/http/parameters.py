@@ -56,21 +56,21 @@ def _names(dependant: Dependant) -> list[str]:
 def refuse_field(request: Request, name: str, where: str) -> None:
     """Raises UnknownParameter for a field of the body that nobody reads, `where` is a "form field" or the like."""
     route = request.scope.get("route")
-    told = f'The {where} "{_printable(name)}" is not read'
-    meant = _meant(name, parameters_of(route))
-    if meant is None or not isinstance(route, APIRoute):
-        raise UnknownParameter(f"{told}; leave it out.")
-    raise UnknownParameter(f"{told}; send it as a query parameter: {route.path}?{meant}=...")
+    detail = f'The {where} "{_printable(name)}" is not read'
+    near = _near_parameter(name, parameters_of(route))
+    if near is None or not isinstance(route, APIRoute):
+        raise UnknownParameter(f"{detail}; leave it out.")
+    raise UnknownParameter(f"{detail}; send it as a query parameter: {route.path}?{near}=...")
 
 
 def _no_parameter(name: str, known: Collection[str]) -> str:
-    told = f'There is no query parameter "{_printable(name)}"'
-    if (meant := _meant(name, known)) is not None:
-        return f'{told}; did you mean "{meant}"?'
-    return f"{told}; there are: {', '.join(known)}." if known else f"{told}; this address takes none."
+    detail = f'There is no query parameter "{_printable(name)}"'
+    if (near := _near_parameter(name, known)) is not None:
+        return f'{detail}; did you mean "{near}"?'
+    return f"{detail}; there are: {', '.join(known)}." if known else f"{detail}; this address takes none."
 
 
-def _meant(name: str, known: Collection[str]) -> str | None:
+def _near_parameter(name: str, known: Collection[str]) -> str | None:
     """The known parameter that somebody means who writes this; None where none is near."""
     plain = name[:MAX_NAME].lower().replace("-", "_").strip("_[] ")
     words = {spelling: parameter for parameter in known for spelling in (parameter, *SYNONYMS.get(parameter, ()))}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Query
 
 from model.images.box import Box
+from model.types import Rows
 from service.engine import MAX_K, Engine
 from service.engine import Query as EngineQuery
 from service.errors import InvalidRequest
@@ -33,23 +34,17 @@ class Asked:
     by_class: bool
     box: Box | None
 
-    def query(self, engine: Engine, source: bytes | GalleryId) -> EngineQuery:
+    def rows(self, engine: Engine) -> Rows | None:
+        """The rows to search among, None for all; raises as `Engine.rows`."""
+        return engine.rows(self.classes, self.where)
+
+    def query(self, engine: Engine, source: bytes | GalleryId, among: Rows | None) -> EngineQuery:
         """What the engine is asked; decodes the photo. Raises as `Engine.query`, and InvalidRequest."""
         if not isinstance(source, GalleryId):
-            return engine.query(
-                source,
-                self.k,
-                self.classes,
-                self.where,
-                box=self.box,
-                min_score=self.min_score,
-                by_class=self.by_class,
-            )
+            return engine.query(source, self.k, among, box=self.box, min_score=self.min_score, by_class=self.by_class)
         if self.box is not None:
             raise InvalidRequest("A box is cut from a photo that is sent; a search by id takes none.")
-        return engine.query_like(
-            source.text, self.k, self.classes, self.where, min_score=self.min_score, by_class=self.by_class
-        )
+        return engine.query_like(source.text, self.k, among, min_score=self.min_score, by_class=self.by_class)
 
 
 async def _asked(

@@ -29,7 +29,7 @@ STAGE_SECONDS = (
 
 REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600)
 BATCH_PHOTOS = (1, 2, 4, 8, 16, 32, 64)
-WORK_ROUTES = ("/search", "/evaluate")
+WORK_ROUTES = ("/search", "/search/batch", "/evaluate")
 WATCHED = (
     ("200", "ok"),
     ("500", "internal"),
@@ -88,6 +88,7 @@ class Metrics:
             return Histogram(f"carsearch_{name}", what, (label,), buckets=buckets, registry=self.registry)
 
         self.answers = counter("answers_total", "Answers by route, status and error code", "route", "status", "code")
+        self.batch_answers = counter("batch_answers_total", "Photos of /search/batch by error code", "code")
         took = "From a request's headers to its answer, the upload included"
         self.request_seconds = histogram("request_seconds", took, "route", REQUEST_SECONDS)
         self.stage_seconds = histogram("search_stage_seconds", "Time of each stage of a search", "stage", STAGE_SECONDS)
@@ -113,6 +114,8 @@ class Metrics:
             self.request_seconds.labels(route)
             for status, code in WATCHED:
                 self.answers.labels(route, status, code)
+        for _, code in WATCHED:
+            self.batch_answers.labels(code)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
         for work in ("search", "evaluate"):

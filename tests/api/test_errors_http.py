@@ -1,6 +1,7 @@
 """Bad requests over HTTP: one clear answer each, nothing told that should not be, and the application goes on."""
 
 import gc
+import json
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from indexer.versions import IndexDirectory
 from model.errors import ImageUndecodable
 from service.engine import Engine
+from service.http.context import RequestContext, RouteInfo
+from service.http.errors import response_to
 from tests.api.conftest import Gate
 from tests.support.app import AppClient, running_app
 from tests.support.bad_requests import BAD_REQUESTS, SECRET, BadRequest
@@ -114,6 +117,12 @@ def test_made_up_addresses_make_no_new_metric_series(target: AppClient) -> None:
 
 
 # Failures of the server.
+
+
+def test_an_error_with_text_that_utf_8_lacks_is_told_with_question_marks() -> None:
+    context = RequestContext("a", RouteInfo(), "GET")
+    told = json.loads(bytes(response_to(ImageUndecodable("The photo \udcff is damaged."), context).body))
+    assert told["detail"] == "The photo ? is damaged."
 
 
 def test_a_bug_is_told_without_its_inside_counted_and_logged_with_its_traceback(

@@ -94,9 +94,27 @@ def test_every_error_code_has_an_example_where_it_is_answered(document: dict[str
     }
     for code, example in examples.items():
         assert (example["code"], Problem.model_validate(example).detail[-1] in ".?") == (code, True)
-    answers = operations(document)[("POST", "/search")]["responses"]
-    told = answers["415"]["content"]["application/problem+json"]["examples"]
-    assert told.keys() == {"unsupported_content_encoding", "unsupported_content_type", "unsupported_image_format"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "codes"),
+    [
+        (
+            "POST",
+            "/search",
+            "415",
+            {"unsupported_content_encoding", "unsupported_content_type", "unsupported_image_format"},
+        ),
+        ("POST", "/search", "404", {"not_found", "unknown_item"}),
+        ("GET", "/gallery", "422", {"invalid_filter", "invalid_request", "unknown_class", "unknown_parameter"}),
+        ("GET", "/evaluations/{identity}", "404", {"not_found", "unknown_evaluation"}),
+    ],
+)
+def test_a_status_has_an_example_of_each_code_that_it_stands_for(
+    document: dict[str, Any], method: str, path: str, status: str, codes: set[str]
+) -> None:
+    answer = operations(document)[(method, path)]["responses"][status]
+    assert answer["content"]["application/problem+json"]["examples"].keys() == codes
 
 
 def test_an_example_of_an_answer_is_one(document: dict[str, Any]) -> None:

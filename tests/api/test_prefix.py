@@ -6,9 +6,12 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from starlette.routing import Mount, Route
 
 from indexer.versions import IndexDirectory
+from service.http.app import API_ROUTES, create_app
 from service.http.limits import Limits
+from service.settings import ROOT_PATH, load_settings
 from tests.support.calls import assert_problem, evaluate_named, metric
 from tests.support.photos import car_photo
 from tests.support.wire import WireServer, wire_server
@@ -52,10 +55,19 @@ def test_a_trusted_proxy_says_the_prefix_itself(prefixed: WireServer) -> None:
     assert addresses(prefixed, "/shop", "", **told) == ["/shop", "/shop/docs", moved]
 
 
-@pytest.mark.parametrize("prefix", ["//evil.example", "/a//b", "/..", "/a/../b", "https://evil.example", "/<x>", ""])
+@pytest.mark.parametrize(
+    "prefix", ["//evil.example", "/a//b", "/..", "/a/../b", "https://evil.example", "/<x>", "", "/info"]
+)
 def test_a_prefix_that_is_no_path_is_passed_over(prefixed: WireServer, prefix: str) -> None:
     moved = prefixed.client.get("/", headers={"X-Forwarded-Prefix": prefix})
     assert moved.headers["location"] == "/cars/v1/docs"
+
+
+def test_no_address_of_ours_may_begin_a_prefix(tmp_path: Path) -> None:
+    routes = [*API_ROUTES, *create_app(load_settings(index_dir=tmp_path)).routes]
+    first = {route.path.split("/")[1] for route in routes if isinstance(route, Route | Mount)} - {""}
+    assert first >= {"search", "gallery", "docs", "openapi.json"}
+    assert [one for one in first if ROOT_PATH.fullmatch(f"/{one}") or not ROOT_PATH.fullmatch(f"/{one}-2")] == []
 
 
 def test_nobody_else_says_the_prefix(fake_index: IndexDirectory) -> None:

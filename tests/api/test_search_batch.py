@@ -55,7 +55,9 @@ def test_an_answer_is_what_the_document_says(api_client: AppClient) -> None:
     assert BatchResponse.model_validate(answer).model_dump(by_alias=True) == answer
 
 
-def test_a_photo_that_cannot_be_used_has_its_own_problem(tight: AppClient) -> None:
+def test_a_photo_that_cannot_be_used_has_its_own_problem_and_is_counted(tight: AppClient) -> None:
+    counted = 'carsearch_batch_answers_total{{code="{}"}}'
+    before = metric(tight, counted.format("ok"))
     entries = send(
         tight,
         part(car_photo(1, 0)),
@@ -69,6 +71,8 @@ def test_a_photo_that_cannot_be_used_has_its_own_problem(tight: AppClient) -> No
     wanted = ["ok", "empty_file", "unsupported_image_format", "image_undecodable", "payload_too_large", "ok"]
     assert codes(entries) == wanted
     assert [entries[place]["result"]["nearest"]["class"] for place in (0, 5)] == ["car 1", "car 2"]
+    assert metric(tight, counted.format("ok")) == before + 2
+    assert metric(tight, counted.format("payload_too_large")) == 1
     for entry in entries[1:5]:
         assert entry["problem"].keys() == Problem.model_fields.keys()
 

@@ -11,6 +11,7 @@ import pytest
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
+from service.http.body_limit import IN_JSON
 from tests.support.app import AppClient, running_app
 from tests.support.bodies import FORM, multipart, part
 from tests.support.calls import assert_problem, metric, search
@@ -139,7 +140,7 @@ def test_the_limit_is_the_photo_s_in_every_form(tight: AppClient) -> None:
 
 
 def test_a_body_too_large_for_any_photo_is_refused_before_it_is_read(tight: AppClient) -> None:
-    for kind, allowed in (("image/jpeg", LIMIT), ("application/json", LIMIT * 4 // 3 + 4096)):
+    for kind, allowed in (("image/jpeg", LIMIT), ("application/json", int(LIMIT * IN_JSON))):
         upload = tight.exchange("POST", "/search", {"Content-Type": kind, "Content-Length": str(allowed + 1)})
         assert_problem(upload.answer(), "payload_too_large")
         assert upload.read_bytes == 0

@@ -63,6 +63,13 @@ def test_groups_among_some_classes_and_above_a_score(crowded: AppClient) -> None
     assert above == search(crowded, photo, k=100, group="class")["results"][: len(above)]
 
 
+def test_groups_like_a_photo_of_the_gallery_leave_it_out(crowded: AppClient) -> None:
+    answer = crowded.post("/search?group=class&k=3", json={"id": "car 1/0.jpg"}).json()
+    classes = [hit["class"] for hit in answer["results"]]
+    assert (len(set(classes)), classes[0]) == (3, "car 1")
+    assert answer["nearest"]["id"] != "car 1/0.jpg"
+
+
 def test_equal_photos_of_several_classes_come_in_the_order_of_the_gallery(
     tmp_path_factory: pytest.TempPathFactory, fake_embedder: Embedder
 ) -> None:

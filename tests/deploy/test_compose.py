@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.http.body_limit import BESIDE_BASE64_BYTES
+from service.http.body_limit import IN_JSON
 from service.http.limits import Limits
 from service.http.server import GRACE_S
 from service.settings import PREFIX, Settings
@@ -196,7 +196,7 @@ def test_the_proxy_waits_and_takes_a_little_more_than_the_server(services: dict[
     values = services["proxy"]["environment"]
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     assert seconds(values["PROXY_SEARCH_TIMEOUT"]) > defaults["request_deadline_s"]
-    in_base64 = defaults["max_body_bytes"] * 4 // 3 + BESIDE_BASE64_BYTES
+    in_base64 = defaults["max_body_bytes"] * IN_JSON
     assert 0 < size_bytes(values["PROXY_MAX_BODY"]) - in_base64 < 2 << 20
     batches = of_batches()
     assert 0 < size_bytes(batches["client_max_body_size"]) - Limits().batch_bytes <= 1 << 20

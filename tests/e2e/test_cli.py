@@ -309,6 +309,7 @@ def test_a_folder_of_photos_is_answered_in_csv_with_what_cannot_be_read(
     assert float(best["score"]) == pytest.approx(1, abs=1e-5)
     assert best["decision_outcome"] in ("class", "not_a_car", "unsure")
     assert best["decision_class"] == KOREAN
+    assert best["metadata"] == ""
 
 
 def test_many_photos_are_json_lines_of_the_shape_of_one_photo_s_answer(

@@ -4,6 +4,7 @@ import base64
 import json
 from typing import Any, NamedTuple
 
+from service.http.body_limit import IN_JSON
 from service.http.limits import Limits
 from service.settings import Settings
 from tests.support.bodies import FORM, form, multipart, part
@@ -13,7 +14,7 @@ PHOTO_BYTES: int = Settings.model_fields["max_body_bytes"].default
 MOST_BYTES = {
     "form": PHOTO_BYTES,
     "raw": PHOTO_BYTES,
-    "base64": PHOTO_BYTES * 4 // 3 + 4096,
+    "base64": int(PHOTO_BYTES * IN_JSON),
     "batch": Limits().batch_bytes,
 }
 """The largest body of each way, by the defaults."""

@@ -102,11 +102,11 @@ async def get_gallery_image(
     request: Request,
     identity: str,
     expires: Annotated[int | None, Query(description="Of a signed link: its end, in seconds since 1970.")] = None,
-    signature: Annotated[str | None, Query(description="Of a signed link; it stands for an API key.")] = None,
+    sig: Annotated[str | None, Query(description="Of a signed link; it stands for an API key.")] = None,
     if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
 ) -> Response:
     """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
-    del expires, signature  # `Auth` has read them
+    del expires, sig  # `Auth` has read them
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from opentelemetry.trace import get_current_span, get_tracer
 from starlette.requests import ClientDisconnect
 
+from model.types import Rows
 from service import __version__
 from service.engine import Engine, SearchResult
 from service.engine import Query as EngineQuery
@@ -49,8 +50,8 @@ async def search(request: Request, asked: SearchParameters) -> Response:
     received, received_ns = time.perf_counter(), time.time_ns()
 
     def ask() -> EngineQuery:
-        its = source.read(state.settings.max_body_bytes) if isinstance(source, JsonBody) else source
-        return asked.query(engine, its)
+        photo_or_id = source.read(state.settings.max_body_bytes) if isinstance(source, JsonBody) else source
+        return asked.query(engine, photo_or_id, asked.rows(engine))
 
     result = await state.workers.answer(state.batcher.search(engine, ask), request)
     stages_ms = _stages(state, received, result)
@@ -79,12 +80,13 @@ async def search_batch(request: Request, asked: SearchParameters) -> Response:
     state: State = request.app.state.parts
     engine = _engine(request)
     photos = await receive_photos(request, state.limits.batch_photos, state.settings.max_body_bytes)
+    rows = None
     if asked.classes or asked.where is not None:  # what is wrong with these is wrong for the whole batch
-        await state.workers.run(lambda: engine.rows(asked.classes, asked.where), request)
+        rows = await state.workers.run(lambda: asked.rows(engine), request)
     # No more at a time than there are threads: other searches wait for those at most.
     turns = asyncio.Semaphore(state.settings.search_threads)
     ends = asyncio.get_running_loop().time() + state.limits.batch_deadline_s
-    results = asyncio.gather(*(_result_of(photo, request, engine, asked, turns, ends) for photo in photos))
+    results = asyncio.gather(*(_result_of(photo, request, engine, asked, rows, turns, ends) for photo in photos))
     try:
         if not await done_while_connected(request, results):
             raise ClientDisconnect
@@ -94,7 +96,13 @@ async def search_batch(request: Request, asked: SearchParameters) -> Response:
 
 
 async def _result_of(
-    photo: Photo, request: Request, engine: Engine, asked: Asked, turns: asyncio.Semaphore, ends: float
+    photo: Photo,
+    request: Request,
+    engine: Engine,
+    asked: Asked,
+    rows: Rows | None,
+    turns: asyncio.Semaphore,
+    ends: float,
 ) -> dict[str, Any]:
     """The entry of one photo of a batch; its bytes are let go."""
     state: State = request.app.state.parts
@@ -103,9 +111,10 @@ async def _result_of(
             began, most = time.perf_counter(), state.settings.max_body_bytes
             if photo.size_bytes > most:
                 raise PayloadTooLarge(f"The photo is larger than {most} bytes.")
-            search = state.batcher.search(engine, lambda: asked.query(engine, bytes(photo.data)))
+            search = state.batcher.search(engine, lambda: asked.query(engine, bytes(photo.data), rows))
             result = await state.workers.answer(search, request, watched=False)
             stages_ms = _stages(state, began, result)
+            state.metrics.batch_answers.labels("ok").inc()
             return {"name": photo.name, "result": _answer(request, engine, asked, result, stages_ms)}
     except TimeoutError:
         return _problem_of(photo, request, DeadlineExceeded("The batch took too long; send fewer photos at once."))
@@ -117,8 +126,10 @@ async def _result_of(
 
 def _problem_of(photo: Photo, request: Request, error: Exception) -> dict[str, Any]:
     """The entry of a photo that was refused; the request itself goes on well."""
-    told = response_to(error, replace(request.scope["context"]))
-    return {"name": photo.name, "problem": json.loads(bytes(told.body))}
+    state: State = request.app.state.parts
+    problem = json.loads(bytes(response_to(error, replace(request.scope["context"])).body))
+    state.metrics.batch_answers.labels(problem["code"]).inc()
+    return {"name": photo.name, "problem": problem}
 
 
 def _engine(request: Request) -> Engine:

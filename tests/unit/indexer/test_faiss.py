@@ -50,6 +50,29 @@ def some_rows(random: np.random.Generator, count: int, kind: str) -> Rows | None
     return np.sort(random.permutation(count)[: random.integers(0, count + 1)])
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 60),
+    dim=st.sampled_from([2, 64]),
+    distinct=st.integers(1, 60),
+    k=st.integers(1, 8),
+    storage=storages,
+)
+@settings(deadline=None, max_examples=60)
+def test_the_best_row_of_each_group_is_exact_and_of_equals_the_lowest(
+    seed: int, count: int, dim: int, distinct: int, k: int, storage: Storage
+) -> None:
+    matrix, random = crowded_rows(seed, count, dim, distinct), np.random.default_rng(seed)
+    store, groups = FaissStore.create(matrix, storage), random.integers(-1, 6, count)
+    stored, query = store.vectors(np.arange(count)), matrix[0]
+    rows, scores = store.best_of_groups(query, groups, k)
+    best: dict[int, tuple[int, float]] = {}
+    for row, score in zip(*brute_force(stored, query, count, np.arange(count)), strict=True):
+        if groups[row] >= 0:
+            best.setdefault(int(groups[row]), (row, score))
+    assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == list(best.values())[:k]
+
+
 @pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),

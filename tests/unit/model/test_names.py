@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.names import folded_label, ids_of, normalise_label, printable, similar_labels
+from model.names import MOST_COMPARED, folded_label, ids_of, near_label, normalise_label, printable, similar_labels
 from tests.support.photos import KOREAN
 
 
@@ -42,6 +42,12 @@ def test_blanks_around_a_label_are_trimmed_and_other_differences_are_told() -> N
     assert folded_label("\uff21UDI\u00a0\u00a0a4") == "audi a4"
     labels = ["Audi A4", "audi  a4", "Kia", "KIA", "Ford"]
     assert similar_labels(labels) == [["Audi A4", "audi  a4"], ["KIA", "Kia"]]
+
+
+def test_no_label_is_suggested_where_there_are_too_many_to_compare() -> None:
+    labels = [f"car {number}" for number in range(MOST_COMPARED)]
+    assert near_label("Car 7", labels) == "car 7"
+    assert near_label("Car 7", [*labels, "van"]) is None
 
 
 @given(name=st.binary(max_size=20))

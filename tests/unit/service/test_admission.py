@@ -90,6 +90,19 @@ def test_what_is_announced_is_taken_before_the_body_and_given_back_at_the_end() 
     assert (taken, memory.taken) == ([100, 100], 0)
 
 
+def test_json_takes_twice_its_size_because_it_is_held_beside_the_photo() -> None:
+    memory, taken = FairShare(300), list[int]()
+
+    async def app(_scope: Any, receive: Receive, _send: Any) -> None:
+        taken.append(memory.taken)
+        await receive()
+        taken.append(memory.taken)
+
+    headers = {"Content-Type": "application/json", "Content-Length": "100"}
+    pass_through(app, memory, FairShare(1), receive_parts(b"x" * 120), scope_of("search", "photo", "a", headers))
+    assert (taken, memory.taken) == ([200, 240], 0)
+
+
 def test_a_body_of_unknown_length_takes_memory_as_it_comes_until_there_is_none() -> None:
     memory, taken = FairShare(300), list[int]()
     memory.take("b", 150)

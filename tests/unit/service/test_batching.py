@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -160,6 +160,22 @@ def run(scenario: Callable[[Bench], Coroutine[Any, Any, None]], threads: int = 2
 
 def ids(result: SearchResult) -> list[str]:
     return [hit.id for hit in result.found.hits]
+
+
+def test_a_search_by_class_holds_up_no_other() -> None:
+    async def scenario(one: Bench) -> None:
+        engine = Doubles()
+        engine.submitting.open.clear()
+        first = one.begin(engine, 0)
+        await engine.submitting.has_been_entered()
+        query = replace(engine.query(bytes([3]), 1), by_class=True)
+        by_class = asyncio.create_task(one.batcher.search(cast(Engine, engine), lambda: query))
+        await engine.submitting.has_been_entered()
+        engine.submitting.open.set()
+        assert [ids(await task) for task in (first, by_class)] == [["0"], ["6"]]
+        assert engine.lone == [0, 3]  # in work threads, so that the search thread is free
+
+    run(scenario)
 
 
 def test_a_lone_search_goes_through_at_once() -> None:
@@ -391,7 +407,9 @@ def test_087_in_any_company_a_search_finds_what_it_finds_alone(
             async def together(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels
             ) -> list[Hit]:
-                return (await one.batcher.search(engine, lambda: engine.query(PHOTOS[photo], k, labels))).found.hits
+                return (
+                    await one.batcher.search(engine, lambda: engine.query(PHOTOS[photo], k, engine.rows(labels)))
+                ).found.hits
 
             async def by_itself(
                 engine: Engine = engine, photo: int = photo, k: int = k, labels: tuple[str, ...] = labels

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive
 
 from service.errors import PayloadTooLarge, UnsupportedContentEncoding, UploadTimeout
-from service.http.body_limit import BodyLimit
+from service.http.body_limit import IN_JSON, BodyLimit
 from service.http.context import RequestContext, Upload
 from service.http.limits import Limits
 from tests.support.asgi import discard, read_body, receive_parts, scope_of
@@ -48,7 +48,7 @@ def test_a_body_may_be_as_large_as_its_limit_and_no_larger(upload: Upload, limit
     ("upload", "kind", "limit"),
     [
         ("photo", "image/jpeg", MAX_BODY_BYTES),
-        ("photo", "application/json", MAX_BODY_BYTES * 4 // 3 + 4096),
+        ("photo", "application/json", int(MAX_BODY_BYTES * IN_JSON)),
         ("photos", "application/json", MAX_BODY_BYTES),
         ("archive", "application/json", MAX_BODY_BYTES),
         ("photo", "image/jpeg; of=json", MAX_BODY_BYTES),

@@ -185,6 +185,8 @@ def test_a_misspelt_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPat
         ("CARSEARCH_DATASETS", "[]"),
         ("CARSEARCH_DATASETS", '{"val": 5}'),
         ("CARSEARCH_DATASETS", "{"),
+        ("CARSEARCH_ROOT_PATH", "/search"),
+        ("CARSEARCH_ROOT_PATH", "/gallery/x"),
     ],
 )
 def test_a_wrong_value_is_told_by_the_name_of_its_variable(
