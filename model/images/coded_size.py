@@ -1,6 +1,7 @@
 """The size in pixels that the codec inside an AVIF or HEIC is told, for which its decoder allocates memory.
 
-The container declares a size too, and no decoder compares the two before it has decoded.
+The container declares a size too, and no decoder compares the two before it has decoded. Each of the functions gives
+one size for each unit that it reads, NO_SIZE for one that declares none, so that its caller can count them and stop.
 """
 
 import re
@@ -13,9 +14,9 @@ SEQUENCE_BYTES = 256
 """The sizes lie well within so many bytes of such a unit."""
 AV1_SEQUENCE, AV1_FRAME_HEADERS = 1, (3, 6, 7)
 SELECT = 2
-MAX_UNITS = 10_000
 
 Size = tuple[int, int]
+NO_SIZE: Size = (0, 0)
 
 
 class Bits:
@@ -42,8 +43,8 @@ class Bits:
         return (1 << zeros) - 1 + self.read(zeros)
 
 
-def hevc_sizes(config: bytes, payload: bytes) -> Iterator[Size]:
-    """Every size that an HEVC picture declares: in its `hvcC` property and among the units of its data."""
+def config_sizes(config: bytes) -> Iterator[Size]:
+    """The sizes that an HEVC picture declares in its `hvcC` property."""
     if len(config) < 23 or config[21] & 3 != 3:
         raise ValueError("the HEIC has no lengths of four bytes")
     position = 23
@@ -52,25 +53,26 @@ def hevc_sizes(config: bytes, payload: bytes) -> Iterator[Size]:
         position += 3
         for _ in range(count):
             length = int.from_bytes(config[position : position + 2], "big")
-            yield from _hevc_unit(config[position + 2 : position + 2 + min(length, SEQUENCE_BYTES)])
+            yield _hevc_unit(config[position + 2 : position + 2 + min(length, SEQUENCE_BYTES)])
             position += 2 + length
             if position > len(config):
                 raise ValueError("the HEIC has a codec's header that is cut off")
+
+
+def hevc_sizes(payload: bytes) -> Iterator[Size]:
+    """The sizes that an HEVC picture declares among the units of its data."""
     position = 0
-    for _ in range(MAX_UNITS):
-        if position >= len(payload):
-            return
+    while position < len(payload):
         length = int.from_bytes(payload[position : position + 4], "big")
         position += 4
-        yield from _hevc_unit(payload[position : position + min(length, SEQUENCE_BYTES)])
+        yield _hevc_unit(payload[position : position + min(length, SEQUENCE_BYTES)])
         position += length
-    raise ValueError("the HEIC has too many parts")
 
 
-def _hevc_unit(unit: bytes) -> Iterator[Size]:
+def _hevc_unit(unit: bytes) -> Size:
     """The size that a unit declares, where it is one that does: ITU-T H.265, 7.3.2.2."""
     if len(unit) < 2 or unit[0] >> 1 & 0x3F != HEVC_SEQUENCE:
-        return
+        return NO_SIZE
     if (unit[0] & 1) << 5 | unit[1] >> 3:
         raise ValueError("the HEIC has layers")
     bits = Bits(ESCAPE.sub(b"\0\0", unit[2:]))
@@ -84,32 +86,30 @@ def _hevc_unit(unit: bytes) -> Iterator[Size]:
     bits.golomb()
     if bits.golomb() == 3:  # the kind of chroma: 4:4:4
         bits.read(1)
-    yield bits.golomb(), bits.golomb()
+    return bits.golomb(), bits.golomb()
 
 
 def av1_sizes(payload: bytes) -> Iterator[Size]:
-    """Every size that an AV1 picture may have by its headers: the specification of AV1, 5.5 and 5.9."""
+    """The sizes that an AV1 picture may have by its headers: the specification of AV1, 5.5 and 5.9."""
     sequence, position = None, 0
-    for _ in range(MAX_UNITS):
-        if position >= len(payload):
-            if sequence is None:
-                raise ValueError("the AVIF has no header of its codec")
-            return
+    while position < len(payload):
         kind, extended, sized = payload[position] >> 3 & 15, payload[position] & 4, payload[position] & 2
         position += 2 if extended else 1
         length, taken = _leb128(payload[position : position + 8]) if sized else (len(payload) - position, 0)
         position += taken
-        body = payload[position : position + min(length, SEQUENCE_BYTES)]
+        body, size = payload[position : position + min(length, SEQUENCE_BYTES)], NO_SIZE
         if kind == AV1_SEQUENCE:
             sequence = _Av1Sequence(Bits(body))
-            yield sequence.size
+            size = sequence.size
         elif kind in AV1_FRAME_HEADERS:
             if sequence is None:
                 raise ValueError("the AVIF has no header of its codec")
             if sequence.has_own_size(Bits(body)):
-                yield sequence.largest
+                size = sequence.largest
+        yield size
         position += length
-    raise ValueError("the AVIF has too many parts")
+    if sequence is None:
+        raise ValueError("the AVIF has no header of its codec")
 
 
 def _leb128(data: bytes) -> Size:

@@ -10,8 +10,8 @@ Rules, so that a photo means the same wherever it enters:
 
 A JPEG that is much larger than what it will be resized to is decoded at a half, a quarter or an eighth of its size.
 libjpeg does that while it undoes the cosine transform: an antialiased reduction that saves time. It saves memory too,
-so such a JPEG may have more pixels; of a progressive one libjpeg holds all coefficients. A JPEG that lacks its end
-marker and nothing else is taken, as browsers do.
+so such a JPEG may have more pixels; of a progressive one libjpeg holds all coefficients. A JPEG of one scan that lacks
+its end marker and nothing else is taken, as browsers do.
 
 Plain JPEGs go to libjpeg-turbo through simplejpeg. Pillow uses the same decoder and gives the same bits, but spends
 most of its time on copying them. Unusual files go to Pillow; without simplejpeg all JPEGs do. HEIC goes to libheif
@@ -33,8 +33,8 @@ from model.errors import (
     UnsupportedImageFormat,
 )
 from model.images.foreign import foreign_kind
-from model.images.header import ImageHeader, is_decoded_by_rows, lacks_only_end, read_header
-from model.images.heif import only_still
+from model.images.header import ImageHeader, has_metadata, is_decoded_by_rows, read_header
+from model.images.heif import is_heic, only_still
 from model.types import Pixels
 
 try:
@@ -62,11 +62,10 @@ MAX_ASPECT = 20
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")
 """Pillow's; libheif has its own."""
 READ = "JPEG, PNG, WebP, AVIF or HEIC"
+WITHOUT_HEIF = "The file is a HEIC photo; install carsearch[heif] to read such photos."
 
 PLAIN_COLOURS = ("YCbCr", "Gray")
 INKS = ("CMYK", "YCCK")
-METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/")
-"""A JPEG without these bytes says nothing about its orientation."""
 
 EXIF_ORIENTATION = 0x0112
 TRANSPOSE = {
@@ -79,7 +78,7 @@ TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-END_OF_IMAGE = b"\xff\xd9"
+END_OF_IMAGE, START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
 REDUCTIONS = (8, 4, 2)
 MIN_OVERSAMPLING = 2
 """A reduced JPEG stays at least this many times as large as what it is resized to."""
@@ -117,6 +116,8 @@ def check_header(data: bytes, side: int | None = None) -> ImageHeader:
     """
     if not data:
         raise EmptyFile("The file is empty.")
+    if is_heic(data) and pillow_heif is None:
+        raise UnsupportedImageFormat(WITHOUT_HEIF)
     try:
         header = read_header(data)
     except ValueError as problem:
@@ -125,7 +126,7 @@ def check_header(data: bytes, side: int | None = None) -> ImageHeader:
         kind = foreign_kind(data)
         raise UnsupportedImageFormat(f"The file is {kind + ', not' if kind else 'not'} a {READ} photo.")
     if header.format == "HEIC" and pillow_heif is None:
-        raise UnsupportedImageFormat("The file is a HEIC photo; install carsearch[heif] to read such photos.")
+        raise UnsupportedImageFormat(WITHOUT_HEIF)
     check_size(header.width, header.height, _most_pixels(data, header, side))
     return header
 
@@ -141,10 +142,7 @@ def _most_pixels(data: bytes, header: ImageHeader, side: int | None) -> int:
         return MAX_PIXELS
     reduction = _reduction(header, side)
     decoded = math.ceil(header.width / reduction) * math.ceil(header.height / reduction)
-    try:
-        return MAX_JPEG_PIXELS if decoded <= MAX_PIXELS and is_decoded_by_rows(data) else MAX_PIXELS
-    except ValueError:  # broken behind its size
-        return MAX_PIXELS
+    return MAX_JPEG_PIXELS if decoded <= MAX_PIXELS and is_decoded_by_rows(data) else MAX_PIXELS
 
 
 def check_size(width: int, height: int, most_pixels: int = MAX_PIXELS) -> None:
@@ -188,14 +186,16 @@ def _decode_plain_jpeg(data: bytes, header: ImageHeader, reduction: int) -> Pixe
 
 
 def _decode_jpeg_without_end(data: bytes, header: ImageHeader, reduction: int) -> Pixels | None:
-    """Decodes a JPEG that lacks its end marker alone; None where more is missing, or where that cannot be told.
+    """Decodes a JPEG of one scan that lacks its end marker alone; None where more is missing.
 
+    Of a JPEG of several scans libjpeg does not tell that the last ones are missing.
     Given that marker, libjpeg warns when it meets it early. simplejpeg makes an error of that and Pillow does not, so
     of colours that Pillow has to decode simplejpeg is asked about the file, and its pixels are thrown away.
     """
+    has_end = data.rfind(END_OF_IMAGE) > data.rfind(START_OF_SCAN)
+    if simplejpeg is None or has_end or not is_decoded_by_rows(data):
+        return None
     try:
-        if simplejpeg is None or not lacks_only_end(data):
-            return None
         whole = data + END_OF_IMAGE
         pixels = _decode_plain_jpeg(whole, header, reduction)
         if pixels is None:
@@ -253,7 +253,7 @@ def _turned(image: Image.Image, orientation: int) -> Pixels:
 
 def orientation_of(data: bytes, header: ImageHeader) -> int:
     """The EXIF orientation of a JPEG whose header has been checked; raises whatever Pillow does on a broken one."""
-    if not any(mark in data for mark in METADATA):
+    if not has_metadata(data):
         return 1
     with _open(data, header) as image:
         return _orientation(image)

@@ -26,7 +26,8 @@ STARTS = (
 TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 DNG_VERSION, MAKE, SUB_DIRECTORIES = 50706, 271, 330
 MAX_ENTRIES = 200
-SVG = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<svg[\s>/]", re.DOTALL)
+# "++" and "(?>": nothing is tried again, which would take time exponential in the number of comments.
+SVG = re.compile(rb"\A(?:\xef\xbb\xbf)?(?>\s++|<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>)*+<svg[\s>/]", re.DOTALL)
 SVG_BYTES = 4096
 
 

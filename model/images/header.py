@@ -14,13 +14,20 @@ from model.images.heif import BRANDS, brands_of, read_still
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers hold the dimensions; C4, C8 and CC lie in the same range but are tables.
 JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2
-"""Frame markers of JPEGs that use Huffman codes; those that use arithmetic codes are rare."""
-END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
-COEFFICIENTS = 64
+SEQUENTIAL = (0xC0, 0xC1)
+"""Frame markers of sequential JPEGs that use Huffman codes; those that use arithmetic codes are rare."""
+END_OF_IMAGE, START_OF_SCAN, METADATA = 0xD9, 0xDA, 0xE1
 # The next marker that has a length or ends the search. As in Pillow, these are skipped like stray bytes:
 # FF 00 (an escaped byte), FF FF (filling), and markers without a length or of unknown length.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xc8\xd0-\xd8\xf0-\xfd\xff]")
+MAX_BETWEEN_BYTES = 1 << 16
+"""Markers and stray bytes up to the first scan."""
+MAX_METADATA = 256
+"""Segments of EXIF or XMP: Pillow copies what it has of EXIF for each."""
+SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""How a scan of one to four colours begins."""
+MAX_SCANS = 100
+"""Of a JPEG that is not decoded by rows; encoders make about ten. libjpeg goes over the whole picture for each."""
 
 
 class ImageHeader(NamedTuple):
@@ -59,25 +66,36 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """The markers of a JPEG that have a length, and the end marker: each with the place of the byte after it."""
-    position = 2
-    while (found := JPEG_MARKER.search(data, position)) and found.end() + 2 <= len(data):
-        position = found.end()
-        yield data[position - 1], position
-        length = struct.unpack(">H", data[position : position + 2])[0]
-        if length < 2:
-            raise ValueError("the JPEG has a segment of impossible length")
-        position += length
+    """The markers of a JPEG up to its first scan, but those without a length: each with the place of the byte after it.
+
+    Raises ValueError where there are so many that Pillow, which walks over them too, would take long.
+    """
+    position, between, metadata, last = 2, 0, 0, len(data) - 2
+    while (found := JPEG_MARKER.search(data, position)) and (end := found.end()) <= last:
+        marker = data[end - 1]
+        between += end - position
+        if marker == METADATA:
+            metadata += 1
+        if between > MAX_BETWEEN_BYTES or metadata > MAX_METADATA:
+            raise ValueError("the JPEG has too many segments")
+        yield marker, end
+        if marker in (START_OF_SCAN, END_OF_IMAGE):
+            return
+        position = end + max(data[end] << 8 | data[end + 1], 2)  # as both decoders take an impossible length
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
+    frame = marker = position = 0
     for marker, position in _jpeg_segments(data):
-        if marker in JPEG_FRAME_MARKERS and position + 7 <= len(data):
-            height, width = struct.unpack(">HH", data[position + 3 : position + 7])
-            return width, height
-        if marker in JPEG_FRAME_MARKERS or marker in (END_OF_IMAGE, START_OF_SCAN):  # cut, or no frame before these
-            break
-    raise ValueError("the JPEG has no frame header")
+        if not frame and marker in JPEG_FRAME_MARKERS:
+            frame = position
+    if not frame or frame + 7 > len(data) or marker == END_OF_IMAGE:
+        raise ValueError("the JPEG has no frame header, or an end before its scan")
+    one_scan = marker == START_OF_SCAN and data[position + 2 : position + 3] == data[frame + 7 : frame + 8]
+    if not (one_scan and data[frame - 1] in SEQUENTIAL) and len(SCAN.findall(data)) > MAX_SCANS:
+        raise ValueError("the JPEG has too many scans")
+    height, width = struct.unpack_from(">HH", data, frame + 3)
+    return width, height
 
 
 def is_decoded_by_rows(data: bytes) -> bool:
@@ -98,36 +116,9 @@ def is_decoded_by_rows(data: bytes) -> bool:
     return False
 
 
-def lacks_only_end(data: bytes) -> bool:
-    """Whether a JPEG has no end marker, but scans that give every coefficient in full; the last may still be cut.
-
-    Raises ValueError or IndexError for a header that is cut or broken.
-    """
-    if data.endswith(b"\xff\xd9"):
-        return False
-    frame, missing_bits = 0, dict[int, list[int]]()
-    for marker, position in _jpeg_segments(data):
-        if marker in JPEG_FRAME_MARKERS:
-            if missing_bits or (marker not in SEQUENTIAL and marker != PROGRESSIVE):
-                return False
-            frame, count = marker, data[position + 7]
-            missing_bits = {
-                identity: [16] * COEFFICIENTS for identity in data[position + 8 : position + 8 + 3 * count : 3]
-            }
-        elif marker == START_OF_SCAN:
-            body = data[position + 2 : position + struct.unpack(">H", data[position : position + 2])[0]]
-            if not body or len(body) < 4 + 2 * body[0]:
-                return False
-            first, last, low = body[-3], body[-2], body[-1] & 15
-            whole = frame in SEQUENTIAL
-            for identity in body[1 : 1 + 2 * body[0] : 2]:
-                bits = missing_bits.get(identity, [])
-                for place in range(COEFFICIENTS) if whole else range(first, min(last + 1, COEFFICIENTS)):
-                    if bits:
-                        bits[place] = 0 if whole else low
-        elif marker == END_OF_IMAGE:
-            return False
-    return bool(missing_bits) and not any(any(bits) for bits in missing_bits.values())
+def has_metadata(data: bytes) -> bool:
+    """Whether a JPEG has a segment that may hold EXIF or XMP, and with it an orientation."""
+    return any(marker == METADATA for marker, _ in _jpeg_segments(data))
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -6,21 +6,29 @@ tiles, and their transparency) may be no larger than the file declares, in the c
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
-from model.images.coded_size import av1_sizes, hevc_sizes
+from model.images.coded_size import NO_SIZE, Size, av1_sizes, config_sizes, hevc_sizes
 
 BRANDS = frozenset(
     (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 )
+OF_AVIF, OF_HEIC = frozenset((b"avif", b"avis")), frozenset(brand for brand in BRANDS if brand.startswith(b"he"))
 FORMATS = {b"av01": "AVIF", b"hvc1": "HEIC"}
 """Kind of a coded item -> format."""
 SEQUENCES = frozenset((b"avis", b"hevc", b"hevx", b"hevm", b"hevs", b"msf1"))
 """Brands of files that must hold a film."""
 
 MAX_BOXES = 10_000
+MAX_PARTS = 20_000
+"""Entries of a file's tables, all together."""
+MAX_UNITS = 5000
+"""Units of the codec in a file, all together."""
 MAX_ITEMS = 1000
 """As in libheif."""
+MAX_BRANDS_BYTES = MAX_GRID_BYTES = 256
+"""Of a box `ftyp`, and of what a grid says about itself: many times what is needed."""
 PADDING = 64
 """A codec may cut this many pixels from a side: its largest block."""
 
@@ -37,19 +45,26 @@ class Box(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A picture of a file: its kind, its properties in order, and where its data lie."""
+    """A picture of a file: its kind, its properties in order, the size they declare, and where its data lie."""
 
     kind: bytes
     properties: list[Box]
-    spans: list[Span]
+    size: Size
+    spans: tuple[Span, ...]
 
 
 def brands_of(data: bytes) -> set[bytes]:
     """The brands of a file that begins with a box `ftyp`, else none."""
     if data[4:8] != b"ftyp":
         return set()
-    end = min(int.from_bytes(data[:4], "big"), len(data), 256)
+    end = min(int.from_bytes(data[:4], "big"), len(data), MAX_BRANDS_BYTES)
     return {data[8:12], *(data[at : at + 4] for at in range(16, end - 3, 4))}
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether a file's brands say that it is a HEIC; one that does not say it may still hold one."""
+    brands = brands_of(data)
+    return not brands.isdisjoint(OF_HEIC) and brands.isdisjoint(OF_AVIF)
 
 
 def read_still(data: bytes) -> tuple[str, int, int, int]:
@@ -117,8 +132,12 @@ class _Container:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._parts_left, self._units_left = MAX_PARTS, MAX_UNITS
+        self._items: dict[int, Item] = {}
+        self._largest: dict[Box | tuple[bytes, tuple[Span, ...]], Size] = {}
+        """What is coded in places of the file, which pictures may share."""
         top, self._end = _top_boxes(data)
-        if _only(top, b"ftyp") is not top[0] or top[0].body != 8:
+        if _only(top, b"ftyp") is not top[0] or top[0].body != 8 or top[0].end > MAX_BRANDS_BYTES:
             raise ValueError("the AVIF or HEIC does not begin with its kind")
         meta = _only(top, b"meta")
         self._boxes = list(_boxes(data, meta.body + 4, meta.end))
@@ -129,49 +148,52 @@ class _Container:
         self._associated = self._read_associations(_only(inner, b"ipma"))
         self._kinds = self._read_kinds(_only(self._boxes, b"iinf"))
         self._spans = self._read_places(_only(self._boxes, b"iloc"))
-        self._references = list(self._read_references())
+        self._references = self._read_references()
 
     def still(self) -> tuple[str, int, int, int]:
         pitm = _only(self._boxes, b"pitm")
         primary = self._number(pitm.body + 4, 4 if self._data[pitm.body] else 2)
         item, tiles = self._item(primary), self._tiles_of(primary)
-        width, height = self._size_of(item)
-        kinds = {self._item(tile).kind for tile in tiles} or {item.kind}
+        kinds = {self._kinds[tile] for tile in tiles} or {item.kind}
         kind = kinds.pop()
         if kinds or kind not in FORMATS:
             raise ValueError("the AVIF or HEIC holds pictures of another codec")
         looked_at = {primary, *tiles}
-        looked_at |= {source for how, source, targets in self._references if how == b"auxl" and looked_at & {*targets}}
-        seen: set[tuple[Span, ...]] = set()
-        for identity in sorted(looked_at | {tile for one in looked_at for tile in self._tiles_of(one)}):
-            self._check(identity, width, height, seen)
-        return FORMATS[kind], width, height, self._orientation(item)
+        looked_at |= {
+            source
+            for (how, source), targets in self._references.items()
+            if how == b"auxl" and not looked_at.isdisjoint(targets)
+        }
+        looked_at |= {tile for one in looked_at for tile in self._tiles_of(one)}
+        self._check_spans({self._item(identity).spans for identity in looked_at})
+        for identity in sorted(looked_at):
+            self._check(identity, *item.size)
+        return FORMATS[kind], *item.size, self._orientation(item)
 
     def _item(self, identity: int) -> Item:
-        properties = [self._properties[place - 1] for place in self._associated.get(identity, []) if place]
-        return Item(self._kinds[identity], properties, self._spans.get(identity, []))
+        if identity not in self._items:
+            properties = [self._properties[place - 1] for place in self._associated.get(identity, []) if place]
+            sizes = {self._data[box.body + 4 : box.body + 12] for box in properties if box.kind == b"ispe"}
+            if len(sizes) != 1:
+                raise ValueError("the AVIF or HEIC declares no size, or several")
+            width, height = struct.unpack(">II", sizes.pop())
+            spans = self._spans.get(identity, ())
+            self._items[identity] = Item(self._kinds[identity], properties, (width, height), spans)
+        return self._items[identity]
 
     def _tiles_of(self, identity: int) -> list[int]:
-        if self._kinds[identity] != b"grid":
-            return []
-        return [
-            tile
-            for how, source, targets in self._references
-            if (how, source) == (b"dimg", identity)
-            for tile in targets
-        ]
+        return self._references.get((b"dimg", identity), []) if self._kinds[identity] == b"grid" else []
 
-    def _size_of(self, item: Item) -> tuple[int, int]:
-        sizes = {self._data[box.body + 4 : box.body + 12] for box in item.properties if box.kind == b"ispe"}
-        if len(sizes) != 1:
-            raise ValueError("the AVIF or HEIC declares no size, or several")
-        width, height = struct.unpack(">II", sizes.pop())
-        return width, height
+    def _check_spans(self, places: set[tuple[Span, ...]]) -> None:
+        """Raises ValueError when the data of two pictures overlap and are not the same: each byte is read once."""
+        for (_, end), (start, _) in pairwise(sorted(span for spans in places for span in spans)):
+            if start < end:
+                raise ValueError("the AVIF or HEIC has pictures whose data overlap")
 
-    def _check(self, identity: int, width: int, height: int, seen: set[tuple[Span, ...]]) -> None:
+    def _check(self, identity: int, width: int, height: int) -> None:
         """Raises ValueError when a picture is larger, by any header, than what is declared for the whole."""
         item = self._item(identity)
-        own_width, own_height = self._size_of(item)
+        own_width, own_height = item.size
         if item.kind == b"grid":
             self._check_grid(item, self._tiles_of(identity))
         elif item.kind not in FORMATS:
@@ -180,24 +202,42 @@ class _Container:
             raise ValueError("the AVIF or HEIC holds a picture that is larger than the whole")
         if item.kind == b"grid":
             return
-        payload = b"" if tuple(item.spans) in seen else self._payload(item)  # equal tiles may share their data
-        seen.add(tuple(item.spans))
-        if item.kind == b"av01":
-            sizes = list(av1_sizes(payload)) if payload else []
-        else:
-            configs = [self._data[box.body : box.end] for box in item.properties if box.kind == b"hvcC"]
-            sizes = [size for config in configs for size in hevc_sizes(config, payload)]
-            if not sizes:
-                raise ValueError("the HEIC has no header of its codec")
-        if any(wide > own_width + PADDING or high > own_height + PADDING for wide, high in sizes):
+        wide, high = self._coded_size(item)
+        if wide > own_width + PADDING or high > own_height + PADDING:
             raise ValueError("the AVIF or HEIC holds a picture that is larger than declared")
 
+    def _coded_size(self, item: Item) -> Size:
+        """The largest width and height that the codec is told for a picture."""
+        if (item.kind, item.spans) not in self._largest:
+            sizes_of = av1_sizes if item.kind == b"av01" else hevc_sizes
+            self._largest[item.kind, item.spans] = self._largest_of(sizes_of(self._payload(item)))
+        sizes = [self._largest[item.kind, item.spans]]
+        for box in item.properties if item.kind == b"hvc1" else ():
+            if box.kind == b"hvcC":
+                if box not in self._largest:
+                    self._largest[box] = self._largest_of(config_sizes(self._data[box.body : box.end]))
+                sizes.append(self._largest[box])
+        if max(sizes) == NO_SIZE:
+            raise ValueError("the HEIC has no header of its codec")
+        return max(wide for wide, _ in sizes), max(high for _, high in sizes)
+
+    def _largest_of(self, sizes: Iterator[Size]) -> Size:
+        width, height = NO_SIZE
+        for wide, high in sizes:
+            self._units_left -= 1
+            if self._units_left < 0:
+                raise ValueError("the AVIF or HEIC has too many units of its codec")
+            width, height = max(width, wide), max(height, high)
+        return width, height
+
     def _check_grid(self, item: Item, tiles: list[int]) -> None:
+        if sum(end - start for start, end in item.spans) > MAX_GRID_BYTES:
+            raise ValueError("the AVIF or HEIC has a broken grid")
         spec = self._payload(item)
         rows, columns = spec[2] + 1, spec[3] + 1
         size = struct.unpack_from(">II" if spec[1] & 1 else ">HH", spec, 4)
-        sizes = {self._size_of(self._item(tile)) for tile in tiles}
-        if size != self._size_of(item) or len(tiles) != rows * columns or len(tiles) > MAX_ITEMS or len(sizes) != 1:
+        sizes = {self._item(tile).size for tile in {*tiles}}
+        if size != item.size or len(tiles) != rows * columns or len(tiles) > MAX_ITEMS or len(sizes) != 1:
             raise ValueError("the AVIF or HEIC has a broken grid")
         ((wide, high),) = sizes
         if not (wide * (columns - 1) < size[0] <= wide * columns and high * (rows - 1) < size[1] <= high * rows):
@@ -232,10 +272,10 @@ class _Container:
         """Item -> its properties' numbers, from 1."""
         wide, long = self._data[box.body + 3] & 1, self._data[box.body]
         at, found = box.body + 8, dict[int, list[int]]()
-        for _ in range(_checked(self._number(box.body + 4, 4))):
+        for _ in range(self._counted(self._number(box.body + 4, 4))):
             identity = self._number(at, 4 if long else 2)
             at += 4 if long else 2
-            count, size = self._data[at], 2 if wide else 1
+            count, size = self._counted(self._data[at]), 2 if wide else 1
             mask = 0x7FFF if wide else 0x7F
             if identity in found:
                 raise ValueError("the AVIF or HEIC gives an item its properties twice")
@@ -257,7 +297,7 @@ class _Container:
                 found[identity] = self._data[at : at + 4]
         return found
 
-    def _read_places(self, box: Box) -> dict[int, list[Span]]:
+    def _read_places(self, box: Box) -> dict[int, tuple[Span, ...]]:
         """Item -> where its data lie in the file; those that lie elsewhere are left out."""
         version, sizes = self._data[box.body], self._number(box.body + 4, 2)
         offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
@@ -266,15 +306,15 @@ class _Container:
             raise ValueError("the AVIF or HEIC has a broken table of its data")
         inside = [one for one in self._boxes if one.kind == b"idat"]
         wide = 4 if version == 2 else 2
-        at, found = box.body + 6 + wide, dict[int, list[Span]]()
-        for _ in range(_checked(self._number(box.body + 6, wide))):
+        at, found = box.body + 6 + wide, dict[int, tuple[Span, ...]]()
+        for _ in range(self._counted(self._number(box.body + 6, wide))):
             identity = self._number(at, wide)
             at += wide
             method = self._number(at, 2) & 15 if version else 0
             at += 2 if version else 0
             elsewhere, base = self._number(at, 2), self._number(at + 2, base_size)
             at += 2 + base_size
-            extents = _checked(self._number(at, 2))
+            extents = self._counted(self._number(at, 2))
             at += 2
             spans: list[Span] = []
             for _ in range(extents):
@@ -286,26 +326,29 @@ class _Container:
                 spans.append((start, start + length))
             if identity in found:
                 raise ValueError("the AVIF or HEIC has an item's data twice")
-            found[identity] = spans if not elsewhere and method in (0, 1) else []
+            found[identity] = tuple(spans) if not elsewhere and method in (0, 1) else ()
         return found
 
-    def _read_references(self) -> Iterator[tuple[bytes, int, list[int]]]:
-        """How an item refers to others: kind, item, the others."""
+    def _read_references(self) -> dict[tuple[bytes, int], list[int]]:
+        """How an item refers to others: kind and item -> the others."""
+        found: dict[tuple[bytes, int], list[int]] = {}
         for box in self._boxes:
             if box.kind != b"iref":
                 continue
             size = 4 if self._data[box.body] else 2
             for one in _boxes(self._data, box.body + 4, box.end):
-                count = _checked(self._number(one.body + size, 2))
+                count = self._counted(1 + self._number(one.body + size, 2)) - 1
                 at = one.body + size + 2
-                others = [self._number(at + size * place, size) for place in range(count)]
-                yield one.kind, self._number(one.body, size), others
+                others = found.setdefault((one.kind, self._number(one.body, size)), [])
+                others += [self._number(at + size * place, size) for place in range(count)]
+        return found
 
-
-def _checked(count: int) -> int:
-    if count > MAX_BOXES:
-        raise ValueError("the AVIF or HEIC has too many parts")
-    return count
+    def _counted(self, parts: int) -> int:
+        """So many parts, counted; raises ValueError when the file has too many."""
+        self._parts_left -= parts
+        if self._parts_left < 0:
+            raise ValueError("the AVIF or HEIC has too many parts")
+        return parts
 
 
 def _only(boxes: list[Box], kind: bytes) -> Box:

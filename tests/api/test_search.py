@@ -16,6 +16,7 @@ from indexer.versions import IndexDirectory
 from model.car_head import CarHead
 from model.card import CAR_HEAD_NAME, load_card
 from model.embedder import Embedder
+from model.images import decode as decoding
 from model.retrieval import exact_scores
 from model.storage import FileRecord
 from service.engine import Engine, Query
@@ -140,6 +141,17 @@ def test_photos_of_phones_are_found_and_shown(phone: AppClient) -> None:
         assert (nearest["class"], nearest["score"]) == (name, pytest.approx(1, abs=1e-6))
         with Image.open(io.BytesIO(phone.get(nearest["image"]).content)) as image:
             assert (image.format, image.size) == ("JPEG", shown[name])
+
+
+def test_without_the_extra_a_heic_of_the_gallery_is_unknown_and_the_log_says_once_what_to_install(
+    phone: AppClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(decoding, "pillow_heif", None)
+    for _ in range(2):
+        problem = phone.get("/gallery/heic/IMG_1/image")
+        assert (problem.status_code, problem.json()["code"]) == (404, "unknown_item")
+        assert problem.json()["detail"] == "The photo is of a kind that this server cannot show."
+    assert caplog.text.count("cannot be shown: The file is a HEIC photo; install carsearch[heif]") == 1
 
 
 def test_the_head_of_an_image_is_answered(api_client: AppClient) -> None:

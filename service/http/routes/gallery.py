@@ -1,6 +1,8 @@
 """The gallery's own photos and classes."""
 
+import functools
 import io
+import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ from PIL import Image
 
 from indexer.items import sha256_bytes
 from model.dataset import read_file
-from model.errors import CarsearchError, UnknownItem
+from model.errors import CarsearchError, UnknownItem, UnsupportedImageFormat
 from model.images.decode import decode, side_within
 from model.images.header import read_header
 from service.engine import Engine
@@ -27,6 +29,8 @@ router = APIRouter(tags=["gallery"], route_class=StrictRoute)
 
 LONGEST_SIDE = 1024
 MAX_ROW = 2**63 - 1
+
+log = logging.getLogger("carsearch")
 
 
 @router.get("/gallery", response_model=GalleryPage, responses=problems(422, 429, 503))
@@ -134,8 +138,17 @@ def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes
     if etag in known:
         return etag, None
     header = read_header(original)
-    picture = Image.fromarray(decode(original, side_within(header, LONGEST_SIDE) if header else None))
+    try:
+        picture = Image.fromarray(decode(original, side_within(header, LONGEST_SIDE) if header else None))
+    except UnsupportedImageFormat as problem:  # a HEIC, and a server without the extra
+        _tell_once(str(problem))
+        raise UnknownItem("The photo is of a kind that this server cannot show.") from problem
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return etag, buffer.getvalue()
+
+
+@functools.cache
+def _tell_once(reason: str) -> None:
+    log.warning("photos of the gallery cannot be shown: %s", reason)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.images.header import ImageHeader, is_decoded_by_rows, lacks_only_end, read_header
+from model.images.header import ImageHeader, is_decoded_by_rows, read_header
 from tests.support.photos import car_photo, car_pixels, encoded, jpeg
 
 AVIF = b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf\0\0\0\x20meta\0\0\0\0"
@@ -98,6 +98,7 @@ def test_tables_between_the_frame_markers_are_no_frames() -> None:
     [
         b"\xff\xd8\xff\xda\x00\x08" + bytes(40),
         b"\xff\xd8\xff\xd9" + bytes(40),
+        b"\xff\xd8\xff\xc0\x00\x0b\x08\0\x40\0\x40\1\1\x11\0\xff\xd9" + bytes(40),
         b"\xff\xd8\xff\xe0\x00\x01" + bytes(40),
         b"\xff\xd8\xff\xe0\x00\x04\0\0\0\0\0\0\0\0\0\0",
         b"\x89PNG\r\n\x1a\n\0\0\0\x0dIDAT" + bytes(20),
@@ -108,6 +109,7 @@ def test_tables_between_the_frame_markers_are_no_frames() -> None:
     ids=[
         "scan first",
         "end first",
+        "end before the scan",
         "short segment",
         "no marker",
         "no IHDR",
@@ -154,10 +156,24 @@ def test_a_jpeg_with_a_second_frame_is_not_taken_for_one_that_is_decoded_by_rows
     assert not is_decoded_by_rows(data[:scan] + second + data[scan:])
 
 
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_lacks_only_its_end_when_all_its_scans_are_there(progressive: bool) -> None:
-    data = jpeg(car_pixels(0, 0), progressive=progressive)
-    assert not lacks_only_end(data)
-    assert lacks_only_end(data[:-2])
-    assert lacks_only_end(data[:-1])
-    assert not lacks_only_end(data[: data.rindex(b"\xff\xda")])
+@pytest.mark.parametrize(
+    "between",
+    [40_000 * b"\xff\xe0\0\2", 70_000 * b"\0", 300 * b"\xff\xe1\0\x09Exif\0\0x"],
+    ids=["segments", "stray bytes", "parts of EXIF"],
+)
+@pytest.mark.parametrize("marker", [b"\xff\xc0", b"\xff\xda"])
+def test_a_jpeg_with_more_before_its_scan_than_any_photo_has_is_refused(between: bytes, marker: bytes) -> None:
+    data = car_photo()
+    place = data.index(marker)
+    assert read_header(data[:place] + between[: len(between) // 10] + data[place:]) == ("JPEG", 96, 72, 1)
+    with pytest.raises(ValueError, match="too many segments"):
+        read_header(data[:place] + between + data[place:])
+
+
+def test_a_progressive_jpeg_has_a_bounded_number_of_scans() -> None:
+    """libjpeg goes over the whole picture for each, and 14 bytes make one."""
+    data = jpeg(car_pixels(0, 0), progressive=True)
+    scan = data.rindex(b"\xff\xda")
+    assert read_header(data[:scan] + 50 * data[scan : scan + 10] + data[scan:]) == ("JPEG", 96, 72, 1)
+    with pytest.raises(ValueError, match="too many scans"):
+        read_header(data[:scan] + 100 * data[scan : scan + 10] + data[scan:])

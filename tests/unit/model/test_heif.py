@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.errors import ImageRejected, ImageTooManyPixels, ImageUndecodable
-from model.images.coded_size import av1_sizes, hevc_sizes
+from model.images import coded_size
+from model.images.coded_size import NO_SIZE, av1_sizes, config_sizes, hevc_sizes
 from model.images.decode import decode
 from model.images.header import read_header
-from model.images.heif import only_still, read_still
+from model.images.heif import MAX_UNITS, only_still, read_still
 from tests.support.photos import car_pixels, encoded, heic
 
 SIZE = (200, 144)
@@ -144,23 +145,19 @@ def test_the_size_in_a_unit_of_hevc_is_read_wherever_the_unit_lies() -> None:
     data = heic(Image.new("RGB", (640, 480)))
     start = data.index(b"hvcC") + 4
     config = data[start : start + int.from_bytes(data[start - 8 : start - 4], "big") - 8]
-    assert set(hevc_sizes(config, b"")) == {(640, 480)}
+    assert set(config_sizes(config)) == {NO_SIZE, (640, 480)}
     place = config.index(b"\x42\x01")
     unit = config[place - 2 :][: 2 + int.from_bytes(config[place - 2 : place], "big")]
-    bare = config[:22] + b"\0"
-    assert list(hevc_sizes(bare, b"")) == []
-    assert list(hevc_sizes(bare, b"\0\0" + unit)) == [(640, 480)]
+    assert list(hevc_sizes(b"\0\0" + unit)) == [(640, 480)]
     with pytest.raises(ValueError, match="layers"):
-        list(hevc_sizes(bare, b"\0\0" + unit.replace(b"\x42\x01", b"\x42\x09")))
-    with pytest.raises(ValueError, match="too many parts"):
-        list(hevc_sizes(bare, bytes(1 << 17)))
+        list(hevc_sizes(b"\0\0" + unit.replace(b"\x42\x01", b"\x42\x09")))
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (201, 145), (640, 480)])
 def test_the_size_in_the_header_of_av1_is_read(width: int, height: int) -> None:
     data = encoded(Image.new("RGB", (width, height)), "AVIF")
     payload = data[data.index(b"mdat") + 4 :]
-    assert set(av1_sizes(payload)) == {(width, height)}
+    assert set(av1_sizes(payload)) == {NO_SIZE, (width, height)}
     with pytest.raises(ValueError, match="no header of its codec"):
         list(av1_sizes(b"\x12\0"))
 
@@ -170,7 +167,7 @@ def test_a_frame_of_av1_with_a_size_of_its_own_may_be_as_large_as_its_bits_can_s
     sequence = bits("000 0 0 0 0 00000 000000000000 00000 0111 0111 11000111 10001111 0 000 0000 0 1 1 0000000")
     own_size, of_sequence = bits("0 00 1 0 0 1 0"), bits("0 00 1 0 0 0 0")
     start = b"\x0a" + bytes([len(sequence)]) + sequence
-    assert list(av1_sizes(start + b"\x1a\1" + of_sequence)) == [(200, 144)]
+    assert list(av1_sizes(start + b"\x1a\1" + of_sequence)) == [(200, 144), NO_SIZE]
     assert list(av1_sizes(start + b"\x1a\1" + own_size)) == [(200, 144), (256, 256)]
 
 
@@ -178,3 +175,77 @@ def bits(text: str) -> bytes:
     """Bytes from bits, filled up with zeros."""
     digits = text.replace(" ", "")
     return int(digits.ljust(-(-len(digits) // 8) * 8, "0"), 2).to_bytes(-(-len(digits) // 8), "big")
+
+
+# A unit of HEVC that declares 16 x 16 pixels.
+SEQUENCE_UNIT = b"\x42\1" + bits(f"0000 000 0 {96 * '0'} 1 010 000010001 000010001 {16 * '0'}")
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
+
+
+def tiled(config: bytes, payload: bytes, spans: list[tuple[int, int]], extents: int = 1, targets: int = 0) -> bytes:
+    """A HEIC of a row of tiles of 16 x 16 that share one `hvcC`; `spans` are offset and length of each in `payload`.
+
+    `extents` is in how many parts each tile says that it lies, `targets` how many tiles the grid says that it has.
+    """
+    count, numbers = len(spans), range(2, 2 + len(spans))
+    sizes = [box(b"ispe", bytes(4), struct.pack(">II", wide, 16)) for wide in (16 * count, 16)]
+    kinds = [box(b"infe", struct.pack(">BxxxHxx4s", 2, 1 + n, b"hvc1" if n else b"grid")) for n in range(1 + count)]
+    properties = [struct.pack(">HBB", 1, 1, 1), *(struct.pack(">HBBB", n, 2, 2, 3) for n in numbers)]
+    places = [struct.pack(">HHxxHII", 1 + n, 1, extents if n else 1, *span) for n, span in enumerate([(0, 8), *spans])]
+    number = struct.pack(">H", 1 + count)
+    meta = (
+        box(b"pitm", bytes(4), b"\0\1"),
+        box(b"iinf", bytes(4), number, *kinds),
+        box(b"iprp", box(b"ipco", *sizes, box(b"hvcC", config)), box(b"ipma", bytes(4), b"\0\0", number, *properties)),
+        box(b"iloc", b"\1\0\0\0\x44\0", number, *places),
+        box(b"iref", bytes(4), box(b"dimg", struct.pack(f">HH{count}H", 1, targets or count, *numbers))),
+        box(b"idat", struct.pack(">BBBBHH", 0, 0, 0, count - 1, 16 * count, 16), payload),
+    )
+    return box(b"ftyp", b"heic", bytes(4), b"mif1heic") + box(b"meta", bytes(4), *meta)
+
+
+def config_of(units: int) -> bytes:
+    """An `hvcC` with so many units."""
+    unit = struct.pack(">H", len(SEQUENCE_UNIT)) + SEQUENCE_UNIT
+    return bytes(21) + b"\3\1\x21" + struct.pack(">H", units) + units * unit
+
+
+UNIT = struct.pack(">I", len(SEQUENCE_UNIT)) + SEQUENCE_UNIT
+
+
+@pytest.mark.parametrize(
+    ("hostile", "message", "most_units"),
+    [
+        (lambda: tiled(config_of(50), UNIT, [(8, len(UNIT))] * 200), None, 51),
+        (lambda: tiled(config_of(65_000), UNIT, [(8, len(UNIT))] * 200), "too many units", MAX_UNITS),
+        (
+            lambda: tiled(config_of(1), (10 << 20) // len(UNIT) * UNIT, [(8, 10_000_000)] * 200),
+            "too many units",
+            MAX_UNITS,
+        ),
+        (lambda: tiled(config_of(1), 400 * UNIT, [(8, n * len(UNIT)) for n in range(1, 200)]), "overlap", 0),
+        (lambda: tiled(config_of(1), bytes(10 << 20), [(8, 9)] * 200, extents=60_000), "too many parts", 0),
+        (lambda: tiled(config_of(1), bytes(10 << 20), [(8, 9)] * 200, targets=60_000), "too many parts", 0),
+    ],
+    ids=["shared units", "units of a header", "units of data", "overlapping data", "extents", "references"],
+)
+def test_a_hostile_header_has_its_parts_read_once_and_no_more_than_a_bounded_number(
+    hostile: Callable[[], bytes], message: str | None, most_units: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+
+    class Counting(coded_size.Bits):
+        def __init__(self, data: bytes) -> None:
+            read.append(data)
+            super().__init__(data)
+
+    monkeypatch.setattr(coded_size, "Bits", Counting)
+    if message is None:
+        assert read_still(hostile()) == ("HEIC", 200 * 16, 16, 1)
+    else:
+        with pytest.raises(ValueError, match=message):
+            read_still(hostile())
+    assert len(read) <= most_units + 1
