@@ -48,7 +48,7 @@ class ImageLinks:
     def holds(self, path: str, query: bytes) -> bool:
         """Whether a path (without the prefix, decoded) and its query are a link of ours that has not expired."""
         given = {name: values[-1] for name, values in parse_qs(query.decode("latin-1")).items()}
-        width, expires, signature = given.get("width", WHOLE), given.get("expires", ""), given.get("signature", "")
+        width, expires, signature = WHOLE, given.get("expires", ""), given.get("signature", "")  # any width
         if self._secret is None or not NUMBERS.fullmatch(f"{width} {expires}") or not signature.isascii():
             return False
         identity = path.removeprefix(BEFORE).removesuffix(AFTER)
