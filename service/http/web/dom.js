@@ -60,13 +60,13 @@ export function picture(link, width, alt) {
 }
 
 /** A place to drop a file, or to choose one; the whole box is the label of its input. */
-export function dropzone({ accept, title, hint, taken, buttons = [] }) {
+export function dropzone({ accept, title, hint, taken }) {
   const input = h("input", { type: "file", accept, class: "unseen", onchange: () => {
     if (input.files.length) taken(input.files[0]);
     input.value = ""; // so that the same file may be chosen again
   } });
   const box = h("div", { class: "drop" },
-    h("label", { class: "drop-label" }, input, h("strong", {}, title), h("span", {}, hint)), ...buttons);
+    h("label", { class: "drop-label" }, input, h("i"), h("strong", {}, title), h("span", {}, hint)));
   acceptDrops(box, taken);
   return { box, input };
 }

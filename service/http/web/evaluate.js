@@ -5,6 +5,7 @@ import { number, percent, t, time } from "./text.js";
 
 const POLL_S = 1;
 const MOST_ROWS = 15;
+const MODES = { "leave-one-out": "leaveOneOut", gallery: "againstGallery" };
 const parts = {};
 let busy = false;
 
@@ -23,7 +24,7 @@ export async function openEvaluate(section) {
 }
 
 function make(section) {
-  parts.mode = h("select", {}, h("option", { value: "leave-one-out" }, t("leaveOneOut")), h("option", { value: "gallery" }, t("againstGallery")));
+  parts.mode = h("select", {}, Object.entries(MODES).map(([value, words]) => h("option", { value }, t(words))));
   parts.sets = h("div", { class: "row" });
   parts.work = h("div", { class: "work" });
   parts.report = h("div", { class: "report" });
@@ -101,7 +102,7 @@ async function list() {
     if (one.status === "running") return busy ? null : follow(one.id);
     return ask("GET", `evaluations/${one.id}`).then(showRecord, (problem) => refuse(problem));
   };
-  const rows = evaluations.map((one) => [time(one.started), t(one.status), number(one.total), one.mode,
+  const rows = evaluations.map((one) => [time(one.started), t(one.status), number(one.total), t(MODES[one.mode]),
     h("button", { type: "button", class: "link", "aria-label": `${t("show")} ${time(one.started)}`, onclick: () => look(one) }, t("show"))]);
   parts.past.replaceChildren(rows.length ? table([t("started"), t("state"), t("count"), t("against"), ""], rows) : h("p", { class: "hint" }, t("noPast")));
   return evaluations;
@@ -115,7 +116,7 @@ function showRecord(record) {
   }
   const { report } = record;
   const link = h("a", { download: `evaluation-${record.id}.json`, href: URL.createObjectURL(new Blob([JSON.stringify(report, null, 2)], { type: "application/json" })) }, t("download"));
-  parts.report.replaceChildren(h("h2", {}, t("report"), h("small", {}, `${time(record.started)} · ${record.mode}`)), figures(report),
+  parts.report.replaceChildren(h("h2", {}, t("report"), h("small", {}, `${time(record.started)} · ${t("against")} ${t(MODES[record.mode])}`)), figures(report),
     h("div", { class: "columns" },
       part(t("confused"), [t("shows"), t("found"), t("times")], report.most_confused.slice(0, MOST_ROWS).map((one) => [one.class, one.nearest_class, number(one.count)])),
       part(t("weakest"), [t("class"), t("share"), t("count")],
@@ -130,7 +131,7 @@ function figures(report) {
   const told = [
     [t("top1"), percent(report.top1, 1), `${number(report.correct)} / ${number(report.total)} · ${interval(report.ci95)}`],
     report.class_top1 !== null && [t("rightClass"), percent(report.class_top1, 1), interval(report.class_ci95)],
-    sure && [t("decided", percent(sure.wanted)), percent(sure.coverage), sure.precision !== null && t("rightly", percent(sure.precision, 1))],
+    sure && [t("decided"), percent(sure.coverage), sure.precision !== null && t("rightly", percent(sure.precision, 1), percent(sure.wanted))],
     ...Object.entries(report.recall_at).filter(([k]) => k !== "1").slice(0, 1).map(([k, value]) => [t("recall", k), percent(value, 1)]),
     report.copies > 0 && [t("copies"), number(report.copies)],
     report.skipped.length > 0 && [t("skipped"), number(report.skipped.length)],

@@ -30,7 +30,7 @@ export function filterFields() {
     fields: [field(t("class"), h("span", {}, label, names), t("classHint")), whereField],
     label,
     query: () => ({ class: matching(), where: where.value.trim() }),
-    /** Asks what there is to choose from; gives the classes with their numbers of photos. */
+    /** Asks what there is to choose from; gives the classes and the number of photos. */
     async load() {
       const [found, info] = await Promise.all([ask("GET", "gallery/classes"), ask("GET", "info")]);
       classes = found;
@@ -40,7 +40,7 @@ export function filterFields() {
       where.disabled = !columns.length;
       const [name, kind] = columns.find((column) => column[1] === "number") ?? columns[0] ?? [];
       where.placeholder = name ? (kind === "number" ? `${name} < 1000` : `${name} = '…'`) : "";
-      return classes;
+      return { classes, photos: info.photos };
     },
   };
 }

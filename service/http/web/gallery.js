@@ -37,7 +37,7 @@ function make(section) {
   new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) load(); }, { rootMargin: "800px" }).observe(parts.more);
 }
 
-function showClasses(classes) {
+function showClasses({ classes }) {
   const all = Object.entries(classes);
   parts.classes.textContent = t("classes", number(all.length));
   parts.chips.replaceChildren(...all.slice(0, CHIPS).map(([name, count]) => h("li", {},

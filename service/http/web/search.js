@@ -6,6 +6,8 @@ import { filterFields } from "./filters.js";
 import { inWords, likelihood, number, percent, t } from "./text.js";
 import { openPhoto } from "./viewer.js";
 
+const ACCEPTED = "image/*,.heic,.heif,.avif";
+const SAMPLES = 6;
 const parts = {};
 let query = null;
 let running = null;
@@ -14,7 +16,7 @@ let failed = false;
 /** Shows the view; makes it the first time. */
 export function openSearch(section) {
   if (!parts.section) make(section);
-  parts.filters.load().catch((problem) => parts.work.replaceChildren(problemBox(problem, () => location.reload())));
+  parts.filters.load().then(({ photos }) => showSamples(photos)).catch((problem) => parts.work.replaceChildren(problemBox(problem, () => location.reload())));
 }
 
 /** Searches for photos like one of the gallery. */
@@ -29,15 +31,15 @@ function make(section) {
     camera.value = "";
   } });
   const shot = h("label", { class: "button plain camera" }, camera, t("takePhoto"));
-  const drop = dropzone({ accept: "image/*,.heic,.heif,.avif", title: t("dropPhoto"), hint: t("dropPhotoHint"), taken: takeFile, buttons: [shot] });
+  const drop = dropzone({ accept: ACCEPTED, title: t("dropPhoto"), hint: t("dropPhotoHint"), taken: takeFile });
   parts.filters = filterFields();
   parts.k = h("input", { type: "number", min: 1, max: 100, value: 10, required: true, inputMode: "numeric" });
   const options = h("form", { class: "options", onsubmit: (event) => { event.preventDefault(); if (query) run(); } },
     h("details", {}, h("summary", {}, t("options")),
       h("fieldset", {}, field(t("howMany"), parts.k), ...parts.filters.fields, h("button", { class: "plain" }, t("apply")))));
   parts.photo = h("div", { class: "query-photo" });
-  parts.drop = drop.box;
-  parts.side = h("div", { class: "side" }, parts.photo, drop.box, options);
+  parts.samples = h("div", { class: "samples" });
+  parts.side = h("div", { class: "side" }, parts.photo, drop.box, shot, options, parts.samples);
   parts.work = h("div", { class: "work" });
   parts.found = h("div", { class: "found" });
   parts.section = section;
@@ -52,6 +54,16 @@ function make(section) {
     takeFile(file);
   });
   document.addEventListener("server-back", () => { if (failed && query) run(); });
+}
+
+/** Photos from all over the gallery, for those who have none at hand. */
+async function showSamples(photos) {
+  if (query || parts.samples.childElementCount || photos < SAMPLES) return;
+  const places = Array.from({ length: SAMPLES }, (_, place) => Math.floor(((place + 0.5) * photos) / SAMPLES));
+  const pages = await Promise.all(places.map((place) => ask("GET", address("gallery", { after: place - 1, limit: 1 }))));
+  const shown = pages.flatMap((page) => page.photos).map((photo) => h("li", {},
+    h("button", { type: "button", class: "thumb", "aria-label": `${t("like")}: ${photo.id}`, onclick: () => searchLike(photo) }, picture(photo.image, 320, ""))));
+  parts.samples.replaceChildren(h("h2", {}, t("orOne")), h("ul", {}, shown));
 }
 
 function takeFile(file) {
@@ -73,6 +85,9 @@ function showPhoto() {
   const buttons = h("div", { class: "row" });
   parts.photo.replaceChildren(h("h2", {}, query.file ? t("yourPhoto") : t("likePhoto")), frame, buttons);
   query.crop = null;
+  const input = h("input", { type: "file", accept: ACCEPTED, class: "unseen", onchange: () => { if (input.files.length) takeFile(input.files[0]); } });
+  const another = h("label", { class: "button plain" }, input, t("another"));
+  buttons.append(another);
   if (!query.file) return;
   const crop = cropper(image);
   const hint = h("p", { class: "hint", hidden: true }, t("cropHint"));
@@ -89,7 +104,7 @@ function showPhoto() {
   };
   search.hidden = whole.hidden = true;
   frame.append(crop.layer);
-  buttons.append(start, search, whole);
+  another.before(search, whole, start);
   buttons.before(hint);
   image.addEventListener("error", () => {
     frame.replaceChildren(h("p", { class: "hint" }, t("notShown")));
