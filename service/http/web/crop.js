@@ -63,6 +63,7 @@ export function cropper(image) {
   }
 
   function end() {
+    if (!drag) return;
     drag = null;
     tell(`${t("cropBox")}: ${text()}`);
   }

@@ -13,13 +13,12 @@ let query = null;
 let running = null;
 let failed = false;
 
-/** Shows the view; makes it the first time. */
-export function openSearch(section) {
-  if (!parts.section) make(section);
+/** Asks for what the view shows; the view itself is there from the start, since other views search too. */
+export function openSearch() {
   parts.filters.load().then(({ photos }) => showSamples(photos)).catch((problem) => parts.work.replaceChildren(problemBox(problem, () => location.reload())));
 }
 
-/** Searches for photos like one of the gallery. */
+/** Searches for photos like one of the gallery; from any view. */
 export function searchLike(photo) {
   location.hash = "#search";
   take({ id: photo.id, address: photo.image, name: photo.class ?? t("unlabelled") });
@@ -218,3 +217,5 @@ function command(path) {
   const part = /[",;\\]/.test(name) ? `file=@"${name.replace(/["\\]/g, "\\$&")}"` : `file=@${name}`;
   return `curl ${key}-F ${quoted(part)} ${quoted(url)}`;
 }
+
+make(document.getElementById("view-search"));
