@@ -12,7 +12,7 @@ export function filterFields() {
   const names = h("datalist", { id: `classes-${made++}` });
   const label = h("input", { type: "search", list: names.id, placeholder: t("anyClass"), autocomplete: "off" });
   const where = h("input", { type: "search", spellcheck: false, autocomplete: "off", autocapitalize: "off" });
-  const whereField = field(t("filter"), where, t("noColumns"));
+  const whereField = field(t("filter"), where, " ");
   let classes = {};
 
   function matching() {
@@ -36,8 +36,8 @@ export function filterFields() {
       classes = found;
       names.replaceChildren(...Object.keys(classes).map((name) => h("option", { value: name })));
       const columns = Object.entries(info.metadata);
-      whereField.querySelector("small").textContent = columns.length ? t("filterHint", columns.map(([name]) => name).join(", ")) : t("noColumns");
-      where.disabled = !columns.length;
+      whereField.hidden = !columns.length;
+      whereField.querySelector("small").textContent = t("filterHint", columns.map(([name]) => name).join(", "));
       const [name, kind] = columns.find((column) => column[1] === "number") ?? columns[0] ?? [];
       where.placeholder = name ? (kind === "number" ? `${name} < 1000` : `${name} = '…'`) : "";
       return { classes, photos: info.photos };

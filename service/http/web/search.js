@@ -73,7 +73,10 @@ function take(next) {
   if (query?.file) URL.revokeObjectURL(query.address);
   query = next;
   parts.section.classList.add("asked");
+  parts.found.replaceChildren();
   showPhoto();
+  scrollTo(0, 0);
+  parts.photo.firstChild.focus({ preventScroll: true }); // what was pressed is gone
   run();
 }
 
@@ -82,7 +85,7 @@ function showPhoto() {
   const image = query.file ? h("img", { src: query.address, alt: t("yourPhoto") }) : picture(query.address, 640, query.name);
   const frame = h("div", { class: "frame" }, image);
   const buttons = h("div", { class: "row" });
-  parts.photo.replaceChildren(h("h2", {}, query.file ? t("yourPhoto") : t("likePhoto")), frame, buttons);
+  parts.photo.replaceChildren(h("h2", { tabIndex: -1 }, query.file ? t("yourPhoto") : t("likePhoto")), frame, buttons);
   query.crop = null;
   const input = h("input", { type: "file", accept: ACCEPTED, class: "unseen", onchange: () => { if (input.files.length) takeFile(input.files[0]); } });
   const another = h("label", { class: "button plain" }, input, t("another"));
@@ -141,6 +144,7 @@ async function run() {
   } catch (problem) {
     if (mine !== running) return;
     failed = problem.code === "unreachable";
+    parts.found.replaceChildren();
     parts.work.replaceChildren(problemBox(problem, run));
   }
   busy(false);

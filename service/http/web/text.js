@@ -31,7 +31,6 @@ const TEXT = {
   manyClasses: [(n) => `${n} classes have that in their names; write more of one.`, (n) => `그런 이름의 차종이 ${n}개입니다. 이름을 더 쓰세요.`],
   filter: ["Filter", "필터"],
   filterHint: [(columns) => `Columns: ${columns}`, (columns) => `열: ${columns}`],
-  noColumns: ["The gallery has no columns to filter by.", "필터로 쓸 열이 없는 갤러리입니다."],
   apply: ["Apply", "적용"],
   searching: ["Searching …", "검색 중 …"],
   uploading: [(share) => `Sending the photo: ${share}`, (share) => `사진 보내는 중: ${share}`],
@@ -109,7 +108,6 @@ const TEXT = {
   built: ["Index built", "인덱스 생성"],
   version: ["Index version", "인덱스 버전"],
   model: ["Model", "모델"],
-  precision: ["Precision", "정밀도"],
   columns: ["Columns to filter by", "필터 열"],
   none: ["none", "없음"],
   datasets: ["Sets to evaluate", "평가 세트"],
@@ -127,7 +125,6 @@ const TEXT = {
   back: ["The server is back.", "서버에 다시 연결되었습니다."],
   unreachable: ["The server cannot be reached, or the file is larger than it takes.", "서버에 연결할 수 없거나 파일이 너무 큽니다."],
   noSentence: ["The server did not say why.", "서버가 이유를 알리지 않았습니다."],
-  noImage: ["The clipboard has no picture.", "클립보드에 그림이 없습니다."],
 };
 
 /** A sentence in the reader's language; some take values. */

@@ -10,6 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from service.demo.gallery import DemoGallery
 from tests.conftest import ROOT
+from tests.e2e.page.conftest import wait_until
 from tests.support.demo_index import demo_index
 from tests.support.servers import running_server
 
@@ -28,9 +29,8 @@ def take() -> bytes:
             page.goto(server.url)
             page.set_input_files("#view-search .drop input", query)
             page.wait_for_selector(".card")
-            page.wait_for_function(
-                "[...document.querySelectorAll('.card img')].slice(0, 8).every((image) => image.naturalWidth > 0)"
-            )
+            shown = "[...document.querySelectorAll('.card img')].slice(0, 8).every((image) => image.naturalWidth > 0)"
+            wait_until(page, shown)
             picture = page.screenshot()
             browser.close()
             return picture

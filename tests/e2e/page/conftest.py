@@ -13,6 +13,7 @@ import pytest
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
+from tests.support.calls import eventually
 from tests.support.photos import car_photo, write_gallery
 from tests.support.servers import Server, running_server
 
@@ -71,6 +72,11 @@ def open_page(browser: "Browser") -> Iterator[OpenPage]:
     for context in contexts:
         context.close()
     assert wrong == []
+
+
+def wait_until(page: "Page", expression: str) -> None:
+    """Waits until an expression is true; Playwright's own way to wait for one is against the page's policy."""
+    eventually(lambda: bool(page.evaluate(expression)), expression)
 
 
 @pytest.fixture(scope="session")

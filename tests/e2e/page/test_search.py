@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.e2e.page.conftest import HOSTILE, OpenPage
+from tests.e2e.page.conftest import HOSTILE, OpenPage, wait_until
 from tests.support.servers import Server
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_a_photo_comes_in_and_its_class_and_cars_come_out(
     assert page.inner_text(".verdict h2") in ("car 1", "Not sure", "No car")
     assert page.locator(".card").count() == 10
     assert page.evaluate("document.querySelector('.query-photo img').naturalWidth") == 320
-    page.wait_for_function("[...document.querySelectorAll('.card img')].some((image) => image.naturalWidth > 0)")
+    wait_until(page, "[...document.querySelectorAll('.card img')].some((image) => image.naturalWidth > 0)")
     assert "5 photos" in page.inner_text(".group h3 >> nth=0")
     assert page.inner_text("#live")
 

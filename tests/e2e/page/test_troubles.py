@@ -7,7 +7,7 @@ import pytest
 
 from bench.serving import free_port
 from indexer.versions import IndexDirectory
-from tests.e2e.page.conftest import OpenPage
+from tests.e2e.page.conftest import OpenPage, wait_until
 from tests.support import servers
 from tests.support.photos import car_pixels, jpeg
 from tests.support.servers import Server, running_server
@@ -35,7 +35,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_forgotten(
         page.keyboard.press("Enter")
         page.set_input_files(CHOOSE, photo)
         page.wait_for_selector(".card")
-        page.wait_for_function("[...document.querySelectorAll('.card img')].some((image) => image.naturalWidth > 0)")
+        wait_until(page, "[...document.querySelectorAll('.card img')].some((image) => image.naturalWidth > 0)")
         page.click("text=The same search as a command")
         assert '-H "X-Api-Key: $KEY"' in page.inner_text(".copy code")
         assert SEARCHER not in page.content()
