@@ -28,8 +28,9 @@ REPORT_VIOLATIONS = "addEventListener('securitypolicyviolation', (e) => console.
 OpenPage = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
+    """Chromium, for one module: while it runs, nothing else in this process can run an event loop."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed")
