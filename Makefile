@@ -31,7 +31,7 @@ train-demo: gallery-named $(VENV)/.train
 	$(BIN)/carsearch evaluate --data "$(GALLERY)" --model "$(DEMO)/quick"
 	@echo 'Most of these classes were trained on, so this is not yet the benchmark; README.md says how to run that.'
 	@echo
-	@echo 'Try: curl -F file=@PHOTO.jpg http://127.0.0.1:$(PORT)/search    Documents: http://127.0.0.1:$(PORT)/docs'
+	@echo 'The page: http://127.0.0.1:$(PORT)/    A search: curl -F file=@PHOTO.jpg http://127.0.0.1:$(PORT)/search'
 	exec $(BIN)/carsearch serve --index "$(DEMO)/index" --port $(PORT)
 
 gallery-named:

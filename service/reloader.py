@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from datetime import UTC, datetime
 
 from indexer.load import marked_as_loading, refuse_too_large
 from indexer.memory import available_bytes
@@ -35,6 +36,8 @@ class Reloader:
         """What answers; a request takes it once and keeps it."""
         self.why_not = "The server is loading its index."
         """Why there is nothing to answer with."""
+        self.since: datetime | None = None
+        """When this process began to answer with what is loaded."""
         self._seen: tuple[str, int] | None = None
         self._retry_at = 0.0
         self._stop = threading.Event()
@@ -99,6 +102,7 @@ class Reloader:
             )
 
     def _swap(self, engine: Engine) -> None:
+        self.since = datetime.now(UTC)
         self.loaded = engine  # one assignment: a request sees the old pair or the new one
         self._clear()
         self.metrics.serve(engine.manifest, engine.embedder.runtime)

@@ -59,11 +59,11 @@ def run(host: str, port: int, directory: Path | None = None) -> None:
         query = gallery.queries[0]
         decision = open_index(index.root, runtime=embedder.runtime.name).decide(gallery.directory / query.file)
         say(f"decision  a photo that is not in the gallery, of {query.label}: {_told(decision)}")
-        say(f"server    {url}  (Ctrl-C ends it)\n")
-        say(f"Search with a photo that is not in the gallery; its class is {query.label}:")
+        say(f"page      {url}/  (Ctrl-C ends the server)\n")
+        say(f"Open it in a browser, or search with a photo that is not in the gallery; its class is {query.label}:")
         photo = shlex.quote(f"file=@{gallery.directory.resolve() / query.file}")
         say(f"  curl -F {photo} '{url}/search?k=3'")
-        say(f"Every address, to try out in a browser: {url}/docs")
+        say(f"Every address of the API, to try out: {url}/docs")
         serve(settings, listener)
 
 

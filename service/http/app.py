@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
@@ -31,7 +30,7 @@ from service.http.document import describe
 from service.http.limits import Limits
 from service.http.links import ImageLinks, read_secret
 from service.http.proxies import own_path
-from service.http.routes import evaluate, gallery, ops, search
+from service.http.routes import evaluate, gallery, ops, page, search
 from service.http.state import State
 from service.http.workers import Workers
 from service.jobs import Evaluations
@@ -44,7 +43,7 @@ END_S = 5
 
 log = logging.getLogger("carsearch")
 
-ROUTERS = [module.router for module in (search, evaluate, gallery, ops)]
+ROUTERS = [module.router for module in (search, evaluate, gallery, ops, page)]
 API_ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 DESCRIPTION = "Errors have one shape, `application/problem+json`, with a stable `code`."
 TAGS = [
@@ -99,10 +98,6 @@ def create_app(settings: Settings, draining: threading.Event | None = None, limi
     app.state.parts = state
     for router in ROUTERS:
         app.include_router(router)
-
-    @app.get("/", include_in_schema=False)
-    async def root(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"{request.scope['root_path']}/docs")
 
     for error in (HTTPException, RequestValidationError):  # which FastAPI would answer in its own shape
         app.add_exception_handler(error, errors.handle)

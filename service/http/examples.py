@@ -164,6 +164,7 @@ _DONE: dict[str, Any] = {
         "runtime": "openvino",
         "precision": "int8",
         "index_created": "2026-11-28T14:49:39+00:00",
+        "serving_since": "2026-11-28T14:49:41Z",
         "datasets": ["val"],
         "metadata": {"price": "number", "year": "number"},
         "refused_version": None,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.engine import Versions
 from service.jobs import EvaluationSummary
@@ -140,6 +140,7 @@ class Info(Schema):
     runtime: str | None
     precision: str | None
     index_created: str | None
+    serving_since: AwareDatetime | None = Field(description="When this server began to answer with the version.")
     datasets: list[str]
     metadata: dict[str, Literal["text", "number", "date"]] = Field(description="Columns to filter by, and their kinds.")
     refused_version: str | None = Field(description="A version that CURRENT names but that did not verify.")

@@ -202,10 +202,5 @@ def test_the_pages_load_nothing_from_elsewhere(api_client: AppClient) -> None:
     assert {api_client.get(address).status_code for address in addresses} == {200}
 
 
-def test_the_root_leads_to_the_documents(api_client: AppClient) -> None:
-    response = api_client.get("/")
-    assert (response.status_code, response.headers["location"]) == (307, "/docs")
-
-
 def test_every_route_declares_its_rules_so_that_none_is_open_by_oversight() -> None:
     assert {route.path for route in API_ROUTES if not hasattr(route.endpoint, "rules")} == set()

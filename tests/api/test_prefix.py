@@ -1,8 +1,9 @@
 """A server behind a prefix: what it says of its own addresses, and whom it believes."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
@@ -41,26 +42,35 @@ def addresses(server: WireServer, prefix: str, sent: str, **headers: str) -> lis
     assert f"'{prefix}/openapi.json'" in page
     assert client.get(f"{sent}/static-offline-docs/swagger-ui.css", headers=headers).status_code == 200
     moved = client.get(f"{sent}/livez/", headers=headers).headers["location"]
-    return [document["servers"][0]["url"], client.get(f"{sent}/", headers=headers).headers["location"], moved]
+    return [document["servers"][0]["url"], moved]
+
+
+def test_the_page_names_its_files_relative_to_itself(prefixed: WireServer) -> None:
+    for sent in ("/", "/cars/v1/"):
+        page = prefixed.client.get(sent)
+        addresses = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
+        assert "web/app.js" in addresses
+        assert {prefixed.client.get(f"{sent}{address}").status_code for address in addresses} == {200}
+    assert urlsplit(prefixed.client.get("/cars/v1").headers["location"]).path == "/cars/v1/"
 
 
 @pytest.mark.parametrize("sent", ["", "/cars/v1"], ids=["the proxy takes it off", "the proxy passes it on"])
 def test_the_prefix_stands_in_every_address(prefixed: WireServer, sent: str) -> None:
-    assert addresses(prefixed, "/cars/v1", sent) == ["/cars/v1", "/cars/v1/docs", f"{prefixed.url}/cars/v1/livez"]
+    assert addresses(prefixed, "/cars/v1", sent) == ["/cars/v1", f"{prefixed.url}/cars/v1/livez"]
 
 
 def test_a_trusted_proxy_says_the_prefix_itself(prefixed: WireServer) -> None:
     told = {"X-Forwarded-Prefix": "/shop/", "X-Forwarded-Proto": "https"}
     moved = urljoin(prefixed.url.replace("http", "https"), "/shop/livez")
-    assert addresses(prefixed, "/shop", "", **told) == ["/shop", "/shop/docs", moved]
+    assert addresses(prefixed, "/shop", "", **told) == ["/shop", moved]
 
 
 @pytest.mark.parametrize(
     "prefix", ["//evil.example", "/a//b", "/..", "/a/../b", "https://evil.example", "/<x>", "", "/info"]
 )
 def test_a_prefix_that_is_no_path_is_passed_over(prefixed: WireServer, prefix: str) -> None:
-    moved = prefixed.client.get("/", headers={"X-Forwarded-Prefix": prefix})
-    assert moved.headers["location"] == "/cars/v1/docs"
+    moved = prefixed.client.get("/livez/", headers={"X-Forwarded-Prefix": prefix})
+    assert moved.headers["location"] == f"{prefixed.url}/cars/v1/livez"
 
 
 def test_no_address_of_ours_may_begin_a_prefix(tmp_path: Path) -> None:
@@ -73,7 +83,7 @@ def test_no_address_of_ours_may_begin_a_prefix(tmp_path: Path) -> None:
 def test_nobody_else_says_the_prefix(fake_index: IndexDirectory) -> None:
     with wire_server(fake_index.root, Limits()) as server:
         told = {"X-Forwarded-Prefix": "/shop"}
-        assert server.client.get("/", headers=told).headers["location"] == "/docs"
+        assert server.client.get("/livez/", headers=told).headers["location"] == f"{server.url}/livez"
         assert_problem(server.client.get("/shop/livez", headers=told), "not_found")
 
 

@@ -79,10 +79,14 @@ def test_errors_of_the_server_pass_untouched(proxy: Nginx, server: Server) -> No
 
 def test_the_documents_and_the_photos_of_the_gallery_work(proxy: Nginx) -> None:
     with httpx.Client(base_url=proxy.url, follow_redirects=True) as client:
-        assert "swagger" in client.get("/").text
+        page = client.get("/")
+        assert "web/app.js" in page.text
+        assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+        assert client.get("/web/app.js").headers["Content-Type"].startswith("text/javascript")
+        assert "swagger" in client.get("/docs").text
         assert "/search" in client.get("/openapi.json").json()["paths"]
         image = client.post("/search", files={"file": car_photo(0, 1)}).json()["nearest"]["image"]
-        assert client.get(image).headers["Content-Type"] == "image/jpeg"
+        assert client.get(image, params={"width": 160}).headers["Content-Type"] == "image/jpeg"
 
 
 def test_a_valid_request_id_is_kept_and_any_other_replaced(proxy: Nginx, server: Server) -> None:

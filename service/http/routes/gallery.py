@@ -28,6 +28,8 @@ from service.http.state import State
 router = APIRouter(tags=["gallery"], route_class=StrictRoute)
 
 LONGEST_SIDE = 1024
+WIDTHS = (160, 320, 640, LONGEST_SIDE)
+"""Widths of pictures in pixels; what is asked for is rounded up to one, so that a photo has few pictures."""
 MAX_ROW = 2**63 - 1
 
 log = logging.getLogger("carsearch")
@@ -105,17 +107,24 @@ async def list_classes(request: Request) -> dict[str, int]:
 async def get_gallery_image(
     request: Request,
     identity: str,
+    width: Annotated[
+        int | None, Query(ge=32, le=LONGEST_SIDE, description="The widest picture wanted, in pixels, about.")
+    ] = None,
     expires: Annotated[int | None, Query(description="Of a signed link: its end, in seconds since 1970.")] = None,
     sig: Annotated[str | None, Query(description="Of a signed link; it stands for an API key.")] = None,
     if_none_match: Annotated[str, Header(description="The ETag of an earlier answer.")] = "",
 ) -> Response:
-    """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else."""
+    """A photo of the gallery, decoded and encoded anew: what is sent is always a picture and nothing else.
+
+    It has at most 1024 pixels a side. `width` asks for a smaller one: 160, 320 or 640 pixels wide, or the whole 1024.
+    """
     del expires, sig  # `Auth` has read them
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
-    etag, data = await state.workers.run(lambda: _encoded(engine, identity, known), request)
+    within = None if width is None else next(step for step in WIDTHS if step >= width)
+    etag, data = await state.workers.run(lambda: _encoded(engine, identity, known, within), request)
     shared = "private" if state.links.signed else "public"
     headers = {"ETag": etag, "Cache-Control": f"{shared}, no-cache"}  # asked for each time: the index may be swapped
     if data is None:
@@ -123,10 +132,10 @@ async def get_gallery_image(
     return Response(data, media_type="image/jpeg", headers=headers)
 
 
-def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes | None]:
+def _encoded(engine: Engine, identity: str, known: set[str], width: int | None) -> tuple[str, bytes | None]:
     """The tag of a photo and its picture, None when the client knows the tag."""
     item = engine.items.by_id(identity)
-    etag = f'"{item.sha256[:32]}"'
+    etag = f'"{item.sha256[:32]}"' if width is None else f'"{item.sha256[:32]}-{width}"'
     try:
         original = read_file(engine.photo_path(item))
     except CarsearchError as problem:
@@ -135,18 +144,22 @@ def _encoded(engine: Engine, identity: str, known: set[str]) -> tuple[str, bytes
         raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
     if sha256_bytes(original) != item.sha256:
         raise UnknownItem("The photo has changed since the gallery was indexed.")
-    if etag in known:
-        return etag, None
+    return etag, None if etag in known else _picture(original, width or LONGEST_SIDE)
+
+
+def _picture(original: bytes, width: int) -> bytes:
+    """A JPEG of a photo, upright, at most so many pixels wide and LONGEST_SIDE high."""
     header = read_header(original)
+    side = min(width, side_within(header, LONGEST_SIDE)) if header else None  # of either side: it may be turned
     try:
-        picture = Image.fromarray(decode(original, side_within(header, LONGEST_SIDE) if header else None))
+        picture = Image.fromarray(decode(original, side))
     except UnsupportedImageFormat as problem:  # a HEIC, and a server without the extra
         _tell_once(str(problem))
         raise UnknownItem("The photo is of a kind that this server cannot show.") from problem
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    picture.thumbnail((width, LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
-    return etag, buffer.getvalue()
+    return buffer.getvalue()
 
 
 @functools.cache

@@ -64,6 +64,7 @@ async def info(request: Request) -> Info:
         runtime=engine.embedder.runtime.name if engine else None,
         precision=engine.embedder.runtime.precision if engine else None,
         index_created=engine.manifest.created if engine else None,
+        serving_since=state.reloader.since,
         datasets=sorted(state.settings.datasets),
         metadata={column.name: column.kind for column in engine.items.columns} if engine else {},
         refused_version=state.reloader.refused_version,

@@ -130,8 +130,8 @@ class Standing:
 
 
 ROUTES = {
-    "none", "/", "/search", "/search/batch", "/evaluate", "/evaluations", "/evaluations/{identity}", "/gallery",
-    "/gallery/classes",
+    "none", "/", "/web/{name}", "/search", "/search/batch", "/evaluate", "/evaluations", "/evaluations/{identity}",
+    "/gallery", "/gallery/classes",
     "/gallery/{identity:path}/image",
     "/livez", "/readyz", "/metrics", "/info", "/docs", "/openapi.json", "/docs/oauth2-redirect", "/static-offline-docs",
 }  # fmt: skip

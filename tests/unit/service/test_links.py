@@ -82,6 +82,10 @@ def test_a_link_that_was_changed_does_not_hold(changed: dict[str, str]) -> None:
     assert not holds(LINKS.link("a.jpg"), changed=changed)
 
 
+def test_a_link_opens_its_photo_in_any_width() -> None:
+    assert holds(LINKS.link("a.jpg"), changed={"width": "320"})
+
+
 def test_numbers_of_a_link_cannot_be_moved_into_its_id() -> None:
     link = LINKS.link("1\n2")
     expires = link.partition("expires=")[2].partition("&")[0]
