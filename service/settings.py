@@ -25,7 +25,7 @@ KUBERNETES = re.compile(
 )
 """Variables that Kubernetes sets in every container beside a Service whose name begins with carsearch."""
 
-ROUTES = "docs|evaluate|evaluations|gallery|info|livez|metrics|openapi.json|readyz|search|static-offline-docs"
+ROUTES = "docs|evaluate|evaluations|gallery|info|livez|metrics|openapi.json|readyz|search|static-offline-docs|web"
 ROOT_PATH = re.compile(rf"(?!/({ROUTES})(/|$))(/(?!\.{{1,2}}(/|$))[A-Za-z0-9._~-]+)+")
 """A path that stays on this server: no empty segment, which would make it another server's, and none of dots.
 
