@@ -46,7 +46,7 @@ public class Ask {
       Object colour = hit.getMetadata().get("colour").getActualInstance();
       System.out.println("where " + hit.getPropertyClass() + " " + price + " " + colour);
     }
-    File image = new GalleryApi(client(url, key)).getGalleryImage(found.getNearest().getId(), null, null, null);
+    File image = new GalleryApi(client(url, key)).getGalleryImage(found.getNearest().getId(), null, null, null, null);
     System.out.println("image " + HexFormat.of().formatHex(Files.readAllBytes(image.toPath()), 0, 3));
     refused(given[1], photo, key, null);
     refused(url, photo, "none", null);
