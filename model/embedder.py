@@ -2,9 +2,10 @@
 
 import importlib.resources
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from model.dataset import read_file
 from model.errors import (
     BackendUnavailable,
     EmbeddingInvalid,
+    ExplanationUnavailable,
     FileUnreadable,
     ImageRejected,
     ModelInvalid,
@@ -38,6 +40,9 @@ from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes import load_runtime
 from model.runtimes.base import Pending, Runtime
 from model.types import Embeddings, Pixels
+
+if TYPE_CHECKING:
+    from model.runtimes.feature_maps import FeatureGraph
 
 Result = TypeVar("Result")
 
@@ -72,6 +77,8 @@ class Embedder:
         has_head = CAR_HEAD_NAME in card.files
         self.car_head = CarHead.read(directory / CAR_HEAD_NAME, self.dim) if has_head else None
         self.batch, self.in_flight = runtime.batch, runtime.in_flight
+        self._explaining = threading.Lock()
+        self._feature_graph: FeatureGraph | None = None
 
     @classmethod
     def load(
@@ -184,6 +191,20 @@ class Embedder:
                 if progress:
                     progress(done)
         return np.concatenate(rows)
+
+    def feature_graph(self) -> "FeatureGraph":
+        """What says why two photos match (`model.explain`), loaded on first use: a second graph of the same weights.
+
+        Raises ExplanationUnavailable when the model has no such graph, or OpenVINO is not installed.
+        """
+        with self._explaining:
+            if self._feature_graph is None:
+                try:
+                    from model.runtimes.feature_maps import FeatureGraph
+                except ModuleNotFoundError as problem:
+                    raise ExplanationUnavailable("Explaining a match needs OpenVINO.") from problem
+                self._feature_graph = FeatureGraph(self.directory, self.card, self.runtime.precision)
+            return self._feature_graph
 
     def check_golden(self) -> None:
         """Embeds the golden photo and compares with the card; raises ModelInvalid when this machine disagrees."""

@@ -1,9 +1,9 @@
 """Why two photos match: their cosine as a sum over the places of both feature maps.
 
-With average pooling an embedding is, but for its length, a sum over places. So the cosine of two embeddings is a sum over
-pairs of places (Stylianou, Souvenir & Pless, "Visualizing Deep Similarity Networks", WACV 2019). The generalised mean
-over N places, v = (mean of x^p)^(1/p), is as exactly the sum of x^p / (N v^(p-1)), and a whitening is linear. A map has
-at each place the sum over all pairs that the place is in; each of the two maps adds up to the cosine.
+With average pooling an embedding is, but for its length, a sum over places. So the cosine of two embeddings is a sum
+over pairs of places (Stylianou, Souvenir & Pless, "Visualizing Deep Similarity Networks", WACV 2019). The generalised
+mean over N places, v = (mean of x^p)^(1/p), is as exactly the sum of x^p / (N v^(p-1)), and a whitening is linear. A
+map has at each place the sum over all pairs that the place is in; each of the two maps adds up to the cosine.
 """
 
 from dataclasses import dataclass
