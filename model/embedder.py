@@ -33,6 +33,7 @@ from model.errors import (
     ModelNotFound,
     PrecisionMissing,
 )
+from model.explain import Explanation, Shares
 from model.images.box import Box
 from model.images.sources import PhotoSource, read_source
 from model.images.transform import fit, prepare
@@ -77,7 +78,7 @@ class Embedder:
         has_head = CAR_HEAD_NAME in card.files
         self.car_head = CarHead.read(directory / CAR_HEAD_NAME, self.dim) if has_head else None
         self.batch, self.in_flight = runtime.batch, runtime.in_flight
-        self._explaining = threading.Lock()
+        self._loading = threading.Lock()
         self._feature_graph: FeatureGraph | None = None
 
     @classmethod
@@ -192,12 +193,24 @@ class Embedder:
                     progress(done)
         return np.concatenate(rows)
 
-    def feature_graph(self) -> "FeatureGraph":
-        """What says why two photos match (`model.explain`), loaded on first use: a second graph of the same weights.
+    def shares(self, crop: Pixels) -> Shares:
+        """A crop uint8 (S, S, 3) -> what each place of it adds to its embedding, for `explain`: float64 (D, h, w).
 
-        Raises ExplanationUnavailable when the model has no such graph, or OpenVINO is not installed.
+        The first call loads a second graph of the same weights, for OpenVINO. Raises ExplanationUnavailable when the
+        model has none, or OpenVINO is not installed, and BackendUnavailable when the graph fails.
         """
-        with self._explaining:
+        graph = self._graph_of_maps()
+        return self._run(lambda: graph.shares(crop))
+
+    def explain(self, query: Shares, hit: Shares) -> Explanation:
+        """Why two photos match: the cosine of their embeddings by the places of each (`model.explain`).
+
+        Raises ExplanationUnavailable as `shares` does.
+        """
+        return self._graph_of_maps().explain(query, hit)
+
+    def _graph_of_maps(self) -> "FeatureGraph":
+        with self._loading:
             if self._feature_graph is None:
                 try:
                     from model.runtimes.feature_maps import FeatureGraph

@@ -27,8 +27,7 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
 
 def explained(embedder: Embedder, query: bytes, hit: bytes) -> tuple[Explanation, float]:
     """The explanation of a pair, and the cosine of its embeddings."""
-    graph = embedder.feature_graph()
-    found = graph.explain(*(graph.shares(embedder.prepare(photo)) for photo in (query, hit)))
+    found = embedder.explain(*(embedder.shares(embedder.prepare(photo)) for photo in (query, hit)))
     return found, float(embedder.embed_photo(query) @ embedder.embed_photo(hit))
 
 
@@ -52,16 +51,15 @@ def test_the_maps_of_a_photo_with_itself_are_the_same(embedder: Embedder) -> Non
 
 def test_several_threads_get_the_maps_of_single_calls(embedder: Embedder) -> None:
     crops = [embedder.prepare(car_photo(kind)) for kind in range(4)]
-    graph = embedder.feature_graph()
-    alone = [graph.shares(crop) for crop in crops]
+    alone = [embedder.shares(crop) for crop in crops]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(graph.shares, crops * 3))
+        together = list(pool.map(embedder.shares, crops * 3))
     assert all(np.array_equal(found, wanted) for found, wanted in zip(together, alone * 3, strict=True))
 
 
 def test_a_model_without_a_graph_cannot_explain(fake_embedder: Embedder) -> None:
     with pytest.raises(ExplanationUnavailable, match="it has no OpenVINO graph"):
-        fake_embedder.feature_graph()
+        fake_embedder.shares(fake_embedder.prepare(car_photo()))
 
 
 def test_a_graph_that_is_gone_or_damaged_cannot_explain(tmp_path: Path, shipped_embedder: Embedder) -> None:
@@ -70,7 +68,7 @@ def test_a_graph_that_is_gone_or_damaged_cannot_explain(tmp_path: Path, shipped_
     damaged = Embedder(shipped_embedder.directory, shipped_embedder.card, shipped_embedder.runtime)
     damaged.directory = tmp_path
     with pytest.raises(ExplanationUnavailable, match="its graph cannot be read"):
-        damaged.feature_graph()
+        damaged.shares(damaged.prepare(car_photo()))
 
 
 @pytest.mark.torch
@@ -89,7 +87,7 @@ def test_where_the_served_precision_has_no_graph_that_of_another_explains(shippe
 
     other = Embedder(shipped_embedder.directory, shipped_embedder.card, InFp32())  # type: ignore[arg-type]
     crop = other.prepare(car_photo())
-    assert np.array_equal(other.feature_graph().shares(crop), shipped_embedder.feature_graph().shares(crop))
+    assert np.array_equal(other.shares(crop), shipped_embedder.shares(crop))
 
 
 def graph_of(end: Callable[[ov.Node], ov.Node]) -> ov.Model:
