@@ -82,7 +82,7 @@ def overlaid(pixels: Pixels, heat: Heat, most: float) -> Image.Image:
     photo = Image.fromarray(pixels)
     size = max(1, min(WIDEST, round(HEIGHT * photo.width / photo.height))), HEIGHT
     grey = np.asarray(photo.resize(size, Image.Resampling.BILINEAR).convert("L"), np.float64)[..., None]
-    smooth = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     strength = np.clip(np.asarray(smooth, np.float64) / (most if most > 0 else 1), 0, 1)
     cover = COVER * strength[..., None]
     return Image.fromarray(np.round((1 - cover) * DIMMED * grey + cover * _coloured(strength)).astype(np.uint8))
