@@ -34,6 +34,7 @@ EVERYWHERE: Errors = {
 
 BY_TAG: dict[str, Errors] = {
     "search": {
+        "explanation_unavailable": (422, "This model cannot explain its matches: it has no OpenVINO graph."),
         "image_degenerate": (
             422,
             "The photo has 1 x 500 pixels; it needs at least 16 a side, and no side more than 20 times the other.",
