@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.types import Embeddings
-
 Maps = npt.NDArray[np.float32]
 """Feature maps (D, h, w): D values at each of h x w places."""
 
 Shares = npt.NDArray[np.float64]
 """What each place adds to the pooled features: (D, h, w), whose sum over places is the pooled features (D,)."""
+
+Linear = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+"""A whitening or its offset; in float64 it is not converted for each pair."""
 
 Heat = npt.NDArray[np.float32]
 """What each place adds to a cosine: (h, w)."""
@@ -54,23 +55,24 @@ def shares_of(maps: Maps, power: float = 1.0) -> Shares:
     return shares
 
 
-def explain(
-    query: Shares, hit: Shares, whitening: Embeddings | None = None, offset: Embeddings | None = None
-) -> Explanation:
+def explain(query: Shares, hit: Shares, whitening: Linear | None = None, offset: Linear | None = None) -> Explanation:
     """Shares (D, h, w) of two photos -> the cosine of their embeddings by places.
 
     An embedding is `whitening @ pooled + offset` at length 1, with `whitening` (E, D) and `offset` (E,). The places of
     the two photos may differ in number.
     """
+    matrix = None if whitening is None else np.asarray(whitening, np.float64)
     features = [shares.sum(axis=(1, 2)) for shares in (query, hit)]
-    linear = [one if whitening is None else whitening.astype(np.float64) @ one for one in features]
-    apart = np.zeros_like(linear[0]) if offset is None else offset.astype(np.float64)
+    # einsum computes in this thread: BLAS would wake others for it, and wait for them while searches take the cores.
+    linear = [one if matrix is None else np.einsum("ed,d->e", matrix, one) for one in features]
+    apart = np.zeros_like(linear[0]) if offset is None else np.asarray(offset, np.float64)
     lengths = float(np.prod([np.linalg.norm(one + apart) for one in linear])) or 1.0
 
-    def heat(shares: Shares, other: npt.NDArray[np.float64]) -> Heat:
+    def heat_of(shares: Shares, other: npt.NDArray[np.float64]) -> Heat:
         """What each place adds to the product with the other photo's vector; one row for a matrix of all places."""
-        row = other if whitening is None else other @ whitening.astype(np.float64)
-        return (np.tensordot(row, shares, axes=1) / lengths).astype(np.float32)
+        row = other if matrix is None else np.einsum("e,ed->d", other, matrix)
+        heat: Heat = (np.einsum("d,dhw->hw", row, shares) / lengths).astype(np.float32)
+        return heat
 
     constant = float((linear[0] + linear[1] + apart) @ apart) / lengths
-    return Explanation(heat(query, linear[1]), heat(hit, linear[0]), constant)
+    return Explanation(heat_of(query, linear[1]), heat_of(hit, linear[0]), constant)

@@ -14,9 +14,9 @@ import openvino as ov
 from model.card import Card
 from model.cores import available_cores
 from model.errors import ExplanationUnavailable, PrecisionMissing
-from model.explain import Explanation, Shares, explain, shares_of
+from model.explain import Explanation, Linear, Shares, explain, shares_of
 from model.runtimes.openvino import choose_graph, compile_options
-from model.types import Embeddings, Pixels
+from model.types import Pixels
 
 PASSED_OVER = frozenset({"Broadcast", "Divide", "Reshape", "Squeeze"})
 """Operations between pooling and result that change lengths and shapes only."""
@@ -66,8 +66,8 @@ class Tail:
 
     maps: ov.Output
     power: float
-    whitening: Embeddings | None
-    offset: Embeddings | None
+    whitening: Linear | None
+    offset: Linear | None
 
 
 def read_tail(graph: ov.Model) -> Tail:
@@ -97,13 +97,13 @@ def read_tail(graph: ov.Model) -> Tail:
 
 
 def _constant(node: ov.Node, place: int) -> Any:
-    """The value of a constant input, float32; raises ExplanationUnavailable when that is computed."""
+    """The value of a constant input, float64; raises ExplanationUnavailable when that is computed."""
     source = node.input_value(place).get_node()
     if source.get_type_name() == "Convert":  # of weights that are stored in half precision
         source = source.input_value(0).get_node()
     if source.get_type_name() != "Constant":
         raise _unknown_end(node.get_type_name())
-    return source.data.astype(np.float32)
+    return source.data.astype(np.float64)
 
 
 def _unknown_end(kind: str) -> ExplanationUnavailable:
