@@ -137,6 +137,21 @@ def answers(
 
 
 @app.command()
+def explain(
+    data: Annotated[Path, typer.Option(help="A labelled set of classes that the model was not trained on.")],
+    model: Annotated[str | None, typer.Option(help="Name of a model that ships, or a directory.")] = None,
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of a photo and its nearest other.")] = 200,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Compare with scores of torch in fp32 too.")] = False,
+    report: Report = None,
+) -> None:
+    """Test the maps of why photos match: hide what they call important, and compare their sums with the scores."""
+    from bench.explain import measure, tables_of
+
+    measured = measure(model, data, pairs, fp32)
+    _tell(tables_of(measured), asdict(measured), report)
+
+
+@app.command()
 def card(
     model_dir: Annotated[Path, typer.Argument(help="The model whose card is completed.")],
     about: Annotated[Path | None, typer.Option(help="Texts by heading, a TOML file.")] = None,

@@ -2,9 +2,10 @@
 
 import importlib.resources
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -25,12 +26,14 @@ from model.dataset import read_file
 from model.errors import (
     BackendUnavailable,
     EmbeddingInvalid,
+    ExplanationUnavailable,
     FileUnreadable,
     ImageRejected,
     ModelInvalid,
     ModelNotFound,
     PrecisionMissing,
 )
+from model.explain import Explanation, Shares
 from model.images.box import Box
 from model.images.sources import PhotoSource, read_source
 from model.images.transform import fit, prepare
@@ -38,6 +41,9 @@ from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes import load_runtime
 from model.runtimes.base import Pending, Runtime
 from model.types import Embeddings, Pixels
+
+if TYPE_CHECKING:
+    from model.runtimes.feature_maps import FeatureGraph
 
 Result = TypeVar("Result")
 
@@ -72,6 +78,8 @@ class Embedder:
         has_head = CAR_HEAD_NAME in card.files
         self.car_head = CarHead.read(directory / CAR_HEAD_NAME, self.dim) if has_head else None
         self.batch, self.in_flight = runtime.batch, runtime.in_flight
+        self._loading = threading.Lock()
+        self._feature_graph: FeatureGraph | None = None
 
     @classmethod
     def load(
@@ -184,6 +192,32 @@ class Embedder:
                 if progress:
                     progress(done)
         return np.concatenate(rows)
+
+    def shares(self, crop: Pixels) -> Shares:
+        """A crop uint8 (S, S, 3) -> what each place of it adds to its embedding, for `explain`: float64 (D, h, w).
+
+        The first call loads a second graph of the same weights, for OpenVINO. Raises ExplanationUnavailable when the
+        model has none, or OpenVINO is not installed, and BackendUnavailable when the graph fails.
+        """
+        graph = self._graph_of_maps()
+        return self._run(lambda: graph.shares(crop))
+
+    def explain(self, query: Shares, hit: Shares) -> Explanation:
+        """Why two photos match: the cosine of their embeddings by the places of each (`model.explain`).
+
+        Raises ExplanationUnavailable as `shares` does.
+        """
+        return self._graph_of_maps().explain(query, hit)
+
+    def _graph_of_maps(self) -> "FeatureGraph":
+        with self._loading:
+            if self._feature_graph is None:
+                try:
+                    from model.runtimes.feature_maps import FeatureGraph
+                except ModuleNotFoundError as problem:
+                    raise ExplanationUnavailable("Explaining a match needs OpenVINO.") from problem
+                self._feature_graph = FeatureGraph(self.directory, self.card, self.runtime.precision)
+            return self._feature_graph
 
     def check_golden(self) -> None:
         """Embeds the golden photo and compares with the card; raises ModelInvalid when this machine disagrees."""

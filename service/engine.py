@@ -14,7 +14,7 @@ import numpy.typing as npt
 from indexer.benchmark.evaluate import Served
 from indexer.decider import Decider, Decision
 from indexer.decision import NEIGHBOURS
-from indexer.items import GalleryItem, ItemNames, ItemTable
+from indexer.items import GalleryItem, ItemNames, ItemTable, sha256_bytes
 from indexer.load import load_embedder, read_contents
 from indexer.manifest import Manifest
 from indexer.metadata import Value
@@ -22,12 +22,15 @@ from indexer.stores.base import Neighbours
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.card import card_sha256
+from model.dataset import read_file
 from model.embedder import Embedder, find_model
-from model.errors import InvalidK, ModelMismatch
+from model.errors import InvalidK, ModelMismatch, UnknownItem
+from model.explain import Explanation
 from model.images.box import Box
 from model.images.sources import PhotoSource
 from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
+from service.explain import Explainer
 
 MAX_K = 100
 ROWS_A_CLASS = 10
@@ -166,6 +169,14 @@ class Engine:
         Raises ImageRejected, and FileUnreadable for a path.
         """
         return self.answer(self.query(photo, 1)).found.decision
+
+    def explain(self, photo: PhotoSource, identity: str, box: Box | None = None) -> Explanation:
+        """Why a photo, or its box, matches one of the gallery, by its id: their cosine by the places of each photo.
+
+        The first call loads a second graph. Raises ExplanationUnavailable when the model cannot say; UnknownItem, and
+        FileUnreadable for a photo of the gallery that is gone; otherwise as `search` does.
+        """
+        return Explainer(self, self.query(photo, 1, box=box)).explain(identity)
 
     def outcome(self, found: Found, precision: float) -> dict[str, Any] | None:
         """A decision as it is answered: "class", "not_a_car", or "unsure" where such decisions are right too seldom."""
@@ -306,6 +317,13 @@ class Engine:
             return made
         cars = self.embedder.car_head.probabilities(embeddings).tolist()
         return [one and replace(one, car_probability=car) for one, car in zip(made, cars, strict=True)]
+
+    def original(self, item: GalleryItem) -> bytes:
+        """The file of a photo of the gallery; raises FileUnreadable, and UnknownItem when it has changed."""
+        data = read_file(self.photo_path(item))
+        if sha256_bytes(data) != item.sha256:
+            raise UnknownItem("The photo has changed since the gallery was indexed.")
+        return data
 
     def photo_path(self, item: GalleryItem) -> Path:
         """Where a photo of the gallery lies."""

@@ -33,13 +33,13 @@ class OpenVINORuntime:
     def __init__(
         self, directory: Path, card: Card, precision: str | None = None, cache_dir: Path | None = None
     ) -> None:
-        self.precision, path = _choose(directory, card, precision)
+        self.precision, path = choose_graph(directory, card, precision)
         core = ov.Core()
         self._streams = available_cores()
         try:
             graph = core.read_model(path)
-            self._latency = core.compile_model(graph, "CPU", _options(1, cache_dir))
-            self._throughput = core.compile_model(graph, "CPU", _options(self._streams, cache_dir))
+            self._latency = core.compile_model(graph, "CPU", compile_options(1, cache_dir))
+            self._throughput = core.compile_model(graph, "CPU", compile_options(self._streams, cache_dir))
         except RuntimeError as problem:
             raise ModelInvalid(f"{path} is not a graph that OpenVINO can read.") from problem
         self.dim = int(self._latency.output(0).shape[-1])
@@ -123,7 +123,8 @@ class _Request:
         self.output: Embeddings = self.infer.get_output_tensor(0).data
 
 
-def _options(streams: int, cache_dir: Path | None) -> dict[str, str]:
+def compile_options(streams: int, cache_dir: Path | None = None) -> dict[str, str]:
+    """How a graph is compiled for the CPU, to run so many photos at a time on all cores."""
     options = {
         # Without this hint a graph in fp32 runs in bf16 on CPUs that have it, and parity is lost silently.
         "INFERENCE_PRECISION_HINT": "f32",
@@ -133,8 +134,8 @@ def _options(streams: int, cache_dir: Path | None) -> dict[str, str]:
     return options if cache_dir is None else {**options, "CACHE_DIR": str(cache_dir)}
 
 
-def _choose(directory: Path, card: Card, precision: str | None) -> tuple[str, Path]:
-    """The precision to run, and its graph."""
+def choose_graph(directory: Path, card: Card, precision: str | None) -> tuple[str, Path]:
+    """The precision to run, by default the first that the card has, and its graph; raises PrecisionMissing."""
     # A graph that the card does not name was never measured: an interrupted export left it behind.
     available = [name for name in card.precisions if (directory / graph_names(name)[0]).is_file()]
     chosen = precision or next(iter(available), None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from model.dataset import Skipped
+from model.errors import DataInvalid
 from service.cli.options import IndexOption, RuntimeOption
 from service.cli.output import decision_sentence, hits_table, out, say
 
@@ -31,12 +32,18 @@ def search(
         typer.Option("--out", help="Write what is found to this CSV file; - is standard output."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="JSON instead; of many photos a line each.")] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Draw why the first five photos match into this PNG: heat where the two are alike."),
+    ] = None,
 ) -> None:
     """Find the photos of a gallery that are nearest to a photo, and the class that they speak for."""
     from model.images.sources import read_photo
     from service.cli.search_many import photos_at, search_many, write_answers
     from service.engine import open_index
 
+    if explain is not None and (explain.suffix.lower() != ".png" or len(photos) > 1 or photos[0].is_dir() or to):
+        raise typer.BadParameter("--explain draws a PNG for one photo: --explain why.png.")
     many = photos_at(photos, index_dir) if len(photos) > 1 or photos[0].is_dir() or to is not None else []
     data = b"" if many else read_photo(photos[0])  # before the index is read
     engine = open_index(index_dir, runtime=runtime)
@@ -46,17 +53,40 @@ def search(
         return engine.query(data, k, rows)
 
     if many:
-        found = search_many(engine, many, query)
-        answers = ((path, one if isinstance(one, Skipped) else _answer(engine, one, precision)) for path, one in found)
+        each = search_many(engine, many, query)
+        answers = ((path, one if isinstance(one, Skipped) else _answer(engine, one, precision)) for path, one in each)
         write_answers(answers, len(many), to, json_)
         return
-    answer = _answer(engine, engine.answer(query(data)).found, precision)
+    asked = query(data)
+    found = engine.answer(asked).found
+    if explain is not None:
+        _draw(engine, data, asked, found, explain)
+    answer = _answer(engine, found, precision)
     if json_:
         out.print_json(data=answer, ensure_ascii=False)
         return
     if answer["decision"] is not None:
         say(decision_sentence(answer["decision"]))
     out.print(hits_table(answer["results"]))
+
+
+def _draw(engine: "Engine", data: bytes, asked: "Query", found: "Found", path: Path) -> None:
+    """Writes the picture of why the first hits match."""
+    from service.explain import EXPLAINED, Explainer
+    from service.heat import Match, draw_matches, seen
+
+    if not found.hits:
+        raise DataInvalid("Nothing was found, so there is no match to explain.")
+    explainer, spec = Explainer(engine, asked), engine.embedder.card.input
+    matches = [
+        Match(
+            seen(engine.original(engine.items.by_id(hit.id)), spec),
+            explainer.explain(hit.id),
+            f"{hit.rank}: {hit.score:.4f}",
+        )
+        for hit in found.hits[:EXPLAINED]
+    ]
+    draw_matches(seen(data, spec), matches).save(path)
 
 
 def _answer(engine: "Engine", found: "Found", precision: float) -> dict[str, Any]:

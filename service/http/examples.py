@@ -43,6 +43,7 @@ OF_BODIES: Errors = {
 
 BY_TAG: dict[str, Errors] = {
     "search": {
+        "explanation_unavailable": (422, "This model cannot explain its matches: it has no OpenVINO graph."),
         "image_degenerate": (
             422,
             "The photo has 1 x 500 pixels; it needs at least 16 a side, and no side more than 20 times the other.",

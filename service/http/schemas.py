@@ -19,6 +19,18 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class Explanation(Schema):
+    """Why a photo matches: what each place of the two photos adds to the score, row by row from the top left.
+
+    The numbers of each map and `constant` add up to the score. A map lies over the whole photo, or the box, where the
+    model takes photos whole as those that ship do, else over the square that it cuts.
+    """
+
+    query: list[list[float]]
+    hit: list[list[float]]
+    constant: float = Field(description="What no place adds; 0 for the models that ship.")
+
+
 class Hit(Schema):
     """One photo of the gallery."""
 
@@ -30,6 +42,9 @@ class Hit(Schema):
     score: float = Field(description="Cosine of the embeddings, -1 to 1.")
     image: str = Field(description="Path of the photo on this server.")
     metadata: dict[str, Cell] = Field(description="Its cells of the gallery's spreadsheet; none empty.")
+    explanation: Explanation | None = Field(
+        None, description="With `explain`; null after the fifth photo, and for one that is no longer there."
+    )
 
 
 class Decision(Schema):

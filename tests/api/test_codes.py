@@ -3,7 +3,14 @@
 from collections.abc import Callable
 
 from service.http.errors import RETRY_AFTER_S
-from tests.api import test_access_http, test_errors_http, test_evaluate_http, test_limits_http, test_readiness
+from tests.api import (
+    test_access_http,
+    test_errors_http,
+    test_evaluate_http,
+    test_explain_http,
+    test_limits_http,
+    test_readiness,
+)
 from tests.support.bad_requests import BAD_REQUESTS
 from tests.support.codes import STATUS_OF
 
@@ -18,6 +25,7 @@ CAUSED_BY: dict[str, Callable[..., None]] = {
     "not_ready": test_readiness.test_an_application_waits_for_its_index_and_then_keeps_it,
     "draining": test_readiness.test_a_server_that_drains_says_so_and_goes_on_answering,
     "unauthorized": test_access_http.test_068_without_a_key_that_is_known_nothing_is_answered_but_probes,
+    "explanation_unavailable": test_explain_http.test_a_model_that_cannot_explain_says_so,
     "forbidden": test_access_http.test_a_key_for_searches_does_not_open_evaluations,
     "internal": test_errors_http.test_a_bug_is_told_without_its_inside_counted_and_logged_with_its_traceback,
 }

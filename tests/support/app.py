@@ -159,7 +159,7 @@ class Exchange:
 
 def fake_settings(index: Path, **changes: Any) -> Settings:
     """Settings for an index of the fake runtime, whatever the environment says."""
-    return Settings.model_construct(index_dir=index, runtime="fake", **changes)
+    return Settings.model_construct(**{"index_dir": index, "runtime": "fake", **changes})
 
 
 @contextmanager

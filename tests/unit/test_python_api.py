@@ -32,18 +32,19 @@ def test_the_page_s_examples_work_in_their_order(
     (tmp_path / "photo.jpg").write_bytes(car_photo(1, 9))
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    assert len(blocks()) == 7
+    assert len(blocks()) == 8
     for block in blocks():
         exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102  # our own page
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "12 photos of 3 classes; 0 files cannot be used"
     assert re.fullmatch(r"1 car 1 car 1/\d\.jpg 0\.\d{4}", printed[1])
     assert re.fullmatch(r"car 1 0\.\d{2} 0\.\d+", printed[4])  # a drawing is no photo of a car
-    assert printed[5].startswith("top-1 1.0000 = 12/12, ")
-    assert printed[6] == "the class, by ten neighbours: 1.0000"
-    assert printed[7] == "top-1 1.0000, 12 photos are in the gallery themselves"
-    assert printed[8] == "file_unreadable nowhere.jpg: The file cannot be read: No such file or directory."
-    assert printed[8] in blocks()[-1]
+    assert re.fullmatch(r"\(9, 9\) (0\.\d{4}) \1", printed[5])
+    assert printed[6].startswith("top-1 1.0000 = 12/12, ")
+    assert printed[7] == "the class, by ten neighbours: 1.0000"
+    assert printed[8] == "top-1 1.0000, 12 photos are in the gallery themselves"
+    assert printed[9] == "file_unreadable nowhere.jpg: The file cannot be read: No such file or directory."
+    assert printed[9] in blocks()[-1]
     kinds = [names[name] for name in ("from_bytes", "from_image", "from_pixels")]
     assert all(isinstance(found, list) and found[0].label == "car 1" for found in kinds)
 

@@ -11,9 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from PIL import Image
 
-from indexer.items import sha256_bytes
-from model.dataset import read_file
-from model.errors import CarsearchError, UnknownItem, UnsupportedImageFormat
+from model.errors import FileUnreadable, UnknownItem, UnsupportedImageFormat
 from model.images.decode import decode, side_within
 from model.images.header import read_header
 from service.engine import Engine
@@ -137,13 +135,11 @@ def _encoded(engine: Engine, identity: str, known: set[str], width: int | None) 
     item = engine.items.by_id(identity)
     etag = f'"{item.sha256[:32]}"' if width is None else f'"{item.sha256[:32]}-{width}"'
     try:
-        original = read_file(engine.photo_path(item))
-    except CarsearchError as problem:
+        original = engine.original(item)
+    except FileUnreadable as problem:
         if problem.__cause__ is not None and is_exhausted(problem.__cause__):
             raise problem.__cause__ from None  # the photo may well be there
         raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
-    if sha256_bytes(original) != item.sha256:
-        raise UnknownItem("The photo has changed since the gallery was indexed.")
     return etag, None if etag in known else _picture(original, width or LONGEST_SIDE)
 
 

@@ -4,18 +4,21 @@ import asyncio
 import json
 import time
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from opentelemetry.trace import get_current_span, get_tracer
 from starlette.requests import ClientDisconnect
 
+from model.errors import FileUnreadable, ImageRejected, UnknownItem
 from model.types import Rows
 from service import __version__
 from service.engine import Engine, SearchResult
 from service.engine import Query as EngineQuery
 from service.errors import DeadlineExceeded, NotReady, PayloadTooLarge
+from service.explain import EXPLAINED, Explainer
 from service.http.context import RequestContext, rules
 from service.http.errors import problems, response_to
 from service.http.parameters import StrictRoute
@@ -28,6 +31,9 @@ from service.http.workers import done_while_connected
 
 router = APIRouter(tags=["search"], route_class=StrictRoute)
 TRACER = get_tracer("carsearch", __version__)
+GONE = FileUnreadable, ImageRejected, UnknownItem
+"""What a photo of the gallery raises that is no longer as it was when it was indexed."""
+EXPLAIN = "Why the first five photos match, as maps; each of them counts as a search."
 
 
 @router.post(
@@ -37,7 +43,9 @@ TRACER = get_tracer("carsearch", __version__)
     responses=problems(400, 404, 408, 413, 415, 422, 429, 503),
 )
 @rules(key_scope="search", upload="photo")
-async def search(request: Request, asked: SearchParameters) -> Response:
+async def search(
+    request: Request, asked: SearchParameters, explain: Annotated[bool, Query(description=EXPLAIN)] = False
+) -> Response:
     """Finds the photos of the gallery that are nearest to the one that is sent, best first.
 
     The photo comes as the file of a form, as the body itself, or in base64 in JSON; JSON may also name a photo of the
@@ -49,15 +57,47 @@ async def search(request: Request, asked: SearchParameters) -> Response:
     source = await receive_source(request)
     received, received_ns = time.perf_counter(), time.time_ns()
 
+    queries: list[EngineQuery] = []
+
     def ask() -> EngineQuery:
         photo_or_id = source.read(state.settings.max_body_bytes) if isinstance(source, JsonBody) else source
-        return asked.query(engine, photo_or_id, asked.rows(engine))
+        queries.append(asked.query(engine, photo_or_id, asked.rows(engine)))
+        return queries[-1]
 
     result = await state.workers.answer(state.batcher.search(engine, ask), request)
     stages_ms = _stages(state, received, result)
     context.stages_ms = {stage: value for stage, value in stages_ms.items() if stage != "total"}
     _trace_stages(received_ns, context.stages_ms)
-    return JSONResponse(_answer(request, engine, asked, result, stages_ms))
+    answer = _answer(request, engine, asked, result, stages_ms)
+    if explain:
+        explanations = await _explanations(request, engine, queries[-1], answer["results"])
+        for place, hit in enumerate(answer["results"]):
+            hit["explanation"] = explanations[place] if place < len(explanations) else None
+    return JSONResponse(answer)
+
+
+async def _explanations(
+    request: Request, engine: Engine, query: EngineQuery, hits: list[dict[str, Any]]
+) -> list[dict[str, Any] | None]:
+    """Why the first hits match: each takes a work place and a thread, as a search does; None for a photo that is gone.
+
+    None at all are explained when the query is a photo of the gallery that is gone.
+    """
+    workers = request.app.state.parts.workers
+    try:
+        explainer = await workers.run(partial(Explainer, engine, query), request)
+    except GONE:
+        return []
+    return [await workers.run(partial(_explanation, explainer, hit["id"]), request) for hit in hits[:EXPLAINED]]
+
+
+def _explanation(explainer: Explainer, identity: str) -> dict[str, Any] | None:
+    try:
+        found = explainer.explain(identity)
+    except GONE:
+        return None
+    query, hit = (heat.astype(float).round(6).tolist() for heat in (found.query, found.hit))
+    return {"query": query, "hit": hit, "constant": found.constant}
 
 
 @router.post(
