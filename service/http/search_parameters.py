@@ -19,6 +19,7 @@ Classes = Annotated[
 Where = Annotated[
     str | None, Query(description="Only photos whose metadata pass, such as `price < 20000 and year >= 2018`.")
 ]
+EXPLAIN = "Why the first five photos match, as maps; each of them counts as a search."
 BOX = "The part of the photo that shows the car, x,y,width,height in pixels of the upright photo."
 
 
@@ -71,5 +72,12 @@ async def _asked(
     )
 
 
+async def _explain(explain: Annotated[bool, Query(description=EXPLAIN)] = False) -> bool:
+    return explain
+
+
 SearchParameters = Annotated[Asked, Depends(_asked)]
 """Raises InvalidBox."""
+
+Explain = Annotated[bool, Depends(_explain)]
+"""After the parameters that a batch has too: generated clients take them by their order."""

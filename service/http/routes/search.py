@@ -5,9 +5,9 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from opentelemetry.trace import get_current_span, get_tracer
 from starlette.requests import ClientDisconnect
@@ -23,7 +23,7 @@ from service.http.context import RequestContext, rules
 from service.http.errors import problems, response_to
 from service.http.parameters import StrictRoute
 from service.http.schemas import BatchResponse, SearchResponse
-from service.http.search_parameters import Asked, SearchParameters
+from service.http.search_parameters import Asked, Explain, SearchParameters
 from service.http.source import BODY, PHOTO, PHOTO_TYPES, JsonBody, receive_source
 from service.http.state import State
 from service.http.upload import Photo, multipart_body, receive_photos
@@ -33,7 +33,6 @@ router = APIRouter(tags=["search"], route_class=StrictRoute)
 TRACER = get_tracer("carsearch", __version__)
 GONE = FileUnreadable, ImageRejected, UnknownItem
 """What a photo of the gallery raises that is no longer as it was when it was indexed."""
-EXPLAIN = "Why the first five photos match, as maps; each of them counts as a search."
 
 
 @router.post(
@@ -43,9 +42,7 @@ EXPLAIN = "Why the first five photos match, as maps; each of them counts as a se
     responses=problems(400, 404, 408, 413, 415, 422, 429, 503),
 )
 @rules(key_scope="search", upload="photo")
-async def search(
-    request: Request, asked: SearchParameters, explain: Annotated[bool, Query(description=EXPLAIN)] = False
-) -> Response:
+async def search(request: Request, asked: SearchParameters, explain: Explain) -> Response:
     """Finds the photos of the gallery that are nearest to the one that is sent, best first.
 
     The photo comes as the file of a form, as the body itself, or in base64 in JSON; JSON may also name a photo of the

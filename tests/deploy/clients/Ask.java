@@ -21,7 +21,7 @@ public class Ask {
   }
 
   static SearchResponse asked(String server, String path, String key, List<String> classes, String where) throws Exception {
-    return new SearchApi(client(server, key)).search(new File(path), 2, classes, where, null, null, null, null);
+    return new SearchApi(client(server, key)).search(new File(path), 2, classes, where, null, null, null, null, null);
   }
 
   static void refused(String server, String path, String key, List<String> classes) throws Exception {
