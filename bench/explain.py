@@ -1,4 +1,4 @@
-"""Whether the maps of a match mean something (`python -m bench explain`): the deletion test, and what they add up to.
+"""The deletion test of match maps, and the sums of these maps against the scores (`python -m bench explain`).
 
 Each pair is a photo and its nearest other photo of a set. A tenth of the photo is painted over with the grey that the
 network sees as zero: the tenth that the map calls most important, a tenth chosen in the same way by a map of random
@@ -145,7 +145,7 @@ def _interval(values: Values) -> Interval:
 
 
 def _differences(sums: Values, queries: Rows, hits: Rows, embeddings: Embeddings) -> list[Difference]:
-    """Of the maps' sums to the scores that an index of each storage gives."""
+    """The differences between the maps' sums and the scores, for each storage of an index."""
     found = []
     for storage in Storage:
         rows = FaissStore.create(embeddings, storage).vectors(hits).astype(np.float64)

@@ -61,7 +61,7 @@ def sha256_bytes(data: bytes) -> str:
 def write_items(path: Path, items: Iterable[GalleryItem], metadata: Metadata | None = None) -> None:
     """Writes `items.sqlite`, not yet durably; raises IndexInvalid when it cannot."""
     try:
-        # Nobody else has the file yet; SQLite's own lock is one that some file systems lack.
+        # Some file systems lack the lock that SQLite takes. The file is new, and the writer has the directory's lock.
         uri = f"{path.resolve().as_uri()}?nolock=1"
         with closing(sqlite3.connect(uri, uri=True)) as database, database:
             database.execute("PRAGMA journal_mode = OFF")

@@ -86,7 +86,7 @@ def number(text: str) -> int | float | None:
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a day as YYYY-MM-DD."""
+    """True for a date in the form YYYY-MM-DD."""
     try:
         return bool(DATE.fullmatch(text) and date.fromisoformat(text))
     except ValueError:

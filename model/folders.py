@@ -35,12 +35,12 @@ INDEX_ENTRIES = frozenset({"versions", "models", "work", "CURRENT"})
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is none of the set's, by its name."""
+    """True for the name of a file or folder that a system or an archiver left behind."""
     return name.startswith(".") or name.lower() in LITTER
 
 
 def is_side_file(name: str) -> bool:
-    """Whether a file is no photo, by the ending of its name."""
+    """True for a file whose name has the ending of text or data, which is no photo."""
     return PurePath(name).suffix.lower() in SIDE_FILES
 
 
@@ -121,7 +121,7 @@ def _unreadable(folder: Path, problem: OSError) -> DataInvalid:
 
 
 def is_excluded(relative: PurePath, patterns: Sequence[str]) -> bool:
-    """Whether a pattern names a file, by its path relative to the set, or a folder that it lies in."""
+    """True when a pattern matches a file, or a folder above it; the path is relative to the set."""
     return bool(patterns) and any(_matches(path, patterns) for path in (relative, *relative.parents) if path.name)
 
 

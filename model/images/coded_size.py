@@ -176,7 +176,7 @@ class _Av1Sequence:
             self._whole_steps = bits.read(1)
 
     def has_own_size(self, bits: Bits) -> bool:
-        """Whether a frame has another size than its sequence says."""
+        """True when the frame header replaces the size of the sequence header."""
         if self._still or bits.read(1):  # it shows a frame again
             return False
         kind, shown = bits.read(2), bits.read(1)

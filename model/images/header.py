@@ -27,7 +27,10 @@ MAX_METADATA = 256
 SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """How a scan of one to four colours begins."""
 MAX_SCANS = 100
-"""Of a JPEG that is not decoded by rows; encoders make about ten. libjpeg goes over the whole picture for each."""
+"""The most scans of a JPEG that is not decoded by rows. libjpeg passes over the whole picture for each scan.
+
+Encoders write about ten.
+"""
 
 
 class ImageHeader(NamedTuple):
@@ -99,9 +102,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def is_decoded_by_rows(data: bytes) -> bool:
-    """Whether a JPEG is decoded row by row: sequential, and all its colours in one scan.
+    """True for a JPEG that libjpeg decodes row by row: sequential, with all colours in one scan.
 
-    Of others, progressive ones first of all, libjpeg holds all coefficients, two bytes each, however much it reduces.
+    Of any other JPEG, such as a progressive one, libjpeg holds all coefficients, two bytes each, at every reduction.
     """
     components = 0
     for marker, position in _jpeg_segments(data):
@@ -117,7 +120,7 @@ def is_decoded_by_rows(data: bytes) -> bool:
 
 
 def has_metadata(data: bytes) -> bool:
-    """Whether a JPEG has a segment that may hold EXIF or XMP, and with it an orientation."""
+    """True for a JPEG with a segment that may hold EXIF or XMP. Either may state an orientation."""
     return any(marker == METADATA for marker, _ in _jpeg_segments(data))
 
 

@@ -28,7 +28,7 @@ MAX_UNITS = 5000
 MAX_ITEMS = 1000
 """As in libheif."""
 MAX_BRANDS_BYTES = MAX_GRID_BYTES = 256
-"""Of a box `ftyp`, and of what a grid says about itself: many times what is needed."""
+"""The largest `ftyp` box, and the largest description of a grid. Real files need a tenth of that."""
 PADDING = 64
 """A codec may cut this many pixels from a side: its largest block."""
 

@@ -44,6 +44,11 @@ def poor_file_system(folder: Path) -> Iterator[Path]:
 def serve(backing: str, mount: str) -> None:
     """Runs until the file system is unmounted."""
     fuse: Any = importlib.import_module("mfusepy")
+    fuse.FUSE(_operations(fuse, backing), mount, foreground=True, nothreads=True)
+
+
+def _operations(fuse: Any, backing: str) -> Any:
+    """The file system's operations on the folder `backing`; locks and syncs of directories fail."""
 
     class Poor(fuse.Operations):  # type: ignore[misc]  # without types
         use_ns = True
@@ -104,7 +109,7 @@ def serve(backing: str, mount: str) -> None:
         def lock(self, _path: str, _fh: int, _command: int, _lock: object) -> int:
             raise fuse.FuseOSError(errno.ENOLCK)
 
-    fuse.FUSE(Poor(), mount, foreground=True, nothreads=True)
+    return Poor()
 
 
 if __name__ == "__main__":
