@@ -41,75 +41,76 @@ def poor_file_system(folder: Path) -> Iterator[Path]:
             server.wait(timeout=30)
 
 
+class Forwarded:
+    """Operations of FUSE on the folder `backing`; locks and syncs of directories fail."""
+
+    use_ns = True
+
+    def __init__(self, backing: str) -> None:
+        self._backing = backing
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+        status = os.lstat(self._backing + path) if fh is None else os.fstat(fh)
+        return {key.removesuffix("_ns"): getattr(status, key) for key in STATUS}
+
+    def readdir(self, path: str, _fh: int) -> list[str]:
+        return [".", "..", *os.listdir(self._backing + path)]
+
+    def mkdir(self, path: str, mode: int) -> int:
+        Path(self._backing + path).mkdir(mode)
+        return 0
+
+    def rmdir(self, path: str) -> int:
+        Path(self._backing + path).rmdir()
+        return 0
+
+    def unlink(self, path: str) -> int:
+        Path(self._backing + path).unlink()
+        return 0
+
+    def rename(self, old: str, new: str) -> int:
+        Path(self._backing + old).rename(self._backing + new)
+        return 0
+
+    def create(self, path: str, mode: int, _fi: object = None) -> int:
+        return os.open(self._backing + path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+
+    def open(self, path: str, flags: int) -> int:
+        return os.open(self._backing + path, flags & ~os.O_APPEND)
+
+    def read(self, _path: str, size: int, offset: int, fh: int) -> bytes:
+        return os.pread(fh, size, offset)
+
+    def write(self, _path: str, data: bytes, offset: int, fh: int) -> int:
+        return os.pwrite(fh, data, offset)
+
+    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
+        os.truncate(self._backing + path if fh is None else fh, length)
+        return 0
+
+    def release(self, _path: str, fh: int) -> int:
+        os.close(fh)
+        return 0
+
+    def fsync(self, _path: str, _datasync: int, fh: int) -> int:
+        os.fsync(fh)
+        return 0
+
+    def fsyncdir(self, _path: str, _datasync: int, _fh: int) -> int:
+        raise OSError(errno.EINVAL, "not here")
+
+    def flock(self, _path: str, _fh: int, _operation: int) -> int:
+        raise OSError(errno.ENOTSUP, "not here")
+
+    def lock(self, _path: str, _fh: int, _command: int, _lock: object) -> int:
+        raise OSError(errno.ENOLCK, "not here")
+
+
 def serve(backing: str, mount: str) -> None:
     """Runs until the file system is unmounted."""
     fuse: Any = importlib.import_module("mfusepy")
-    fuse.FUSE(_operations(fuse, backing), mount, foreground=True, nothreads=True)
-
-
-def _operations(fuse: Any, backing: str) -> Any:
-    """The file system's operations on the folder `backing`; locks and syncs of directories fail."""
-
-    class Poor(fuse.Operations):  # type: ignore[misc]  # without types
-        use_ns = True
-
-        def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
-            status = os.lstat(backing + path) if fh is None else os.fstat(fh)
-            return {key.removesuffix("_ns"): getattr(status, key) for key in STATUS}
-
-        def readdir(self, path: str, _fh: int) -> list[str]:
-            return [".", "..", *os.listdir(backing + path)]
-
-        def mkdir(self, path: str, mode: int) -> int:
-            Path(backing + path).mkdir(mode)
-            return 0
-
-        def rmdir(self, path: str) -> int:
-            Path(backing + path).rmdir()
-            return 0
-
-        def unlink(self, path: str) -> int:
-            Path(backing + path).unlink()
-            return 0
-
-        def rename(self, old: str, new: str) -> int:
-            Path(backing + old).rename(backing + new)
-            return 0
-
-        def create(self, path: str, mode: int, _fi: object = None) -> int:
-            return os.open(backing + path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
-
-        def open(self, path: str, flags: int) -> int:
-            return os.open(backing + path, flags & ~os.O_APPEND)
-
-        def read(self, _path: str, size: int, offset: int, fh: int) -> bytes:
-            return os.pread(fh, size, offset)
-
-        def write(self, _path: str, data: bytes, offset: int, fh: int) -> int:
-            return os.pwrite(fh, data, offset)
-
-        def truncate(self, path: str, length: int, fh: int | None = None) -> int:
-            os.truncate(backing + path if fh is None else fh, length)
-            return 0
-
-        def release(self, _path: str, fh: int) -> int:
-            os.close(fh)
-            return 0
-
-        def fsync(self, _path: str, _datasync: int, fh: int) -> int:
-            os.fsync(fh)
-            return 0
-
-        def fsyncdir(self, _path: str, _datasync: int, _fh: int) -> int:
-            raise fuse.FuseOSError(errno.EINVAL)
-
-        def flock(self, _path: str, _fh: int, _operation: int) -> int:
-            raise fuse.FuseOSError(errno.ENOTSUP)
-
-        def lock(self, _path: str, _fh: int, _command: int, _lock: object) -> int:
-            raise fuse.FuseOSError(errno.ENOLCK)
-
-    return Poor()
+    operations = type("Poor", (Forwarded, fuse.Operations), {})(backing)
+    fuse.FUSE(operations, mount, foreground=True, nothreads=True)
 
 
 if __name__ == "__main__":
