@@ -1,4 +1,4 @@
-"""Errors that only a server has; those of photos, models and indexes are in `model.errors`."""
+"""Errors that only a server and its client have; those of photos, models and indexes are in `model.errors`."""
 
 from model.errors import CarsearchError
 
@@ -53,3 +53,15 @@ class Draining(CarsearchError, code="draining", status=503): ...
 
 
 class DeadlineExceeded(CarsearchError, code="deadline_exceeded", status=503): ...
+
+
+class ServerUnusable(CarsearchError, code="server_unusable"):
+    """A server that cannot be asked, or that does not answer as carsearch does."""
+
+
+class ServerRefused(CarsearchError, code="server_refused"):
+    """A problem that a server answered with: its sentence is `told`, its code `told_code`."""
+
+    def __init__(self, told_code: str, told: str) -> None:
+        super().__init__(f"{told} ({told_code})")
+        self.told_code, self.told = told_code, told

@@ -43,7 +43,7 @@ REMOVED = frozenset(f"{PREFIX}{name}" for name in (
 """Settings of 0.1 that are constants now; for one release they are warned about and not refused."""
 
 CLIENTS = frozenset({f"{PREFIX}KEY"})
-"""Variables of clients, which may stand in the same environment and mean nothing to the server."""
+"""Variables of clients in the same environment, which mean nothing to the server: the key of `carsearch search`."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]

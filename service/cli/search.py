@@ -1,6 +1,7 @@
-"""The command that searches an index directory with one photo or many."""
+"""The command that searches with one photo or many: an index directory, or over HTTP a running server."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,10 @@ def search(
     where: Annotated[
         str | None, typer.Option(help="Only photos whose metadata pass, such as 'price < 20000 and year >= 2018'.")
     ] = None,
-    precision: Annotated[float, typer.Option(min=0.5, max=0.99, help="How often a class must be right.")] = 0.95,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=0.99, help="How often a class must be right; 0.95 by default, or the server's."),
+    ] = None,
     runtime: RuntimeOption = "auto",
     to: Annotated[
         Path | None,
@@ -36,32 +40,43 @@ def search(
         Path | None,
         typer.Option(help="Draw why the first five photos match into this PNG: heat where the two are alike."),
     ] = None,
+    url: Annotated[str | None, typer.Option(help="Ask this server, as http://host:8000, instead of an index.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARSEARCH_KEY", help="API key for the server.")] = None,
 ) -> None:
     """Find the photos of a gallery that are nearest to a photo, and the class that they speak for."""
     from model.images.sources import read_photo
     from service.cli.search_many import photos_at, search_many, write_answers
-    from service.engine import open_index
 
     if explain is not None and (explain.suffix.lower() != ".png" or len(photos) > 1 or photos[0].is_dir() or to):
         raise typer.BadParameter("--explain draws a PNG for one photo: --explain why.png.")
+    if url is not None and (index_dir != Path("index") or runtime != "auto" or explain is not None):
+        raise typer.BadParameter("--index, --runtime and --explain are for an index on this machine, not for --url.")
     many = photos_at(photos, index_dir) if len(photos) > 1 or photos[0].is_dir() or to is not None else []
     data = b"" if many else read_photo(photos[0])  # before the index is read
+    if url is not None:
+        from service.cli.remote import connect, search_each, search_one
+
+        with connect(url, key, {"k": k, "class": class_, "where": where, "precision": precision}) as server:
+            if many:
+                return write_answers(search_each(server, many), len(many), to, json_)
+            return _print_answer(search_one(server, data), json_)
+    from service.engine import open_index
+
     engine = open_index(index_dir, runtime=runtime)
-    rows = engine.rows(class_ or [], where)
-
-    def query(data: bytes) -> "Query":
-        return engine.query(data, k, rows)
-
+    query = partial(engine.query, k=k, among=engine.rows(class_ or [], where))
+    tell = partial(_answer, engine, precision=precision or 0.95)
     if many:
         each = search_many(engine, many, query)
-        answers = ((path, one if isinstance(one, Skipped) else _answer(engine, one, precision)) for path, one in each)
-        write_answers(answers, len(many), to, json_)
-        return
+        answers = ((path, one if isinstance(one, Skipped) else tell(one)) for path, one in each)
+        return write_answers(answers, len(many), to, json_)
     asked = query(data)
     found = engine.answer(asked).found
     if explain is not None:
         _draw(engine, data, asked, found, explain)
-    answer = _answer(engine, found, precision)
+    return _print_answer(tell(found), json_)
+
+
+def _print_answer(answer: dict[str, Any], json_: bool) -> None:
     if json_:
         out.print_json(data=answer, ensure_ascii=False)
         return

@@ -25,7 +25,8 @@ def test_http_command_line_and_library_find_the_same_with_the_same_scores(
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(car_photo(1, 50))
     over_http = search(server, photo.read_bytes(), k=12)
-    printed = carsearch("search", photo, "-k", "12", "--json", "--index", real_index.root)
+    asked = ("search", photo, "-k", "12")
+    printed = carsearch(*asked, "--json", "--index", real_index.root)
     assert printed.returncode == 0, printed.stderr
     answer = json.loads(printed.stdout)
     assert hits_of(answer) == hits_of(over_http)
@@ -44,6 +45,11 @@ def test_http_command_line_and_library_find_the_same_with_the_same_scores(
         "agreement": round(decision.agreement, 4),
         "car_probability": round(decision.car_probability or 0, 4),
     }
+    for shown in ((), ("--json",), ("--out", "-"), ("--class", KOREAN, "--json")):
+        here, there = (
+            carsearch(*asked, *shown, *where) for where in (("--index", real_index.root), ("--url", server.url))
+        )
+        assert (here.returncode, here.stdout, here.stderr) == (there.returncode, there.stdout, there.stderr)
 
 
 def test_the_command_line_indexes_a_spreadsheet_and_filters_by_its_columns(

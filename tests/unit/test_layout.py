@@ -70,7 +70,7 @@ def test_reading_data_and_decoding_photos_needs_none_of_the_heavy_packages() -> 
 
 
 def test_the_command_line_waits_for_none_of_the_heavy_packages() -> None:
-    assert heavy_packages_of("service.cli.main, carsearch.__main__") == set()
+    assert heavy_packages_of("service.cli.main, service.cli.remote, carsearch.__main__") == set()
 
 
 @pytest.mark.torch
