@@ -35,8 +35,8 @@ from model.errors import (
 )
 from model.explain import Explanation, Shares
 from model.images.box import Box
-from model.images.sources import PhotoSource, read_source
-from model.images.transform import fit, prepare
+from model.images.sources import PhotoSource, decode_source
+from model.images.transform import fit, shorter_side
 from model.parallel import batched, decode_pool, map_in_order, prefetch
 from model.runtimes import load_runtime
 from model.runtimes.base import Pending, Runtime
@@ -125,10 +125,8 @@ class Embedder:
 
         Raises ImageRejected, InvalidBox, and FileUnreadable for a path.
         """
-        source, spec = read_source(photo), self.card.input
-        if isinstance(source, bytes):
-            return prepare(source, spec, box)
-        return fit(source if box is None else box.cut(source), spec)
+        spec = self.card.input
+        return fit(decode_source(photo, shorter_side(spec), box), spec)
 
     def embed_crops(self, crops: Pixels) -> Embeddings:
         """uint8 (B, S, S, 3) -> float32 (B, D), unit rows.

@@ -25,12 +25,13 @@ from model.card import card_sha256
 from model.dataset import read_file
 from model.embedder import Embedder, find_model
 from model.errors import InvalidK, ModelMismatch, UnknownItem
-from model.explain import Explanation
 from model.images.box import Box
-from model.images.sources import PhotoSource
+from model.images.sources import PhotoSource, read_source
 from model.runtimes.base import Pending
 from model.types import Embeddings, Pixels, Rows
 from service.explain import Explainer
+from service.heat import seen
+from service.notebook import DrawnExplanation, Hits
 
 MAX_K = 100
 ROWS_A_CLASS = 10
@@ -153,15 +154,13 @@ class Engine:
         """This gallery, to evaluate against."""
         return Served(self.store, self.items, self.manifest.id, self.decider)
 
-    def search(
-        self, photo: PhotoSource, k: int = 5, classes: Sequence[str] = (), where: str | None = None
-    ) -> list[Hit]:
+    def search(self, photo: PhotoSource, k: int = 5, classes: Sequence[str] = (), where: str | None = None) -> Hits:
         """The k nearest photos of the gallery, best first; only those of `classes` where there are any.
 
         `where` leaves only photos whose metadata pass a filter, such as "price < 20000 and year >= 2018"; see
         docs/filters.md. Raises InvalidK, UnknownClass, InvalidFilter, ImageRejected, and FileUnreadable for a path.
         """
-        return self.answer(self.query(photo, k, self.rows(classes, where))).found.hits
+        return Hits(self.answer(self.query(photo, k, self.rows(classes, where))).found.hits, self)
 
     def decide(self, photo: PhotoSource) -> Decision | None:
         """The class of a photo, and the probability that it is right; None where no photo near by has a class.
@@ -170,13 +169,17 @@ class Engine:
         """
         return self.answer(self.query(photo, 1)).found.decision
 
-    def explain(self, photo: PhotoSource, identity: str, box: Box | None = None) -> Explanation:
+    def explain(self, photo: PhotoSource, identity: str, box: Box | None = None) -> DrawnExplanation:
         """Why a photo, or its box, matches one of the gallery, by its id: their cosine by the places of each photo.
 
         The first call loads a second graph. Raises ExplanationUnavailable when the model cannot say; UnknownItem, and
         FileUnreadable for a photo of the gallery that is gone; otherwise as `search` does.
         """
-        return Explainer(self, self.query(photo, 1, box=box)).explain(identity)
+        source, spec = read_source(photo), self.embedder.card.input
+        made = Explainer(self, self.query(source, 1, box=box)).explain(identity)
+        original = self.original(self.items.by_id(identity))
+        photos = seen(source, spec, box), seen(original, spec)
+        return DrawnExplanation(made.query, made.hit, made.constant, photos)
 
     def outcome(self, found: Found, precision: float) -> dict[str, Any] | None:
         """A decision as it is answered: "class", "not_a_car", or "unsure" where such decisions are right too seldom."""

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from model.card import InputSpec
 from model.explain import Explanation, Heat
-from model.images.decode import decode
+from model.images.box import Box
+from model.images.sources import PhotoSource, decode_source
 from model.images.transform import fit
 from model.types import Pixels
 
@@ -47,9 +48,9 @@ class Match:
     caption: str
 
 
-def seen(data: bytes, spec: InputSpec) -> Pixels:
-    """What maps lie over: the whole photo where the model takes it whole, else the part that it is cut to."""
-    pixels = decode(data, HEIGHT)
+def seen(photo: PhotoSource, spec: InputSpec, box: Box | None = None) -> Pixels:
+    """What maps lie over: the whole photo, or its box, where the model takes it whole, else the part it is cut to."""
+    pixels = decode_source(photo, HEIGHT, box)
     return pixels if spec.fit == "stretch" else fit(pixels, spec)
 
 

@@ -100,3 +100,14 @@ class Evaluation:
         A tab is between them, as ids may hold blanks.
         """
         return "".join(f"{query}\t{nearest}\n" for query, nearest in self.predictions)
+
+    def _repr_html_(self) -> str:
+        """The scores with their intervals over classes, for a notebook."""
+        one = self.report
+        scores = {"top-1": (one.top1, one.ci95), "class": (one.class_top1, one.class_ci95)}
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{score:.4f}</td><td>{interval[0]:.4f} .. {interval[1]:.4f}</td></tr>"
+            for name, (score, interval) in scores.items()
+            if score is not None and interval is not None
+        )
+        return f"<table><tr><th></th><th>{one.total} photos</th><th>95% over classes</th></tr>{rows}</table>"

@@ -8,7 +8,8 @@ from PIL import Image
 
 from model.dataset import read_file
 from model.errors import FileUnreadable, ImageUndecodable, UnsupportedImageFormat
-from model.images.decode import check_size, upright_rgb
+from model.images.box import Box, decode_box
+from model.images.decode import check_size, decode, upright_rgb
 from model.types import Pixels
 
 PhotoSource = bytes | str | os.PathLike[str] | Image.Image | Pixels
@@ -36,6 +37,17 @@ def read_source(photo: PhotoSource) -> bytes | Pixels:
         check_size(photo.shape[1], photo.shape[0])
         return photo
     return read_photo(photo)
+
+
+def decode_source(photo: PhotoSource, side: int, box: Box | None = None) -> Pixels:
+    """RGB pixels uint8 (H, W, 3) of a photo, or of its box, whose shorter side will be resized to `side`.
+
+    A much larger JPEG is decoded reduced. Raises as `read_source` does, and InvalidBox.
+    """
+    source = read_source(photo)
+    if isinstance(source, bytes):
+        return decode(source, side) if box is None else decode_box(source, box, side)
+    return source if box is None else box.cut(source)
 
 
 def read_photo(path: str | os.PathLike[str]) -> bytes:

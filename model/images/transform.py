@@ -9,15 +9,13 @@ import numpy as np
 from PIL import Image
 
 from model.card import InputSpec
-from model.images.box import Box, decode_box
 from model.images.decode import decode
 from model.types import Pixels
 
 
-def prepare(data: bytes, spec: InputSpec, box: Box | None = None) -> Pixels:
-    """Decodes a photo, or its box, and fits it: bytes -> uint8 (crop, crop, 3); raises ImageRejected, InvalidBox."""
-    side = shorter_side(spec)
-    return fit(decode(data, side) if box is None else decode_box(data, box, side), spec)
+def prepare(data: bytes, spec: InputSpec) -> Pixels:
+    """Decodes a photo and fits it: bytes -> uint8 (crop, crop, 3); raises ImageRejected."""
+    return fit(decode(data, shorter_side(spec)), spec)
 
 
 def shorter_side(spec: InputSpec) -> int:

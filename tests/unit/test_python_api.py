@@ -14,6 +14,7 @@ from indexer.build import BuildResult
 from model.dataset import read_items
 from model.embedder import Embedder
 from service.engine import Engine, Hit
+from service.notebook import Hits
 from tests.support.photos import KOREAN, car_photo, write_gallery
 from tests.unit.test_layout import ROOT
 
@@ -59,7 +60,8 @@ def test_a_folder_becomes_an_index_that_is_searched_and_a_score(
     evaluation = carsearch.evaluate(str(gallery), embedder)
     assert_type(built, BuildResult)
     assert_type(index, Engine)
-    assert_type(hits, list[Hit])
+    assert_type(hits, Hits)
+    assert_type(hits[0], Hit)
     assert_type(evaluation, Evaluation)
     assert (built.photos, built.classes) == (12, 3)
     assert [(hit.rank, hit.id, hit.label) for hit in hits][:1] == [(1, "car 1/2.jpg", "car 1")]

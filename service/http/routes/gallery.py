@@ -1,7 +1,6 @@
 """The gallery's own photos and classes."""
 
 import functools
-import io
 import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -9,11 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from PIL import Image
 
 from model.errors import FileUnreadable, UnknownItem, UnsupportedImageFormat
-from model.images.decode import decode, side_within
-from model.images.header import read_header
 from service.engine import Engine
 from service.errors import NotReady
 from service.http.context import rules
@@ -22,10 +18,10 @@ from service.http.parameters import StrictRoute
 from service.http.schemas import GalleryPage
 from service.http.search_parameters import Classes, Where
 from service.http.state import State
+from service.pictures import LONGEST_SIDE, picture
 
 router = APIRouter(tags=["gallery"], route_class=StrictRoute)
 
-LONGEST_SIDE = 1024
 WIDTHS = (160, 320, 640, LONGEST_SIDE)
 """Widths of pictures in pixels; what is asked for is rounded up to one, so that a photo has few pictures."""
 MAX_ROW = 2**63 - 1
@@ -140,22 +136,13 @@ def _encoded(engine: Engine, identity: str, known: set[str], width: int | None) 
         if problem.__cause__ is not None and is_exhausted(problem.__cause__):
             raise problem.__cause__ from None  # the photo may well be there
         raise UnknownItem("The photo is no longer where it was when the gallery was indexed.") from problem
-    return etag, None if etag in known else _picture(original, width or LONGEST_SIDE)
-
-
-def _picture(original: bytes, width: int) -> bytes:
-    """A JPEG of a photo, upright, at most so many pixels wide and LONGEST_SIDE high."""
-    header = read_header(original)
-    side = min(width, side_within(header, LONGEST_SIDE)) if header else None  # of either side: it may be turned
+    if etag in known:
+        return etag, None
     try:
-        picture = Image.fromarray(decode(original, side))
+        return etag, picture(original, width or LONGEST_SIDE)
     except UnsupportedImageFormat as problem:  # a HEIC, and a server without the extra
         _tell_once(str(problem))
         raise UnknownItem("The photo is of a kind that this server cannot show.") from problem
-    picture.thumbnail((width, LONGEST_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
 
 
 @functools.cache

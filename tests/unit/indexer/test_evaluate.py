@@ -74,6 +74,7 @@ def test_the_table_of_the_original_project_scores_three_of_four(
         ("dog", 2, 1, 0.5),
     ]
     assert [(one.label, one.nearest_label, one.count) for one in report.most_confused] == [("dog", "cat", 1)]
+    assert "<tr><th>top-1</th><td>0.7500</td><td>" in evaluation._repr_html_()
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 40), distinct=st.integers(1, 40), classes=st.integers(1, 6))

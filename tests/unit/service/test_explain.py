@@ -46,7 +46,10 @@ def test_a_photo_is_explained_in_one_call_also_by_its_box(engine: Engine) -> Non
     assert whole.cosine == pytest.approx(hit.score, abs=1e-3)
     box = Box(20, 20, 100, 60)
     (boxed,) = engine.answer(engine.query(photo, 1, box=box)).found.hits
-    assert engine.explain(photo, boxed.id, box).cosine == pytest.approx(boxed.score, abs=1e-3)
+    explained = engine.explain(photo, boxed.id, box)
+    assert explained.cosine == pytest.approx(boxed.score, abs=1e-3)
+    with Image.open(io.BytesIO(explained._repr_jpeg_())) as shown:  # 76 x 52 pixels of the box lie in the photo
+        assert shown.size == (468 + 427 + 3 * GAP, HEIGHT + 2 * GAP)
 
 
 def test_a_query_by_an_id_is_explained_with_the_photo_of_the_gallery(engine: Engine) -> None:
