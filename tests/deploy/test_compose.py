@@ -13,7 +13,7 @@ from service.http.server import GRACE_S
 from service.settings import PREFIX, Settings
 from tests.deploy.compose import BASE, OF_COMPOSE, ROOT, TLS, config, run_compose, used
 from tests.deploy.nginx import TEMPLATES
-from tests.support.yaml_loader import read_yaml
+from tests.support.yaml_loader import read_documents
 
 PROFILES = {
     "gpu": {"init-gpu", "search-gpu"},
@@ -99,7 +99,7 @@ def test_a_copy_with_a_mistake_is_found(tmp_path: Path, line: str, status: int, 
 def test_no_file_has_a_key_twice() -> None:
     paths = [ROOT / BASE, *ROOT.glob("docker/**/*.yml")]
     assert len(paths) >= 6
-    assert all(read_yaml(path) for path in paths)
+    assert all(read_documents(path) for path in paths)
 
 
 def test_each_service_is_in_the_profile_that_the_documents_name(services: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def test_whoever_follows_the_document_from_the_top_gets_there(tmp_path: Path) ->
         steps = [
             line.replace("/srv/", f"{tmp_path}/srv/").replace("8000", str(nginx.port))
             for line in commands(DOCUMENT)
-            if not line.startswith("systemctl")  # tests/deploy/test_systemd.py
+            if not line.startswith(("systemctl", "kubectl"))  # test_systemd.py and test_kubernetes.py
         ]
         curl = 'curl() { command curl --fail-with-body -sS "$@"; }'
         script = "\n".join(["set -euo pipefail", curl, *map(shortened, steps)])

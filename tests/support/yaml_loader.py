@@ -21,7 +21,13 @@ class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no t
         return node
 
 
-def read_yaml(source: Path | str) -> Any:
-    """The document of a file, or of a text."""
+def read_documents(source: Path | str) -> list[Any]:
+    """All documents of a file, or of a text."""
     text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-    return yaml.load(text, UniqueKeyLoader)  # noqa: S506  # a subclass of the safe loader
+    return list(yaml.load_all(text, UniqueKeyLoader))  # a subclass of the safe loader
+
+
+def read_yaml(source: Path | str) -> Any:
+    """The one document of a file, or of a text."""
+    (document,) = read_documents(source)
+    return document
