@@ -77,15 +77,18 @@ class Decider:
         text = json.dumps(self.calibration.to_json(), indent=1)
         (directory / CALIBRATION_NAME).write_text(text, encoding="utf-8")
 
-    def decisions(self, queries: Embeddings, near: Neighbours) -> Decisions:
-        """Decides on unit queries float32 (n, D) from their nearest rows of the whole gallery, at least ten of them."""
+    def decisions(self, queries: Embeddings, near: Neighbours, codes: Rows | None = None) -> Decisions:
+        """Decides on unit queries float32 (n, D) from their nearest rows of the whole gallery, at least ten of them.
+
+        `codes` int64 (n, 10) are the classes of these, by default those that the version has.
+        """
         rows = near.rows[:, :NEIGHBOURS]
-        found = np.where(rows >= 0, self.codes[rows], -1)
+        found = np.where(rows >= 0, self.codes[rows], -1) if codes is None else codes
         return decide(found, near.scores[:, :NEIGHBOURS], self.weights.scores(queries, found))
 
-    def decide(self, queries: Embeddings, near: Neighbours) -> list[Decision | None]:
+    def decide(self, queries: Embeddings, near: Neighbours, codes: Rows | None = None) -> list[Decision | None]:
         """As `decisions`, with names and probabilities; None where no neighbour has a class."""
-        made = self.decisions(queries, near)
+        made = self.decisions(queries, near, codes)
         answers = zip(made.classes, self.calibration.probabilities(made), made.agreement, strict=True)
         return [
             Decision(self.labels[code], float(probability), float(share)) if code >= 0 else None

@@ -1,6 +1,7 @@
 """The items of an index version: `items.sqlite`, one line per row of the vector store."""
 
 import hashlib
+import json
 import sqlite3
 import threading
 import weakref
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.metadata import Metadata, Value, cells_of, read_columns, rows_where, write_metadata
+from indexer.metadata import Column, Metadata, Value, cells_of, read_columns, rows_where, write_metadata
 from indexer.where import condition
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
 from model.names import near_label, normalise_label
@@ -43,7 +44,8 @@ DUPLICATES = (
 class GalleryItem:
     """One photo of a gallery.
 
-    `label` is empty where it has no class; `path` is relative to the gallery's root, as raw bytes.
+    `label` is empty where it has no class; `path` is relative to the gallery's root, as raw bytes. A photo that was put
+    has none: it lies in the log of changes (`indexer.delta`), by its sha256.
     """
 
     row: int
@@ -175,11 +177,22 @@ class ItemTable:
         with self._lock:
             return self._database.execute("SELECT row FROM items WHERE class = ?", [label]).fetchall()
 
-    def rows_where(self, where: str) -> Rows:
-        """The rows that pass a filter on their metadata, int64 (n,), ascending; raises InvalidFilter."""
-        sql, values, _ = condition(where, self.columns)
+    def rows_of_ids(self, ids: Sequence[str]) -> dict[str, int]:
+        """Id -> row, for those of some photos that are here."""
+        query = "SELECT id, row FROM items WHERE id IN (SELECT value FROM json_each(?))"
+        with self._lock:
+            return dict(self._database.execute(query, [json.dumps(list(ids))]).fetchall())
+
+    def rows_where(self, where: str, more: Sequence[Column] = ()) -> Rows:
+        """The rows that pass a filter on their metadata, int64 (n,), ascending; raises InvalidFilter.
+
+        The cells of `more` columns are empty here.
+        """
+        sql, values, _ = condition(where, [*self.columns, *more])
+        if not self.columns:
+            return np.empty(0, np.int64)  # no comparison with an empty cell is true
         with self._filter_lock:
-            return rows_where(self._filters, sql, values)
+            return rows_where(self._filters, sql, values, range(len(self.columns), len(self.columns) + len(more)))
 
     def metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Value]]:
         """Id -> its metadata by column, for those of some photos that have any; empty cells are left out."""

@@ -17,6 +17,9 @@ SKIPPED_NAME = "skipped.json"
 EMBEDDINGS_NAME = "embeddings.f32"
 CLASSES_NAME = "class_weights.f32"
 CALIBRATION_NAME = "calibration.json"
+SEQUENCE = "sequence"
+"""Key of `gallery`: see `Manifest.sequence`."""
+
 FOR_DECISIONS = {CLASSES_NAME, CALIBRATION_NAME}
 """Files that a version from before there were decisions lacks."""
 
@@ -67,6 +70,11 @@ class Manifest:
         return datetime.fromisoformat(self.created).timestamp()
 
     @property
+    def sequence(self) -> int:
+        """The last change of the log (`indexer.delta`) that the version holds; 0 for none."""
+        return int(self.gallery.get(SEQUENCE, 0))
+
+    @property
     def storage(self) -> Storage:
         """How the vectors are stored."""
         return storage_of(self.index_recipe)
@@ -81,6 +89,7 @@ class Manifest:
         exclude = self.gallery.get("exclude", [])  # there, as source and class_depth, where one of the options is given
         right = isinstance(exclude, list) and all(isinstance(pattern, str) for pattern in exclude)
         right &= isinstance(self.gallery.get("class_depth"), int | None)
+        right &= type(self.gallery.get(SEQUENCE, 0)) is int
         if not right or any(not isinstance(self.gallery.get(name), kind) for name, kind in kinds.items()):
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has a gallery of the wrong form.")
         try:

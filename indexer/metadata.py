@@ -56,11 +56,11 @@ class Metadata:
     def of(cls, photos: Sequence[Mapping[str, str]]) -> "Metadata":
         """Types each column of the raw cells of all photos, in row order, by all its cells that are not empty."""
         names = list(dict.fromkeys(name for cells in photos for name in cells))
-        columns = tuple(Column(name, _kind([cells[name] for cells in photos if cells.get(name)])) for name in names)
+        columns = tuple(Column(name, kind_of([cells[name] for cells in photos if cells.get(name)])) for name in names)
         typed: dict[int, list[Value | None]] = {}
         for row, cells in enumerate(photos):
             if any(cells.values()):
-                typed[row] = [_value(cells.get(column.name, ""), column.kind) for column in columns]
+                typed[row] = [value_as(cells.get(column.name, ""), column.kind) for column in columns]
         return cls(columns, typed)
 
     @property
@@ -93,14 +93,16 @@ def is_date(text: str) -> bool:
         return False
 
 
-def _kind(cells: Sequence[str]) -> Kind:
+def kind_of(cells: Sequence[str]) -> Kind:
+    """The kind of a column by its cells that are not empty."""
     if cells and all(number(cell) is not None for cell in cells):
         return "number"
     return "date" if cells and all(is_date(cell) for cell in cells) else "text"
 
 
-def _value(cell: str, kind: Kind) -> Value | None:
-    if not cell:
+def value_as(cell: str, kind: Kind) -> Value | None:
+    """The value of a cell in a column of a kind; None for an empty one, and one that is not of that kind."""
+    if not cell or (kind == "date" and not is_date(cell)):
         return None
     return number(cell) if kind == "number" else unicodedata.normalize("NFC", cell)
 
@@ -160,7 +162,15 @@ def cells_of(
     return found
 
 
-def rows_where(database: sqlite3.Connection, condition: str, values: Sequence[Value]) -> Rows:
-    """The rows of which a condition of `indexer.where` is true, int64 (n,), ascending."""
-    query = f"SELECT row FROM metadata WHERE {condition} ORDER BY row"  # noqa: S608  # made of c0, c1, ... and "?"
+def rows_where(
+    database: sqlite3.Connection, condition: str, values: Sequence[Value], empty: Iterable[int] = ()
+) -> Rows:
+    """The rows of which a condition of `indexer.where` is true, int64 (n,), ascending.
+
+    `empty` are the positions of columns that the table lacks.
+    """
+    table = "metadata"
+    if lacking := "".join(f", NULL AS c{position}" for position in empty):
+        table = f"(SELECT *{lacking} FROM metadata)"  # noqa: S608  # numbers
+    query = f"SELECT row FROM {table} WHERE {condition} ORDER BY row"  # noqa: S608  # made of c0, c1, ... and "?"
     return np.fromiter((row for (row,) in database.execute(query, values)), np.int64)

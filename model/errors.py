@@ -146,6 +146,10 @@ class IndexTooLarge(IndexInvalid, code="index_too_large"):
     """There is not enough memory for an index version beside the one that is served."""
 
 
+class DeltaUnusable(CarsearchError, code="delta_unusable", status=503):
+    """The log of photos put and deleted cannot be read or written; a full disk or a lock may pass."""
+
+
 class ExplanationUnavailable(CarsearchError, code="explanation_unavailable", status=422):
     """The model cannot say why two photos match: it has no OpenVINO graph, or one of an unknown kind."""
 

@@ -1,5 +1,6 @@
 """One loaded (model, index) pair, which answers searches. It is swapped whole and never changes."""
 
+import logging
 import math
 import os
 import time
@@ -14,17 +15,19 @@ import numpy.typing as npt
 from indexer.benchmark.evaluate import Served
 from indexer.decider import Decider, Decision
 from indexer.decision import NEIGHBOURS
+from indexer.delta import Change, DeltaLog, photo_path
 from indexer.items import GalleryItem, ItemNames, ItemTable, sha256_bytes
 from indexer.load import load_embedder, read_contents
 from indexer.manifest import Manifest
-from indexer.metadata import Value
+from indexer.metadata import Column, Value
+from indexer.snapshot import Snapshot
 from indexer.stores.base import Neighbours
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.card import card_sha256
 from model.dataset import read_file
 from model.embedder import Embedder, find_model
-from model.errors import InvalidK, ModelMismatch, UnknownItem
+from model.errors import FileUnreadable, ImageRejected, InvalidK, ModelMismatch, UnknownItem
 from model.images.box import Box
 from model.images.sources import PhotoSource, read_source
 from model.runtimes.base import Pending
@@ -40,6 +43,8 @@ ROWS_A_CLASS = 10
 Scores = npt.NDArray[np.float32]
 CAR_THRESHOLD = 0.5
 """Lowest probability of a car at which a class is named: record 19 of docs/decisions.md says what passes."""
+
+log = logging.getLogger("carsearch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Everything that one index version needs to answer; safe to use from several threads."""
+    """Everything that one index version needs to answer; safe to use from several threads.
+
+    `snapshot` is what was put and deleted since, None for nothing; photos that were put lie in `delta_dir`.
+    """
 
     manifest: Manifest
     embedder: Embedder
@@ -111,6 +119,8 @@ class Engine:
     names: ItemNames
     decider: Decider | None
     gallery_root: Path
+    delta_dir: Path | None = None
+    snapshot: Snapshot | None = None
 
     @classmethod
     def load(
@@ -122,6 +132,7 @@ class Engine:
         runtime: str = "auto",
         cache_dir: Path | None = None,
         gallery_dir: Path | None = None,
+        delta_dir: Path | None = None,
         previous: "Engine | None" = None,
     ) -> "Engine":
         """Verifies and loads a version (by default the one CURRENT names) and its model.
@@ -138,7 +149,37 @@ class Engine:
             )
         embedder = load_embedder(index, manifest, runtime, cache_dir, previous.embedder if previous else None)
         contents = read_contents(index.path_of(manifest.id), manifest)
-        return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]))
+        return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]), delta_dir)
+
+    def caught_up(self, changes: DeltaLog) -> "Engine":
+        """This with all that the log has by now; raises DeltaUnusable.
+
+        Photos that another model has embedded are embedded by this one first. One that cannot be is left out, and the
+        log says so.
+        """
+        after = self.manifest.sequence if self.snapshot is None else self.snapshot.sequence
+        found = changes.changes(after)
+        if not found:
+            return self
+        before = Snapshot(self.items, self.names, after) if self.snapshot is None else self.snapshot
+        return replace(self, snapshot=before.followed_by(found, lambda change: self._vector(changes, change)))
+
+    def _vector(self, changes: DeltaLog, change: Change) -> Embeddings | None:
+        assert change.sha256 is not None  # noqa: S101  # the caller asks for photos only
+        known = changes.embedding(change.sha256, self.fits)
+        if known is not None:
+            return known
+        try:
+            vector = self.embedder.embed_photo(changes.read(change.sha256))
+        except (FileUnreadable, ImageRejected) as problem:
+            log.error("change %d of the log cannot be shown: %s", change.sequence, problem)
+            return None
+        changes.add_embedding(change.sha256, self.embedder.embedding_id, vector)
+        return vector
+
+    def fits(self, embedding_id: str) -> bool:
+        """Whether embeddings of an id may be compared with those of this version."""
+        return self.embedder.card.interchangeable(self.manifest.embedding_id, embedding_id)
 
     @property
     def versions(self) -> Versions:
@@ -151,7 +192,7 @@ class Engine:
 
     @property
     def served(self) -> Served:
-        """This gallery, to evaluate against."""
+        """This gallery, to evaluate against, as it was indexed."""
         return Served(self.store, self.items, self.manifest.id, self.decider)
 
     def search(self, photo: PhotoSource, k: int = 5, classes: Sequence[str] = (), where: str | None = None) -> Hits:
@@ -202,10 +243,10 @@ class Engine:
 
         Raises UnknownClass and InvalidFilter.
         """
-        of_classes = self.items.rows_of(labels) if labels else None
+        of_classes = self._gallery.rows_of(labels) if labels else None
         if where is None:
             return of_classes
-        passing = self.items.rows_where(where)
+        passing = self._gallery.rows_where(where)
         return passing if of_classes is None else np.intersect1d(of_classes, passing, assume_unique=True)
 
     def query(
@@ -236,7 +277,7 @@ class Engine:
     ) -> Query:
         """What asks for photos like one of the gallery, by its id; raises InvalidK and UnknownItem."""
         _check_k(k)
-        return Query(None, k, among, min_score, by_class, self.items.by_id(identity).row)
+        return Query(None, k, among, min_score, by_class, self.item(identity).row)
 
     def submit(self, queries: Sequence[Query], *, lone: bool = False) -> Pending:
         """Starts on the embeddings of some queries; `lone` ones may have all cores."""
@@ -246,10 +287,8 @@ class Engine:
     def answer(self, query: Query) -> SearchResult:
         """What one query finds, and the milliseconds of `forward` and `search`."""
         started = time.perf_counter()
-        if query.like is None:
-            embeddings = self.submit([query], lone=True).wait()
-        else:
-            embeddings = self.store.vectors(np.array([query.like]))
+        like = query.like
+        embeddings = self.submit([query], lone=True).wait() if like is None else self._vector_of(like)
         embedded = time.perf_counter()
         (found,) = self.nearest(embeddings, [query])
         search_ms = (time.perf_counter() - embedded) * 1000
@@ -263,21 +302,25 @@ class Engine:
         for places in [unrestricted, *restricted] if unrestricted else restricted:
             among, like = queries[places[0]].among, queries[places[0]].like
             wanted = [queries[place].k * (ROWS_A_CLASS if queries[place].by_class else 1) for place in places]
-            left_out = None if like is None else np.array([like])
-            # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
-            near = self.store.search(
-                embeddings[places], max(NEIGHBOURS, *wanted), among=among, exclude_rows=left_out, threads=1
-            )
+            near = self._near(embeddings[places], max(NEIGHBOURS, *wanted), among, like)
             decisions = self._decide(embeddings[places], near) if among is None else [None] * len(places)
             for place, rows, scores, decision in zip(places, near.rows, near.scores, decisions, strict=True):
                 found[place] = Found(self._hits(queries[place], embeddings[place], rows, scores), decision)
         return self._with_metadata([found[place] for place in range(len(queries))])
 
+    def _near(self, embeddings: Embeddings, k: int, among: Rows | None, like: int | None) -> Neighbours:
+        """The k nearest rows, among some or all, but for the row `like`."""
+        if self.snapshot is not None:
+            return self.snapshot.search(self.store, embeddings, k, among, like)
+        left_out = None if like is None else np.array([like])
+        # One thread: another is decoding meanwhile, and those of OpenMP spin for a while when they have finished.
+        return self.store.search(embeddings, k, among=among, exclude_rows=left_out, threads=1)
+
     def _with_metadata(self, found: list[Found]) -> list[Found]:
         """Adds the metadata of all hits, read at once; as it is where the gallery has none."""
-        if not self.items.columns:
+        if not self.columns:
             return found
-        metadata = self.items.metadata_of(list({hit.id for one in found for hit in one.hits}))
+        metadata = self.metadata_of(list({hit.id for one in found for hit in one.hits}))
         return [
             one._replace(hits=[replace(hit, metadata=metadata.get(hit.id, {})) for hit in one.hits]) for one in found
         ]
@@ -290,7 +333,7 @@ class Engine:
         best = zip(rows[: query.k].tolist(), scores.tolist(), strict=False)
         return [
             # No cosine is above 1, but rows are rounded; only what is told is cut, so that the order stays.
-            Hit(rank, *self.names.at(row), min(score, 1.0))
+            Hit(rank, *self.name_of(row), min(score, 1.0))
             for rank, (row, score) in enumerate(best, 1)
             if score >= query.min_score
         ]
@@ -301,10 +344,13 @@ class Engine:
         `rows` are the nearest ones, with their scores. Where they are of fewer classes, the store compares all rows.
         """
         codes = self.names.codes
-        classes, first = np.unique(codes[rows], return_index=True)
+        found = codes[rows] if self.snapshot is None else self.snapshot.codes_of(rows)
+        classes, first = np.unique(found, return_index=True)
         first = np.sort(first[classes >= 0])
         if len(first) >= query.k or (len(rows) and scores[len(rows) - 1] < query.min_score):
             return rows[first], scores[first]
+        if self.snapshot is not None:
+            return self.snapshot.best_of_classes(self.store, embedding, query.k, query.among, query.like)
         groups, among = np.full_like(codes, -1), slice(None) if query.among is None else query.among
         groups[among] = codes[among]
         if query.like is not None:
@@ -315,11 +361,70 @@ class Engine:
         """Decides on queries float32 (B, D) from their nearest photos of the whole gallery."""
         if self.decider is None or near.rows[0, 0] < 0:  # no photo but the one that is left out
             return [None] * len(embeddings)
-        made = self.decider.decide(embeddings, near)
+        made = self._decided(self.decider, embeddings, near)
         if self.embedder.car_head is None:
             return made
         cars = self.embedder.car_head.probabilities(embeddings).tolist()
         return [one and replace(one, car_probability=car) for one, car in zip(made, cars, strict=True)]
+
+    def _decided(self, decider: Decider, embeddings: Embeddings, near: Neighbours) -> Sequence[Decision | None]:
+        """None too where the nearest photo is of a class that is newer than the version, which has no weights for it.
+
+        Other photos of new classes have no vote.
+        """
+        if self.snapshot is None:
+            return decider.decide(embeddings, near)
+        codes = self.snapshot.codes_of(near.rows[:, :NEIGHBOURS])
+        new = codes >= len(decider.labels)
+        made = decider.decide(embeddings, near, np.where(new, -1, codes))
+        return [None if is_new else one for is_new, one in zip(new[:, 0], made, strict=True)]
+
+    # The gallery as it is now: the version, and what was put and deleted since.
+
+    @property
+    def _gallery(self) -> ItemTable | Snapshot:
+        return self.items if self.snapshot is None else self.snapshot
+
+    @property
+    def photos(self) -> int:
+        """The number of photos."""
+        return len(self.store) if self.snapshot is None else self.snapshot.photos
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the metadata."""
+        return self._gallery.columns
+
+    def item(self, identity: str) -> GalleryItem:
+        """A photo by its id; raises UnknownItem."""
+        return self._gallery.by_id(identity)
+
+    def name_of(self, row: int) -> tuple[str, str]:
+        """Id and class of a row, the class empty where it has none."""
+        return self.names.at(row) if self.snapshot is None else self.snapshot.name_of(row)
+
+    def metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Value]]:
+        """Id -> its metadata by column, for those of some photos that have any; empty cells are left out."""
+        return self._gallery.metadata_of(ids)
+
+    def classes(self) -> dict[str, int]:
+        """Class -> number of photos, in alphabetical order."""
+        return self._gallery.classes()
+
+    def listed(self, labels: Sequence[str] = (), where: str | None = None) -> tuple[Rows, Rows]:
+        """The rows of some classes that pass a filter, and the numbers by which they are listed; raises as `rows`."""
+        rows = self.rows(labels, where)
+        if self.snapshot is None:
+            rows = np.arange(len(self.store)) if rows is None else rows
+            return rows, rows
+        rows = self.snapshot.rows if rows is None else rows
+        return rows, self.snapshot.order_of(rows)
+
+    def _vector_of(self, row: int) -> Embeddings:
+        """The vector of a row, float32 (1, D)."""
+        if self.snapshot is not None and row >= self.snapshot.first:
+            return self.snapshot.vector_of(row)[None]
+        return self.store.vectors(np.array([row]))
 
     def original(self, item: GalleryItem) -> bytes:
         """The file of a photo of the gallery; raises FileUnreadable, and UnknownItem when it has changed."""
@@ -329,7 +434,11 @@ class Engine:
         return data
 
     def photo_path(self, item: GalleryItem) -> Path:
-        """Where a photo of the gallery lies."""
+        """Where a photo of the gallery lies; raises UnknownItem for one that was put and a server without the log."""
+        if not item.path:
+            if self.delta_dir is None:
+                raise UnknownItem("The photo was put, and this server has no log of changes (CARSEARCH_DELTA_DIR).")
+            return photo_path(self.delta_dir, item.sha256)
         return self.gallery_root / os.fsdecode(item.path)
 
 

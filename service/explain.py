@@ -19,7 +19,7 @@ class Explainer:
         """Raises ExplanationUnavailable, and for a query by an id what `explain` raises."""
         self._engine = engine
         by_id = query.like is not None  # then it has no photo of its own
-        crop = self._crop_of(engine.names.at(cast(int, query.like))[0]) if by_id else cast(Pixels, query.crop)
+        crop = self._crop_of(engine.name_of(cast(int, query.like))[0]) if by_id else cast(Pixels, query.crop)
         self._query = engine.embedder.shares(crop)
 
     def explain(self, identity: str) -> Explanation:
@@ -31,4 +31,4 @@ class Explainer:
         return embedder.explain(self._query, embedder.shares(self._crop_of(identity)))
 
     def _crop_of(self, identity: str) -> Pixels:
-        return self._engine.embedder.prepare(self._engine.original(self._engine.items.by_id(identity)))
+        return self._engine.embedder.prepare(self._engine.original(self._engine.item(identity)))

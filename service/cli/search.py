@@ -95,7 +95,7 @@ def _draw(engine: "Engine", data: bytes, asked: "Query", found: "Found", path: P
     explainer, spec = Explainer(engine, asked), engine.embedder.card.input
     matches = [
         Match(
-            seen(engine.original(engine.items.by_id(hit.id)), spec),
+            seen(engine.original(engine.item(hit.id)), spec),
             explainer.explain(hit.id),
             f"{hit.rank}: {hit.score:.4f}",
         )

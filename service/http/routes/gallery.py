@@ -57,11 +57,10 @@ def _page(
     engine: Engine, labels: Sequence[str], where: str | None, after: int, limit: int, link: Callable[[str], str]
 ) -> dict[str, Any]:
     """A `GalleryPage`; `link` gives the path of a photo's image by its id."""
-    passing = engine.rows(labels, where)
-    rows = np.arange(len(engine.store)) if passing is None else passing
-    rest = rows[np.searchsorted(rows, after, "right") :]
-    listed = [(row, *engine.names.at(row)) for row in rest[:limit].tolist()]
-    metadata = engine.items.metadata_of([identity for _, identity, _ in listed])
+    rows, numbers = engine.listed(labels, where)
+    begin = int(np.searchsorted(numbers, after, "right"))
+    names = [engine.name_of(row) for row in rows[begin : begin + limit].tolist()]
+    metadata = engine.metadata_of([identity for identity, _ in names])
     return {
         "photos": [
             {
@@ -70,9 +69,9 @@ def _page(
                 "image": link(identity),
                 "metadata": metadata.get(identity, {}),
             }
-            for _, identity, label in listed
+            for identity, label in names
         ],
-        "next": listed[-1][0] if len(rest) > limit else None,
+        "next": int(numbers[begin + limit - 1]) if begin + limit < len(rows) else None,
         "total": len(rows),
     }
 
@@ -84,7 +83,7 @@ async def list_classes(request: Request) -> dict[str, int]:
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)
-    return await state.workers.run(engine.items.classes, request)
+    return await state.workers.run(engine.classes, request)
 
 
 @router.head("/gallery/{identity:path}/image", include_in_schema=False)
@@ -128,7 +127,7 @@ async def get_gallery_image(
 
 def _encoded(engine: Engine, identity: str, known: set[str], width: int | None) -> tuple[str, bytes | None]:
     """The tag of a photo and its picture, None when the client knows the tag."""
-    item = engine.items.by_id(identity)
+    item = engine.item(identity)
     etag = f'"{item.sha256[:32]}"' if width is None else f'"{item.sha256[:32]}-{width}"'
     try:
         original = engine.original(item)
