@@ -5,27 +5,28 @@ import os
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
 from indexer.checkpoint import Checkpoint
 from indexer.decider import Decider
+from indexer.delta import Change, DeltaLog, KnownPhoto
 from indexer.embed import Embedded, Lookup, copies_among, embed_photos, nothing_known
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
-from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, Manifest
+from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
-from model.card import canonical_sha256
-from model.dataset import Item, ItemList, Skipped, read_items, refuse_empty
+from model.card import Card, canonical_sha256
+from model.dataset import Item, ItemList, Photo, Skipped, read_items, refuse_empty
 from model.embedder import Embedder, Progress, silent
 from model.errors import GalleryShrank, IndexInvalid, ModelInvalid, PhotosSkipped, StorageTooLossy
 from model.types import Embeddings, Rows
@@ -76,6 +77,7 @@ def build_index(
     class_depth: int | None = None,
     exclude: Sequence[str] | None = None,
     allow_removals: bool = False,
+    delta: DeltaLog | None = None,
     progress: Progress = silent,
 ) -> BuildResult:
     """Embeds a gallery and publishes it as the current version of an index.
@@ -83,7 +85,8 @@ def build_index(
     Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
     current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`, by default as
-    the current version was built with from the same gallery.
+    the current version was built with from the same gallery. What the log `delta` says of an id wins over the folder;
+    it is pruned then.
 
     Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the same gallery's
     photos is gone and removals are not allowed (a folder may be not mounted), IndexLocked when another process is
@@ -96,35 +99,82 @@ def build_index(
         current, told = _current(index)
         found, reading = _read(gallery, index.root, told, class_depth, exclude)
         before = [] if current is None else _items_in(index.path_of(current.id))
-        choice = str(storage) if storage else _choice_of(told)
+        choice = str(storage) if storage else choice_of(told)
         # The old version's vectors are in memory during this call only.
         known = published_embeddings(index, current, embedder.embedding_id, before)
-        embedded, skipped, fresh = _embed(found, embedder, known, index.root / "work", progress)
+        changes = [] if delta is None else delta.last_of_each()
+        photos = found.items if delta is None else _merged(found.items, delta, changes)
+        if delta is not None:
+            known = _or_of_log(known, delta, embedder.embedding_id)
+        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, index.root / "work", progress)
         del known
         _refuse_unusable(gallery, embedded, skipped, strict)
-        removed = _removed(before, gallery, embedded)
+        removed = _removed(before, gallery, embedded, {change.id for change in changes})
         if current is not None and not allow_removals and current.gallery["root"] == str(_root_of(gallery)):
             _refuse_shrunk(gallery, removed, current.count)
-        metadata = Metadata.of([one.photo.metadata if isinstance(one.photo, Item) else {} for one in embedded])
-        manifest, changed = _publish(gallery, index, current, embedder, embedded, skipped, choice, metadata, reading)
+        if changes:
+            reading[SEQUENCE] = changes[-1].sequence
+        items = [_item_of(row, gallery, one) for row, one in enumerate(embedded)]
+        manifest, changed = publish_version(
+            index, current, embedder, _root_of(gallery), items, embedded, skipped, choice, reading
+        )
         shutil.rmtree(index.root / "work", ignore_errors=True)
         index.clean(keep)
+        if delta is not None:
+            delta.prune()
+    notes = [*([found.doubt] if found.doubt else []), *found.notes]
+    return result_of(manifest, changed, embedded, skipped, notes, fresh=fresh, removed=removed)
+
+
+def result_of(
+    manifest: Manifest,
+    changed: bool,
+    embedded: Sequence[Embedded],
+    skipped: list[Skipped],
+    notes: list[str],
+    *,
+    fresh: int = 0,
+    removed: Sequence[GalleryItem] = (),
+) -> BuildResult:
+    """What a build did, by the photos of its version; `fresh` of them were embedded."""
+    labels = {one.photo.label for one in embedded}
     return BuildResult(
         version=manifest.id,
         photos=len(embedded),
-        classes=len({one.photo.label for one in embedded} - {""}),
+        classes=len(labels - {""}),
         embedded=fresh,
         reused=len(embedded) - fresh,
         copies=copies_among(embedded),
         removed=len(removed),
-        removed_classes=sorted({item.label for item in removed if item.label} - {one.photo.label for one in embedded}),
+        removed_classes=sorted({item.label for item in removed if item.label} - labels),
         skipped=skipped,
-        notes=[*([found.doubt] if found.doubt else []), *found.notes],
+        notes=notes,
         changed=changed,
         storage=manifest.storage,
         recall=manifest.recall,
-        columns=metadata.columns,
+        columns=_metadata_of(embedded).columns,
     )
+
+
+def _metadata_of(embedded: Sequence[Embedded]) -> Metadata:
+    return Metadata.of([one.photo.metadata if isinstance(one.photo, Item | KnownPhoto) else {} for one in embedded])
+
+
+def _merged(items: Sequence[Photo], delta: DeltaLog, changes: Sequence[Change]) -> list[Photo]:
+    """The photos of a folder with what the log says of them, in the order of their ids."""
+    changed = {change.id for change in changes}
+    left = [item for item in items if item.id not in changed]
+    return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id)
+
+
+def _or_of_log(published: Lookup, delta: DeltaLog, embedding_id: str) -> Lookup:
+    """Looks an embedding up in a version, and then in the log."""
+
+    def known(sha256: str) -> Embeddings | None:
+        vector = published(sha256)
+        return vector if vector is not None else delta.embedding(sha256, lambda name: name == embedding_id)
+
+    return known
 
 
 def _read(
@@ -148,11 +198,16 @@ def _read(
 
 
 def _embed(
-    found: ItemList, embedder: Embedder, published: Lookup, work: Path, progress: Progress
+    photos: Sequence[Photo],
+    skipped_before: Sequence[Skipped],
+    embedder: Embedder,
+    published: Lookup,
+    work: Path,
+    progress: Progress,
 ) -> tuple[list[Embedded], list[Skipped], int]:
     """Usable photos, skipped ones, and how many the network embedded."""
     embedded: list[Embedded] = []
-    skipped = list(found.skipped)
+    skipped = list(skipped_before)
     unsaved: dict[str, Embeddings] = {}
     fresh = done = 0
     recipe = canonical_sha256([embedder.embedding_id])[:16]
@@ -162,7 +217,7 @@ def _embed(
             vector = published(sha256)
             return vector if vector is not None else checkpoint.get(sha256)
 
-        for batch in embed_photos(found.items, embedder, known):
+        for batch in embed_photos(photos, embedder, known):
             unsaved |= batch.fresh
             if len(unsaved) >= PHOTOS_PER_SAVE:
                 checkpoint.add(unsaved)
@@ -171,7 +226,7 @@ def _embed(
             embedded += batch.embedded
             skipped += batch.skipped
             done += batch.photos
-            progress(done, len(found.items))
+            progress(done, len(photos))
         checkpoint.add(unsaved)
     return embedded, skipped, fresh
 
@@ -225,22 +280,32 @@ def _refuse_unusable(gallery: Path, embedded: Sequence[Embedded], skipped: Seque
         )
 
 
-def _publish(
-    gallery: Path,
+class StoredModel(NamedTuple):
+    """What a version needs of its model where nothing is embedded; an `Embedder` has it too."""
+
+    directory: Path
+    card: Card
+    embedding_id: str
+    dim: int
+
+
+def publish_version(
     index: IndexDirectory,
     current: Manifest | None,
-    embedder: Embedder,
+    embedder: Embedder | StoredModel,
+    root: Path,
+    items: Sequence[GalleryItem],
     embedded: Sequence[Embedded],
     skipped: Sequence[Skipped],
     choice: str,
-    metadata: Metadata,
     reading: dict[str, Any],
 ) -> tuple[Manifest, bool]:
-    root = _root_of(gallery)
-    items = [
-        GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
-        for row, one in enumerate(embedded)
-    ]
+    """Publishes items with their embeddings, row by row; gives back the current version where that is the same.
+
+    `root` is the folder that their paths are relative to, `reading` what the next version has to remember. The caller
+    holds the lock. True for a new version.
+    """
+    metadata = _metadata_of(embedded)
     model_sha256 = index.publish_model(embedder.directory)
     made_with = [str(root), model_sha256, embedder.embedding_id, choice]
     content = _content_sha256(items, skipped, made_with, *metadata.content, *reading.items())
@@ -318,7 +383,7 @@ def _current(index: IndexDirectory) -> tuple[Manifest | None, Manifest | None]:
         return None, manifest  # everything is built anew
 
 
-def _choice_of(told: Manifest | None) -> str:
+def choice_of(told: Manifest | None) -> str:
     """The storage that was chosen for a version."""
     return "auto" if told is None or CHOSEN in told.index_recipe else str(told.storage)
 
@@ -333,8 +398,14 @@ def _root_of(gallery: Path) -> Path:
     return _folder_of(gallery).resolve()
 
 
+def _item_of(row: int, gallery: Path, one: Embedded) -> GalleryItem:
+    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
+
+
 def _path_in(gallery: Path, one: Embedded) -> bytes:
-    """The path of a photo relative to its gallery, as raw bytes."""
+    """The path of a photo relative to its gallery, as raw bytes; empty for one of the log."""
+    if isinstance(one.photo, KnownPhoto):
+        return one.photo.path
     assert isinstance(one.photo, Item)  # noqa: S101  # from read_items
     folder = _folder_of(gallery)
     # A gallery may be reached through a link; its photos still lie inside it then.
@@ -342,10 +413,12 @@ def _path_in(gallery: Path, one: Embedded) -> bytes:
     return os.fsencode(os.path.relpath(one.photo.path, folder if inside else _root_of(gallery)))
 
 
-def _removed(before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Embedded]) -> list[GalleryItem]:
-    """The photos of the version before that are gone, by their paths in the gallery."""
+def _removed(
+    before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Embedded], changed: Set[str]
+) -> list[GalleryItem]:
+    """The photos of the version before that are gone, by their paths in the gallery, and not by the log."""
     paths = {_path_in(gallery, one) for one in embedded}
-    return [item for item in before if item.path not in paths]
+    return [item for item in before if item.path not in paths and item.path and item.id not in changed]
 
 
 def _refuse_shrunk(gallery: Path, removed: Sequence[GalleryItem], photos: int) -> None:

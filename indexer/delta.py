@@ -23,7 +23,7 @@ import numpy as np
 
 from indexer.items import sha256_bytes
 from model.dataset import read_file
-from model.errors import DeltaUnusable
+from model.errors import DeltaUnusable, FileUnreadable
 from model.storage import fsync_directory, make_directory, naming
 from model.types import Embeddings
 
@@ -73,6 +73,25 @@ class Change:
     label: str
     metadata: Mapping[str, str]
     sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPhoto:
+    """A photo of a new version whose content is known: one of the log, or of the version before at its `path`."""
+
+    id: str
+    label: str
+    sha256: str
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    path: bytes = b""
+    file: Path = Path()
+
+    def read(self) -> bytes:
+        """Its bytes; raises FileUnreadable, also where they are others by now."""
+        data = read_file(self.file)
+        if sha256_bytes(data) != self.sha256:
+            raise FileUnreadable("The photo that was put is damaged.")
+        return data
 
 
 class DeltaLog:
@@ -146,6 +165,14 @@ class DeltaLog:
     def last_of_each(self, after: int = 0) -> list[Change]:
         """The last change of each id, as far as it is after a sequence, in their order."""
         return self._select(f"WHERE sequence > ? AND sequence IN ({LAST}) ORDER BY sequence", after)
+
+    def photos_put(self, changes: Sequence[Change]) -> list[KnownPhoto]:
+        """Those of some changes that put a photo, to be indexed."""
+        return [
+            KnownPhoto(one.id, one.label, one.sha256, one.metadata, file=self.photo_path(one.sha256))
+            for one in changes
+            if one.sha256 is not None
+        ]
 
     def _select(self, condition: str, after: int) -> list[Change]:
         query = f"SELECT sequence, id, coalesce(class, ''), metadata, sha256 FROM changes {condition}"  # noqa: S608  # from above
