@@ -386,6 +386,11 @@ class Engine:
         return self.items if self.snapshot is None else self.snapshot
 
     @property
+    def changes(self) -> int:
+        """How many changes stand beside the version, with those that later ones have replaced."""
+        return 0 if self.snapshot is None else self.snapshot.log_rows
+
+    @property
     def photos(self) -> int:
         """The number of photos."""
         return len(self.store) if self.snapshot is None else self.snapshot.photos

@@ -46,6 +46,10 @@ class Overloaded(CarsearchError, code="overloaded", status=429):
     """The server has no room for a request now; another try may find room."""
 
 
+class GalleryFull(CarsearchError, code="gallery_full", status=507):
+    """As many changes stand beside the index as may; a fold makes room."""
+
+
 class NotReady(CarsearchError, code="not_ready", status=503): ...
 
 

@@ -5,10 +5,11 @@ import threading
 import time
 from datetime import UTC, datetime
 
+from indexer.delta import DeltaLog
 from indexer.load import marked_as_loading, refuse_too_large
 from indexer.memory import available_bytes
 from indexer.versions import CURRENT_NAME, IndexDirectory
-from model.errors import CarsearchError, IndexNotFound
+from model.errors import CarsearchError, DeltaUnusable, IndexNotFound
 from service.engine import Engine
 from service.observability.metrics import Metrics
 from service.process import lower_priority
@@ -16,11 +17,21 @@ from service.settings import Settings
 
 WATCH_INTERVAL_S = 0.2
 RETRY_S = 60
+MOST_CHANGES, CHANGES_SHARE, FEWEST_CHANGES = 20_000, 0.05, 1_000
 STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
 
 NO_INDEX = "There is no index to serve yet."
 log = logging.getLogger("carsearch")
+
+
+def most_changes(photos: int) -> int:
+    """How many changes may stand beside a version of so many photos: 5%, but 1,000 to 20,000.
+
+    >>> most_changes(264), most_changes(100_000), most_changes(1_000_000)
+    (1000, 5000, 20000)
+    """
+    return int(min(MOST_CHANGES, max(FEWEST_CHANGES, CHANGES_SHARE * photos)))
 
 
 class Reloader:
@@ -34,6 +45,11 @@ class Reloader:
         self.refused_version: str | None = None
         self.loaded: Engine | None = None
         """What answers; a request takes it once and keeps it."""
+        self.delta = DeltaLog(settings.delta_dir) if settings.delta_dir else None
+        """What is put and deleted, where that may be."""
+        self._changing = threading.Lock()
+        """Held while `loaded` is replaced."""
+        self._delta_problem = ""
         self.why_not = "The server is loading its index."
         """Why there is nothing to answer with."""
         self.since: datetime | None = None
@@ -49,12 +65,15 @@ class Reloader:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(STOP_S)
+        if self.delta is not None:
+            self.delta.close()
 
     def _watch(self) -> None:
         lower_priority()  # and with it that of the network's threads, which this one starts
         while not self._stop.is_set():
             try:
                 self.look()
+                self.follow()
             except Exception:  # the thread must outlive whatever a bad disk does to it
                 log.exception("looking at %s failed", self.index.root)
             self._stop.wait(self._interval_s)
@@ -82,11 +101,9 @@ class Reloader:
             self._clear()
             return
         try:
-            engine = self._load(version, previous)
+            self._swap(self._load(version, previous))
         except Exception as problem:  # a crafted version may raise anything, and is refused like a damaged one
             self._refuse(version, problem)
-            return
-        self._swap(engine)
 
     def _load(self, version: str, previous: Engine | None) -> Engine:
         refuse_too_large(self.index.path_of(version), self.index.manifest(version), available_bytes())
@@ -98,12 +115,41 @@ class Reloader:
                 runtime=self.settings.runtime,
                 cache_dir=self.settings.cache_dir,
                 gallery_dir=self.settings.gallery_dir,
+                delta_dir=self.settings.delta_dir,
                 previous=previous,
             )
 
-    def _swap(self, engine: Engine) -> None:
-        self.since = datetime.now(UTC)
+    def follow(self) -> None:
+        """Shows what other servers have put and deleted; keeps what it has while the log cannot be read."""
+        try:
+            if self.delta is not None and (self.delta.has_changed() or self._delta_problem):
+                self.refresh()
+            self._delta_problem = ""
+        except DeltaUnusable as problem:
+            if self._delta_problem != str(problem):  # told once
+                log.error("%s", problem)
+            self._delta_problem = str(problem)
+
+    def refresh(self) -> None:
+        """Shows all that was put and deleted by now; raises DeltaUnusable."""
+        with self._changing:
+            if self.loaded is not None:
+                self._show(self._caught_up(self.loaded))
+
+    def _caught_up(self, engine: Engine) -> Engine:
+        return engine if self.delta is None else engine.caught_up(self.delta)
+
+    def _show(self, engine: Engine) -> None:
         self.loaded = engine  # one assignment: a request sees the old pair or the new one
+        if self.delta is not None:
+            self.metrics.changes.set(engine.changes)
+            self.metrics.changes_limit.set(most_changes(len(engine.store)))
+
+    def _swap(self, engine: Engine) -> None:
+        engine = self._caught_up(engine)  # may take long, and so without the lock
+        with self._changing:
+            self._show(self._caught_up(engine))
+            self.since = datetime.now(UTC)
         self._clear()
         self.metrics.serve(engine.manifest, engine.embedder.runtime)
         log.info("serving index version %s: %d photos", engine.manifest.id, len(engine.store))

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     gallery_dir: Path | None = Field(
         None, description="Where the photos lie, if not where they lay when they were indexed."
     )
+    delta_dir: Path | None = Field(
+        None, description="Where photos that are put are kept, with what was deleted; unset, the gallery cannot change."
+    )
     datasets: dict[str, Path] = Field(
         {}, description='Labelled sets for `/evaluate` by name, as JSON: `{"val": "/data/val"}`.'
     )

@@ -36,14 +36,18 @@ class RouteTable:
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._routes = [route for route in routes if isinstance(route, Route)]
 
-    def find(self, path: str) -> RouteInfo:
-        """The route of a path, with the methods of all its routes; an empty one for a path that leads nowhere."""
+    def find(self, path: str, method: str = "GET") -> RouteInfo:
+        """The route of a path, with the methods of all its routes; an empty one for a path that leads nowhere.
+
+        Of several routes it is the one of the method, or else the first.
+        """
         found = [route for route in self._routes if route.path_regex.match(path)]
         if not found:
             return RouteInfo()
-        rules = getattr(found[0].endpoint, "rules", Rules())
-        methods = {method for route in found for method in route.methods or ()}
-        return RouteInfo(found[0].path, rules, tuple(sorted(methods)))
+        chosen = next((route for route in found if method in (route.methods or ())), found[0])
+        rules = getattr(chosen.endpoint, "rules", Rules())
+        methods = {taken for route in found for taken in route.methods or ()}
+        return RouteInfo(chosen.path, rules, tuple(sorted(methods)))
 
 
 class AccessLog:
@@ -60,7 +64,7 @@ class AccessLog:
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
         method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "_OTHER"
         identity = offered if REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
-        context = scope["context"] = RequestContext(identity, self._routes.find(own_path(scope)), method)
+        context = scope["context"] = RequestContext(identity, self._routes.find(own_path(scope), method), method)
         request_id.set(identity)  # a request has a task of its own, and with it the variable
         started = time.monotonic()
 

@@ -30,7 +30,7 @@ from service.http.document import describe
 from service.http.limits import Limits
 from service.http.links import ImageLinks, read_secret
 from service.http.proxies import own_path
-from service.http.routes import evaluate, gallery, ops, page, search
+from service.http.routes import changes, evaluate, gallery, ops, page, search
 from service.http.state import State
 from service.http.workers import Workers
 from service.jobs import Evaluations
@@ -43,7 +43,7 @@ END_S = 5
 
 log = logging.getLogger("carsearch")
 
-ROUTERS = [module.router for module in (search, evaluate, gallery, ops, page)]
+ROUTERS = [module.router for module in (search, evaluate, gallery, changes, ops, page)]
 API_ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 DESCRIPTION = "Errors have one shape, `application/problem+json`, with a stable `code`."
 TAGS = [
@@ -148,7 +148,7 @@ def _end_threads(state: State) -> None:
 
 def _assert_usable(settings: Settings) -> None:
     """Checks directories when the server starts; raises SettingsInvalid."""
-    for name in ("spool_dir", "state_dir", "cache_dir"):
+    for name in ("spool_dir", "state_dir", "cache_dir", "delta_dir"):
         directory: Path | None = getattr(settings, name)
         if directory is None:
             continue

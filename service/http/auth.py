@@ -46,9 +46,20 @@ class Auth:
         if scope["type"] == "http":
             context: RequestContext = scope["context"]
             rules = context.route.rules
+            if rules.writes:
+                self._refuse_to_write(scope)
             asked = bool(self._keys) and rules.key_scope is not None and not self._is_link(rules, scope)
             context.client = self._holder(rules, scope) if asked else address_of(scope)
         await self._app(scope, receive, send)
+
+    def _refuse_to_write(self, scope: Scope) -> None:
+        """Raises Forbidden on a server without keys, and for a page of another origin, whatever key it has."""
+        if not self._keys:
+            raise Forbidden(f"Nobody may change the gallery of a server without keys; {PREFIX}KEYS_FILE names them.")
+        headers = Headers(scope=scope)
+        own = f"{scope['scheme']}://{headers.get('host', '')}".lower()
+        if headers.get("origin", own) != own:
+            raise Forbidden("A page of another origin may not change the gallery.")
 
     def _is_link(self, rules: Rules, scope: Scope) -> bool:
         return (
@@ -72,7 +83,7 @@ class Auth:
         if not found:
             raise Unauthorized("Send an API key that this server knows, in the header X-API-Key.")
         if rules.key_scope == "admin" and all(key.scope != "admin" for key in found):
-            raise Forbidden("This API key is for searches; evaluations need one of the scope admin.")
+            raise Forbidden("This API key is for searches; this needs one of the scope admin.")
         return found[0].holder
 
 

@@ -16,13 +16,14 @@ class Rules:
     """What a route asks: the scope of the API key, the kind of its upload, and whether machines poll it.
 
     A polled route leaves no trace, and a log line only when it answers an error. A signed link opens a `linked` route
-    without a key.
+    without a key. One that `writes` to the gallery is for servers with keys, and for no page of another origin.
     """
 
     key_scope: KeyScope | None = None
     upload: Upload | None = None
     polled: bool = False
     linked: bool = False
+    writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,17 @@ def media_type(scope: Scope) -> str:
 
 
 def rules(
-    *, key_scope: KeyScope | None = None, upload: Upload | None = None, polled: bool = False, linked: bool = False
+    *,
+    key_scope: KeyScope | None = None,
+    upload: Upload | None = None,
+    polled: bool = False,
+    linked: bool = False,
+    writes: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
     """Declares the rules of a route, at its endpoint."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        endpoint.rules = Rules(key_scope, upload, polled, linked)  # type: ignore[attr-defined]
+        endpoint.rules = Rules(key_scope, upload, polled, linked, writes)  # type: ignore[attr-defined]
         return endpoint
 
     return declare

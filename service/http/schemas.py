@@ -124,6 +124,19 @@ class Refused(Schema):
     problem: Problem
 
 
+class PhotoPut(Schema):
+    """A photo of a form that was put; `name` is its file name."""
+
+    name: str | None
+    photo: GalleryPhoto
+
+
+class PutManyResponse(Schema):
+    """What came of each photo of a form, in their order."""
+
+    photos: list[PhotoPut | Refused]
+
+
 class BatchResponse(Schema):
     """What each photo of a batch got, in their order."""
 

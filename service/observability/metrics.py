@@ -96,6 +96,8 @@ class Metrics:
         self.queue_waiting = gauge("queue_waiting", "Searches and gallery images that wait")
         self.queue_running = gauge("queue_running", "Searches and gallery images being worked on")
         self.queue_limit = gauge("queue_limit", "How many may wait before more get 429")
+        self.changes = gauge("changes", "Photos put and deleted that stand beside the served index")
+        self.changes_limit = gauge("changes_limit", "How many may stand there before more get 507; 0 without a log")
         self.batch_photos = histogram("batch_photos", "Photos embedded together", "work", BATCH_PHOTOS)
         self.evaluations = counter("evaluations_total", "Evaluations by how they ended", "status")
         self.evaluation_running = gauge("evaluation_running", "1 while an evaluation runs")

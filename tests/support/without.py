@@ -39,9 +39,9 @@ def fits(share: FairShare, _client: str, amount: int = 1) -> bool:
     return amount <= share.limit - share.taken
 
 
-def path_as_label(table: RouteTable, path: str) -> RouteInfo:
+def path_as_label(table: RouteTable, path: str, method: str = "GET") -> RouteInfo:
     """The route of a path, named by the path."""
-    return replace(find(table, path), template=path)
+    return replace(find(table, path, method), template=path)
 
 
 class Control(NamedTuple):
