@@ -51,7 +51,7 @@ RUN if python3 -m pip --version >/dev/null 2>&1; then python3 -m pip uninstall -
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
  && groupadd --gid 10001 carsearch \
  && useradd --no-log-init --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin carsearch \
- && install -d -o carsearch -g carsearch /index /state /cache /spool /models \
+ && install -d -o carsearch -g carsearch /index /delta /state /cache /spool /models \
  && install -d /gallery
 COPY --from=dependencies /opt/carsearch /opt/carsearch
 COPY --from=project /opt/carsearch /opt/carsearch

@@ -79,13 +79,13 @@ for module in torch torchvision pip setuptools bench; do
 done
 if touch /anywhere 2>/dev/null; then wrong "the root file system can be written to"; fi
 if touch /gallery/anything 2>/dev/null; then wrong "the gallery can be written to"; fi
-for directory in /index /state /cache /spool /tmp; do touch "$directory/probe" && rm "$directory/probe"; done
+for directory in /index /delta /state /cache /spool /tmp; do touch "$directory/probe" && rm "$directory/probe"; done
 # Also where the root file system may be written to, nothing but these belongs to the user or to everybody.
 mine=$(find / -xdev \( -user 10001 -o -group 10001 -o -perm -0002 \) ! -type l -print 2>/dev/null |
   grep -vE '^/(proc|sys|dev)(/|$)' | sort | tr '\n' ' ')
 for path in $mine; do
   case $path in
-    /models | /index | /state | /cache | /spool | /tmp | /var/tmp | /run/lock) ;;
+    /models | /index | /delta | /state | /cache | /spool | /tmp | /var/tmp | /run/lock) ;;
     *) wrong "the user may write to $path" ;;
   esac
 done

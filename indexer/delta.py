@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,6 +119,7 @@ class DeltaLog:
         except sqlite3.Error:
             database.close()
             raise
+        weakref.finalize(self, database.close)
         return database
 
     def close(self) -> None:

@@ -9,7 +9,9 @@ from service.cli.options import (
     AllowRemovalsOption,
     ClassDepthOption,
     CopiesOption,
+    DeltaOption,
     ExcludeOption,
+    FoldOption,
     IndexOption,
     ListOption,
     ModelOption,
@@ -25,6 +27,7 @@ from service.cli.versions import list_versions, rollback, verify
 
 if TYPE_CHECKING:
     from indexer.build import BuildResult
+    from indexer.delta import DeltaLog
 
 
 def index(
@@ -41,6 +44,8 @@ def index(
     exclude: ExcludeOption = None,
     allow_removals: AllowRemovalsOption = False,
     copies: CopiesOption = None,
+    delta: DeltaOption = None,
+    fold: FoldOption = False,
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: ListOption = False,
@@ -51,6 +56,12 @@ def index(
     """Embed a gallery and publish it as the current index version; only new and changed photos are embedded."""
     if list_ or verify_ or rollback_:
         _of_versions(index_dir, verify_, rollback_, to)
+        return
+    from indexer.delta import DeltaLog
+
+    log = None if delta is None else DeltaLog(delta)
+    if fold:
+        _fold(index_dir, log, keep)
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
@@ -71,12 +82,23 @@ def index(
             class_depth=class_depth,
             exclude=exclude or None,
             allow_removals=allow_removals,
+            delta=log,
             progress=progress,
         )
     if copies is not None:
         write_copies(copies, result.copies)
     list_skipped(result.skipped)
     _tell(result)
+
+
+def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:
+    """Publishes what was put and deleted; a gallery is not looked at."""
+    if log is None:
+        raise typer.BadParameter("--fold needs --delta with the folder of changes.")
+    from indexer.fold import fold_index
+    from indexer.versions import IndexDirectory
+
+    _tell(fold_index(IndexDirectory(index_dir), log, keep=keep))
 
 
 def _of_versions(index_dir: Path, verify_: bool, rollback_: bool, to: str | None) -> None:

@@ -18,6 +18,16 @@ ExcludeOption = Annotated[
 CopiesOption = Annotated[
     Path | None, typer.Option("--copies", help="Write the photos that are copies of each other to this CSV file.")
 ]
+DeltaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--delta", help="The servers' CARSEARCH_DELTA_DIR: what was put and deleted, which the index takes in."
+    ),
+]
+FoldOption = Annotated[
+    bool,
+    typer.Option("--fold", help="Take in what was put and deleted, and embed nothing; needs --delta."),
+]
 AllowRemovalsOption = Annotated[
     bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the gallery's photos is gone.")
 ]

@@ -10,7 +10,7 @@ EVERYWHERE: Errors = {
     "deadline_exceeded": (503, "The answer was not ready in time; try again in a moment."),
     "draining": (503, "The server is about to stop; ask another one."),
     "embedding_invalid": (500, "The network gave an embedding that is not finite."),
-    "forbidden": (403, "This API key is for searches; evaluations need one of the scope admin."),
+    "forbidden": (403, "This API key is for searches; this needs one of the scope admin."),
     "internal": (500, "The server failed; the request id finds the reason in its log."),
     "invalid_request": (422, "query precision: Input should be less than or equal to 0.99."),
     "method_not_allowed": (405, "This address does not take that method."),
@@ -92,6 +92,17 @@ _FILTERED: Errors = {
         ),
     ),
 }
+_CHANGED: Errors = {
+    "delta_unusable": (503, "The log of changes in /delta cannot be used: database or disk is full."),
+    "gallery_full": (
+        507,
+        "1000 changes stand beside the index, and 1000 are the most; fold them in: carsearch index --fold.",
+    ),
+}
+_PHOTO: Errors = {
+    code: BY_TAG["search"][code]
+    for code in ("image_degenerate", "image_too_many_pixels", "image_undecodable", "unsupported_image_format")
+}
 _ITEM: Errors = {"unknown_item": (404, "The gallery has no photo with this id.")}
 _EVALUATION_ID: Errors = {"unknown_evaluation": (404, "There is no evaluation with this id.")}
 
@@ -100,6 +111,11 @@ BY_OPERATION: dict[str, Errors] = {
     "search_batch": _FILTERED,
     "list_gallery": _FILTERED,
     "get_gallery_image": _ITEM,
+    "put_photo": _CHANGED | _PHOTO,
+    "put_photos": _CHANGED
+    | _PHOTO
+    | {code: BY_TAG["evaluation"][code] for code in ("duplicate_id", "manifest_invalid")},
+    "delete_photo": _CHANGED | _ITEM,
     "evaluate": {"unknown_dataset": (404, "There is no data set with this name; GET /info lists them.")},
     "get_evaluation": _EVALUATION_ID,
     "cancel_evaluation": _EVALUATION_ID,
@@ -149,6 +165,10 @@ _DONE: dict[str, Any] = {
         "photos": [{name: _HIT[name] for name in ("id", "class", "image", "metadata")}],
         "next": 0,
         "total": 264,
+    },
+    "put_photo": {name: _HIT[name] for name in ("id", "class", "image", "metadata")},
+    "put_photos": {
+        "photos": [{"name": "photo.jpg", "photo": {name: _HIT[name] for name in ("id", "class", "image", "metadata")}}]
     },
     "evaluate": {"mode": "leave-one-out", "top1": 0.8449, "correct": 9333, "total": 11046, "classes": 78},
     "list_evaluations": {"evaluations": [_EVALUATION]},

@@ -10,7 +10,16 @@ from pydantic import BaseModel
 from bench.openapi import EXPORTED, exported
 from indexer.versions import IndexDirectory
 from service.http.app import API_ROUTES
-from service.http.schemas import BatchResponse, EvaluationList, GalleryPage, Info, Problem, SearchResponse
+from service.http.schemas import (
+    BatchResponse,
+    EvaluationList,
+    GalleryPage,
+    GalleryPhoto,
+    Info,
+    Problem,
+    PutManyResponse,
+    SearchResponse,
+)
 from service.jobs import EvaluationRecord
 from tests.support.app import AppClient, running_app
 from tests.support.codes import STATUS_OF
@@ -23,6 +32,9 @@ ROUTES = {
     ("GET", "/evaluations/{identity}"),
     ("DELETE", "/evaluations/{identity}"),
     ("GET", "/gallery"),
+    ("POST", "/gallery"),
+    ("PUT", "/gallery/{identity}"),
+    ("DELETE", "/gallery/{identity}"),
     ("GET", "/gallery/classes"),
     ("GET", "/gallery/{identity}/image"),
     ("GET", "/livez"),
@@ -82,7 +94,17 @@ def test_operations_have_the_names_that_clients_call_theirs(document: dict[str, 
             "get_evaluation",
             "cancel_evaluation",
         ),
-        *("list_classes", "get_gallery_image", "livez", "readyz", "metrics", "info"),
+        *(
+            "list_classes",
+            "get_gallery_image",
+            "put_photo",
+            "put_photos",
+            "delete_photo",
+            "livez",
+            "readyz",
+            "metrics",
+            "info",
+        ),
     }
 
 
@@ -120,12 +142,12 @@ def test_a_status_has_an_example_of_each_code_that_it_stands_for(
 def test_an_example_of_an_answer_is_one(document: dict[str, Any]) -> None:
     models: dict[str, type[BaseModel]] = {
         "search": SearchResponse, "search_batch": BatchResponse, "list_gallery": GalleryPage, "info": Info,
-        "list_evaluations": EvaluationList,
+        "list_evaluations": EvaluationList, "put_photo": GalleryPhoto, "put_photos": PutManyResponse,
         "get_evaluation": EvaluationRecord, "cancel_evaluation": EvaluationRecord,
     }  # fmt: skip
     for operation in operations(document).values():
         for status, answer in operation["responses"].items():
-            if status.startswith("2") and "application/json" in answer["content"]:
+            if status.startswith("2") and "application/json" in answer.get("content", {}):
                 example = answer["content"]["application/json"]["example"]
                 if model := models.get(operation["operationId"]):
                     model.model_validate(example)

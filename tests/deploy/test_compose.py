@@ -32,7 +32,13 @@ PUBLISHED = {
     "prometheus": ("127.0.0.1", "9090", 9090),
     "grafana": ("127.0.0.1", "3000", 3000),
 }
-PLACES = {"INDEX_DIR": "/index", "STATE_DIR": "/state", "CACHE_DIR": "/cache", "SPOOL_DIR": "/spool"}
+PLACES = {
+    "INDEX_DIR": "/index",
+    "DELTA_DIR": "/delta",
+    "STATE_DIR": "/state",
+    "CACHE_DIR": "/cache",
+    "SPOOL_DIR": "/spool",
+}
 EVERY = ("--profile", "*")
 WITH_TLS = ("-f", BASE, "-f", TLS)
 CERTIFICATES = {"TLS_DIR": "/etc/carsearch-tls"}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CPU, GPU = "docker/cpu.Dockerfile", "docker/gpu.Dockerfile"
 IMAGES = [(CPU, ""), (GPU, "serve"), (GPU, "train")]
 SERVERS = IMAGES[:2]
-OWNED = {"/index", "/state", "/cache", "/spool", "/models"}
+OWNED = {"/index", "/delta", "/state", "/cache", "/spool", "/models"}
 DIRECTORIES = {"INDEX_DIR": "/index", "STATE_DIR": "/state", "CACHE_DIR": "/cache", "SPOOL_DIR": "/spool"}
 SCRIPTS = ["docker/build-without-engine.sh", "docker/test-image.sh"]
 

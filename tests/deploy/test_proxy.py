@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -123,7 +124,8 @@ def test_metrics_are_not_for_the_world(proxy: Nginx, path: str) -> None:
         ("/evaluate", 513 * MIB + 1, 0, True),
         ("/evaluate", 512 * MIB + 1, 0, False),  # passed on as it arrives, so the server can say no at once
         ("/info", 65537, 0, True),
-        ("/gallery", 65537, 0, True),
+        ("/gallery", 33 * MIB + 1, 0, True),
+        ("/gallery/a/b.jpg", 15 * MIB + 1, 0, True),
     ],
 )
 def test_each_route_has_its_limit(proxy: Nginx, path: str, length: int, sent: int, of_nginx: bool) -> None:
@@ -234,10 +236,10 @@ def test_the_log_is_json_and_tells_nothing_of_what_was_asked(tmp_path: Path, ser
 
 
 @contextmanager
-def not_ready_server(folder: Path) -> Iterator[Server]:
+def not_ready_server(folder: Path, **settings: str) -> Iterator[Server]:
     """A server whose index directory is empty."""
     (folder / "empty").mkdir()
-    with running_server(folder / "empty", folder / "not-ready.log", wait_ready=False) as running:
+    with running_server(folder / "empty", folder / "not-ready.log", wait_ready=False, **settings) as running:
         yield running
 
 
@@ -249,6 +251,35 @@ def test_a_search_that_one_replica_cannot_answer_is_answered_by_another(tmp_path
             ready = [httpx.get(f"{nginx.url}/readyz").status_code for _ in range(4)]
     assert answers + ready == [200] * 14
     assert "503, 200" in {line["upstream_status"] for line in nginx.log}
+
+
+def test_changes_pass_the_proxy_and_another_replica_makes_them(tmp_path: Path, real_index: IndexDirectory) -> None:
+    key = "admin-0123456789abc"
+    (tmp_path / "keys").write_text(f"{key} shop admin\n")
+    settings = {"KEYS_FILE": str(tmp_path / "keys"), "DELTA_DIR": str(tmp_path / "delta")}
+    with (
+        not_ready_server(tmp_path, **settings) as empty,
+        running_server(real_index.root, tmp_path / "log", **settings) as server,
+        running_nginx(tmp_path / "nginx", [port_of(empty.url), port_of(server.url)]) as nginx,
+        httpx.Client(base_url=nginx.url, headers={"X-Api-Key": key}, timeout=30) as client,
+    ):
+        photo = {"content": car_photo(7, 1) + bytes(8 * MIB), "headers": {"Content-Type": "image/jpeg"}}
+        for name in ("가/1 %.jpg", "secret.jpg", "secret.jpg"):
+            answer = client.put(f"/gallery/{quote(name)}", params={"class": "car 7"}, **photo)
+            assert (answer.status_code, answer.json()["id"]) == (200, name)
+        assert client.get(answer.json()["image"]).headers["Content-Type"] == "image/jpeg"
+        many = [("file", (f"{number}.jpg", car_photo(8, number) + bytes(8 * MIB))) for number in range(3)]
+        while (answer := client.post("/gallery", files=many)).status_code == 503:  # a form is not sent twice
+            assert_problem(answer, 503, "not_ready")
+        assert [one["photo"]["id"] for one in answer.json()["photos"]] == ["0.jpg", "1.jpg", "2.jpg"]
+        assert client.delete("/gallery/secret.jpg").status_code == 204
+        assert_problem(client.delete("/gallery/secret.jpg"), 404, "unknown_item")
+        foreign = client.delete("/gallery/0.jpg", headers={"Origin": "https://shop.example"})
+        assert_problem(foreign, 403, "forbidden")
+        own = client.delete("/gallery/0.jpg", headers={"Origin": nginx.url})
+        assert own.status_code == 204
+    assert {line["route"] for line in nginx.log} == {"/gallery", "/gallery/{identity}", "/gallery/{identity}/image"}
+    assert "secret" not in json.dumps(nginx.log) + nginx.errors
 
 
 def test_an_evaluation_is_not_asked_for_twice(tmp_path: Path, server: Server, gallery: Path) -> None:
