@@ -256,14 +256,17 @@ def test_a_search_that_one_replica_cannot_answer_is_answered_by_another(tmp_path
 def test_changes_pass_the_proxy_and_another_replica_makes_them(tmp_path: Path, real_index: IndexDirectory) -> None:
     key = "admin-0123456789abc"
     (tmp_path / "keys").write_text(f"{key} shop admin\n")
-    settings = {"KEYS_FILE": str(tmp_path / "keys"), "DELTA_DIR": str(tmp_path / "delta")}
+    settings: dict[str, Any] = {"KEYS_FILE": str(tmp_path / "keys"), "DELTA_DIR": str(tmp_path / "delta")}
     with (
         not_ready_server(tmp_path, **settings) as empty,
         running_server(real_index.root, tmp_path / "log", **settings) as server,
         running_nginx(tmp_path / "nginx", [port_of(empty.url), port_of(server.url)]) as nginx,
         httpx.Client(base_url=nginx.url, headers={"X-Api-Key": key}, timeout=30) as client,
     ):
-        photo = {"content": car_photo(7, 1) + bytes(8 * MIB), "headers": {"Content-Type": "image/jpeg"}}
+        photo: dict[str, Any] = {
+            "content": car_photo(7, 1) + bytes(8 * MIB),
+            "headers": {"Content-Type": "image/jpeg"},
+        }
         for name in ("가/1 %.jpg", "secret.jpg", "secret.jpg"):
             answer = client.put(f"/gallery/{quote(name)}", params={"class": "car 7"}, **photo)
             assert (answer.status_code, answer.json()["id"]) == (200, name)

@@ -19,7 +19,7 @@ from typing import Any
 from model.storage import write_durably
 from tests.soak.outcome import Extent, Figure
 
-RUNS = ("uploads", "swaps", "stops", "kills", "builds", "overload", "soak")
+RUNS = ("uploads", "swaps", "stops", "kills", "builds", "changes", "overload", "soak")
 """Modules of this package, in the order of the table."""
 
 MEASURED = Path(__file__).resolve().parent.parent.parent / "docs" / "measured"
