@@ -22,15 +22,13 @@ from indexer.stores.faiss import FaissStore
 from indexer.where import condition
 from model.errors import UnknownClass, UnknownItem
 from model.names import normalise_label
-from model.retrieval import exact_scores, score_tolerance
 from model.types import Embeddings, Rows
 
-BLOCK_ROWS = 1_024
+BLOCK_ROWS = 2_048
+"""Photos that were put in one store: what a new snapshot copies at most."""
+
 EXTRA = 16
 """Rows of the version that are asked for beyond k, in the stead of hidden ones that may be among the nearest."""
-
-ROUNDING = 1 + 1e-3
-"""Rows are of length 1 but for this."""
 
 Scores = npt.NDArray[np.float32]
 VectorOf = Callable[[Change], Embeddings | None]
@@ -48,8 +46,8 @@ class Snapshot:
         self.log_rows = 0
         self._items, self._names = items, names
         self._put: tuple[Change, ...] = ()
-        self._blocks: tuple[Embeddings, ...] = ()
-        """The vectors of `_put`, float32 (BLOCK_ROWS, D), the last block shorter."""
+        self._blocks: tuple[FaissStore, ...] = ()
+        """The vectors of `_put`, BLOCK_ROWS in each store but the last."""
         self._places: dict[str, int | None] = {}
         """Place in `_put` of each id that was changed, None where it was deleted."""
         self._hidden: Rows = np.empty(0, np.int64)
@@ -130,11 +128,9 @@ class Snapshot:
 
     def vector_of(self, row: int) -> Embeddings:
         """The vector float32 (D,) of a photo that was put."""
-        vector: Embeddings = self._vectors(np.array([row - self.first]))[0]
+        block, place = divmod(row - self.first, BLOCK_ROWS)
+        vector: Embeddings = self._blocks[block].vectors(np.array([place]))[0]
         return vector
-
-    def _vectors(self, places: Rows) -> Embeddings:
-        return np.stack([self._blocks[place // BLOCK_ROWS][place % BLOCK_ROWS] for place in places.tolist()])
 
     # Classes.
 
@@ -273,19 +269,16 @@ class Snapshot:
         return found
 
     def _of_put(self, queries: Embeddings, k: int, among: Rows | None, like: int | None) -> Neighbours:
-        """The nearest photos that were put: products find candidates, which are scored exactly."""
-        found = Neighbours(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32))
+        """The nearest photos that were put: at least k where there are so many."""
         wanted = self._wanted(among, like)
-        if not wanted.any():
-            return found
-        products = np.concatenate([queries @ block.T for block in self._blocks], axis=1)
-        products[:, ~wanted] = -np.inf
-        for number, query in enumerate(queries):
-            kth = np.partition(products[number], -k)[-k] if k < products.shape[1] else -np.inf
-            places = np.flatnonzero(wanted & (products[number] >= kth - 2 * self._tolerance))
-            places, scores = self._best(query, places, k)
-            found.rows[number, : len(places)], found.scores[number, : len(places)] = self.first + places, scores
-        return found
+        rows, scores = [np.full((len(queries), 0), -1, np.int64)], [np.full((len(queries), 0), -np.inf, np.float32)]
+        for number, block in enumerate(self._blocks):
+            start = number * BLOCK_ROWS
+            places = np.flatnonzero(wanted[start : start + BLOCK_ROWS])
+            found = block.search(queries, k, among=places, threads=1)
+            rows.append(np.where(found.rows < 0, -1, self.first + start + found.rows))
+            scores.append(found.scores)
+        return Neighbours(np.hstack(rows), np.hstack(scores))
 
     def best_of_classes(
         self, store: FaissStore, query: Embeddings, k: int, among: Rows | None = None, like: int | None = None
@@ -300,25 +293,17 @@ class Snapshot:
         groups[shown] = codes[shown]
         if like is not None and like < self.first:
             groups[like] = -1
-        rows, scores = store.best_of_groups(query, groups, k)
-        own_rows, own_scores = self._best_put_of_classes(query, among, like)
-        rows, scores = np.concatenate([rows, own_rows]), np.concatenate([scores, own_scores])
+        own = np.where(self._wanted(among, like), self._codes, -1)
+        parts = [(0, *store.best_of_groups(query, groups, k))]
+        for number, block in enumerate(self._blocks):
+            start = number * BLOCK_ROWS
+            parts.append((self.first + start, *block.best_of_groups(query, own[start : start + BLOCK_ROWS], k)))
+        rows = np.concatenate([first + found for first, found, _ in parts])
+        scores = np.concatenate([found for _, _, found in parts])
         order = np.lexsort((rows, -scores))
         _, first = np.unique(self.codes_of(rows[order]), return_index=True)
         chosen = order[np.sort(first)[:k]]
         return rows[chosen], scores[chosen]
-
-    def _best_put_of_classes(self, query: Embeddings, among: Rows | None, like: int | None) -> tuple[Rows, Scores]:
-        """Photos that were put and may be the best of their class, with their scores."""
-        places = np.flatnonzero(self._wanted(among, like) & (self._codes >= 0))
-        if not len(places):
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        products = np.concatenate([block @ query for block in self._blocks])[places]
-        best = np.full(len(self._numbers), -np.inf)
-        np.maximum.at(best, self._codes[places], products)
-        may_be_best = places[products >= best[self._codes[places]] - 2 * self._tolerance]
-        places, scores = self._best(query, may_be_best, len(may_be_best))
-        return self.first + places, scores
 
     def _wanted(self, among: Rows | None, like: int | None) -> npt.NDArray[np.bool_]:
         """Which photos that were put may be found."""
@@ -330,23 +315,14 @@ class Snapshot:
             wanted[like - self.first] = False
         return wanted
 
-    def _best(self, query: Embeddings, places: Rows, k: int) -> tuple[Rows, Scores]:
-        """The k best of some places, by exact scores; of equals the one that was put first."""
-        if not len(places):
-            return places, np.empty(0, np.float32)
-        scores = exact_scores(query[None], self._vectors(places)[None])[0]
-        order = np.lexsort((places, -scores))[:k]
-        return places[order], scores[order]
 
-    @property
-    def _tolerance(self) -> float:
-        return score_tolerance(self._blocks[0].shape[1]) * ROUNDING
-
-
-def _extended(blocks: tuple[Embeddings, ...], vectors: Sequence[Embeddings]) -> tuple[Embeddings, ...]:
-    """Blocks with more rows; full blocks are shared, and the last one is copied."""
+def _extended(blocks: tuple[FaissStore, ...], vectors: Sequence[Embeddings]) -> tuple[FaissStore, ...]:
+    """Stores with more rows; full ones are shared, and the last one is made anew."""
     if not vectors:
         return blocks
     full = blocks[:-1] if blocks and len(blocks[-1]) < BLOCK_ROWS else blocks
-    open_rows = np.concatenate([*blocks[len(full) :], np.stack(vectors)])
-    return (*full, *(open_rows[start : start + BLOCK_ROWS] for start in range(0, len(open_rows), BLOCK_ROWS)))
+    rows = np.concatenate([*(block.vectors(np.arange(len(block))) for block in blocks[len(full) :]), np.stack(vectors)])
+    return (
+        *full,
+        *(FaissStore.create(rows[start : start + BLOCK_ROWS]) for start in range(0, len(rows), BLOCK_ROWS)),
+    )

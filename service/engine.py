@@ -218,7 +218,7 @@ class Engine:
         """
         source, spec = read_source(photo), self.embedder.card.input
         made = Explainer(self, self.query(source, 1, box=box)).explain(identity)
-        original = self.original(self.items.by_id(identity))
+        original = self.original(self.item(identity))
         photos = seen(source, spec, box), seen(original, spec)
         return DrawnExplanation(made.query, made.hit, made.constant, photos)
 

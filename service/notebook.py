@@ -37,7 +37,7 @@ class Hits(list["Hit"]):
     def _figure(self, hit: "Hit") -> str:
         """The photo of a hit, or why there is none, above what is known of it."""
         try:
-            jpeg = base64.b64encode(picture(self._engine.original(self._engine.items.by_id(hit.id)), WIDTH)).decode()
+            jpeg = base64.b64encode(picture(self._engine.original(self._engine.item(hit.id)), WIDTH)).decode()
             shown = f'<img src="data:image/jpeg;base64,{jpeg}" width="{WIDTH}" alt="">'
         except CarsearchError as problem:
             shown = escape(str(problem))
