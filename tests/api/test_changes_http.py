@@ -320,6 +320,21 @@ def test_a_gallery_that_has_changed_too_much_waits_for_a_fold(shop: Shop, monkey
     assert metric(shop.one, "carsearch_changes") == 1
 
 
+def test_while_the_log_cannot_be_used_searches_go_on_and_that_is_told_once(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.put("a.jpg", car_photo(3, 1))
+    assert shop.one.state.reloader.delta is not None
+    shop.one.state.reloader.delta.close()
+    assert_problem(shop.put("b.jpg", car_photo(3, 2)), "delta_unusable")
+    assert_problem(shop.delete("a.jpg"), "delta_unusable")
+    eventually(lambda: "The log of changes in" in caplog.text, "the log says so")
+    for _ in range(3):
+        shop.one.state.reloader.follow()
+    assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["carsearch"]
+    assert shop.ids() == [*FOUR, "a.jpg"]
+
+
 # Versions.
 
 

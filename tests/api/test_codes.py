@@ -28,13 +28,13 @@ CAUSED_BY: dict[str, Callable[..., None]] = {
     "unauthorized": test_access_http.test_068_without_a_key_that_is_known_nothing_is_answered_but_probes,
     "explanation_unavailable": test_explain_http.test_a_model_that_cannot_explain_says_so,
     "forbidden": test_access_http.test_a_key_for_searches_does_not_open_evaluations,
+    "delta_unusable": test_changes_http.test_while_the_log_cannot_be_used_searches_go_on_and_that_is_told_once,
     "gallery_full": test_changes_http.test_a_gallery_that_has_changed_too_much_waits_for_a_fold,
     "internal": test_errors_http.test_a_bug_is_told_without_its_inside_counted_and_logged_with_its_traceback,
 }
 NO_CLIENT_CAUSES = {
     "embedding_invalid",
     "backend_unavailable",
-    "delta_unusable",
     "photos_skipped",  # of a build that was asked to be strict
     "gallery_shrank",  # of a build
 }

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from indexer.delta import NewPhoto
-from model.errors import DuplicateId
+from model.errors import CarsearchError, DuplicateId
 from model.names import normalise_label
 from model.spreadsheet import Sheet, read_sheet
 from service.changes import (
@@ -23,7 +24,15 @@ from service.changes import (
     refuse_too_many,
 )
 from service.engine import Engine
-from service.errors import Forbidden, InvalidRequest, MissingFile, NotReady, PayloadTooLarge, UnsupportedContentType
+from service.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    InvalidRequest,
+    MissingFile,
+    NotReady,
+    PayloadTooLarge,
+    UnsupportedContentType,
+)
 from service.http.context import rules
 from service.http.errors import problems, response_to
 from service.http.parameters import StrictRoute
@@ -127,23 +136,35 @@ async def put_photos(request: Request) -> Response:
         raise MissingFile(f"The form needs 1 to {state.limits.batch_photos} photos.")
     asked = _asked(photos, [photo for photo in received if photo.name == TABLE])
     refuse_too_many(engine, len(photos))
-    new: list[NewPhoto] = []
-    answers: list[dict[str, Any]] = []
-    async with asyncio.timeout(state.limits.batch_deadline_s):
-        for photo, (identity, label, cells) in zip(photos, asked, strict=True):
-            try:
-                if photo.size_bytes > state.settings.max_body_bytes:
-                    raise PayloadTooLarge(f"The photo is larger than {state.settings.max_body_bytes} bytes.")
-                made = (engine, checked_id(identity), checked_label(label), cells, bytes(photo.data))
-                new.append(await state.workers.run(lambda made=made: _new_photo(*made), request))  # type: ignore[misc]
-                answers.append({"name": photo.name})
-            except Exception as error:
-                problem = json.loads(bytes(response_to(error, replace(request.scope["context"])).body))
-                answers.append({"name": photo.name, "problem": problem})
-        if new:
-            await state.workers.run(lambda: _put(state.reloader, engine, new), request)
+    try:
+        async with asyncio.timeout(state.limits.batch_deadline_s):
+            new, answers = await _embedded(request, engine, photos, asked)
+            if new:
+                await state.workers.run(lambda: _put(state.reloader, engine, new), request)
+    except TimeoutError as problem:
+        raise DeadlineExceeded("The photos took too long; send fewer at once.") from problem
     told = iter(_told(request, [one.id for one in new]))
     return JSONResponse({"photos": [one if "problem" in one else {**one, "photo": next(told)} for one in answers]})
+
+
+async def _embedded(
+    request: Request, engine: Engine, photos: Sequence[Photo], asked: Sequence[tuple[str, str, dict[str, str]]]
+) -> tuple[list[NewPhoto], list[dict[str, Any]]]:
+    """The photos that can be put, and an answer for each, in which a problem stands where there is one."""
+    state: State = request.app.state.parts
+    new: list[NewPhoto] = []
+    answers: list[dict[str, Any]] = []
+    for photo, (identity, label, cells) in zip(photos, asked, strict=True):
+        answer: dict[str, Any] = {"name": photo.name}
+        try:
+            if photo.size_bytes > state.settings.max_body_bytes:
+                raise PayloadTooLarge(f"The photo is larger than {state.settings.max_body_bytes} bytes.")
+            made = partial(_new_photo, engine, checked_id(identity), checked_label(label), cells, bytes(photo.data))
+            new.append(await state.workers.run(made, request))
+        except CarsearchError as error:
+            answer["problem"] = json.loads(bytes(response_to(error, replace(request.scope["context"])).body))
+        answers.append(answer)
+    return new, answers
 
 
 def _asked(photos: Sequence[Photo], tables: Sequence[Photo]) -> list[tuple[str, str, dict[str, str]]]:
