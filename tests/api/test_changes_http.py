@@ -80,6 +80,15 @@ def shop(tmp_path: Path, fake_embedder: Embedder) -> Iterator[Shop]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory, fake_embedder: Embedder) -> Iterator[Shop]:
+    """For tests of what is refused."""
+    made = Shop(tmp_path_factory.mktemp("unchanged"), fake_embedder)
+    yield made
+    assert made.ids() == FOUR
+    made.close()
+
+
 FOUR = ["car 1/0.jpg", "car 1/1.jpg", "car 2/0.jpg", "car 2/1.jpg"]
 
 
@@ -210,19 +219,19 @@ def test_many_photos_come_in_one_form_with_their_table(shop: Shop) -> None:
         ([("a.jpg", b"x"), ("a.jpg", b"y")], "duplicate_id"),
     ],
 )
-def test_a_form_that_says_something_else_is_refused(shop: Shop, files: list[tuple[str, bytes]], code: str) -> None:
-    answer = shop.one.post("/gallery", files=[("file", file) for file in files], headers=KEY)
+def test_a_form_that_says_something_else_is_refused(unchanged: Shop, files: list[tuple[str, bytes]], code: str) -> None:
+    answer = unchanged.one.post("/gallery", files=[("file", file) for file in files], headers=KEY)
     assert_problem(answer, code)
 
 
 @pytest.mark.parametrize(
     "identity", ["../a.jpg", "a/../b.jpg", "/etc/passwd", "a//b.jpg", "a/", "a\n.jpg", "a\0.jpg", "x" * 501]
 )
-def test_a_hostile_id_is_refused(shop: Shop, identity: str) -> None:
+def test_a_hostile_id_is_refused(unchanged: Shop, identity: str) -> None:
     path = f"/gallery/{quote(identity, safe='')}"
-    answer = shop.one.request("PUT", path, content=car_photo(), headers=KEY | JPEG)
+    answer = unchanged.one.request("PUT", path, content=car_photo(), headers=KEY | JPEG)
     assert_problem(answer, "invalid_request")
-    assert [path.name for path in (shop.folder / "delta" / "photos").iterdir()] == []
+    assert [path.name for path in (unchanged.folder / "delta" / "photos").iterdir()] == []
 
 
 @pytest.mark.parametrize(
@@ -255,15 +264,15 @@ def test_two_forms_of_an_id_are_one(shop: Shop) -> None:
         ({"label": "a"}, "unknown_parameter"),
     ],
 )
-def test_what_a_gallery_cannot_hold_is_refused(shop: Shop, query: dict[str, str], code: str) -> None:
-    assert_problem(shop.put("a.jpg", car_photo(), **query), code)
-    assert shop.ids() == FOUR
+def test_what_a_gallery_cannot_hold_is_refused(unchanged: Shop, query: dict[str, str], code: str) -> None:
+    assert_problem(unchanged.put("a.jpg", car_photo(), **query), code)
+    assert unchanged.ids() == FOUR
 
 
-def test_a_photo_that_is_none_is_refused(shop: Shop) -> None:
-    assert_problem(shop.put("a.jpg", b"no photo"), "unsupported_image_format")
-    assert_problem(shop.put("a.jpg", b""), "empty_file")
-    in_json = shop.one.request("PUT", "/gallery/a.jpg", json={"id": "car 1/0.jpg"}, headers=KEY)
+def test_a_photo_that_is_none_is_refused(unchanged: Shop) -> None:
+    assert_problem(unchanged.put("a.jpg", b"no photo"), "unsupported_image_format")
+    assert_problem(unchanged.put("a.jpg", b""), "empty_file")
+    in_json = unchanged.one.request("PUT", "/gallery/a.jpg", json={"id": "car 1/0.jpg"}, headers=KEY)
     assert_problem(in_json, "unsupported_content_type")
 
 
@@ -273,17 +282,17 @@ WRITES = [("PUT", "/gallery/a.jpg"), ("DELETE", "/gallery/car%201/0.jpg"), ("POS
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_a_key_for_searches_and_none_do_not_write(shop: Shop, method: str, path: str) -> None:
-    assert_problem(shop.one.request(method, path), "unauthorized")
-    assert_problem(shop.one.request(method, path, headers={"X-Api-Key": SEARCHER}), "forbidden")
+def test_a_key_for_searches_and_none_do_not_write(unchanged: Shop, method: str, path: str) -> None:
+    assert_problem(unchanged.one.request(method, path), "unauthorized")
+    assert_problem(unchanged.one.request(method, path, headers={"X-Api-Key": SEARCHER}), "forbidden")
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://testserver:81", "https://testserver"])
 def test_a_page_of_another_origin_does_not_write_even_with_a_key(
-    shop: Shop, method: str, path: str, origin: str
+    unchanged: Shop, method: str, path: str, origin: str
 ) -> None:
-    assert_problem(shop.one.request(method, path, headers=KEY | {"Origin": origin}), "forbidden")
+    assert_problem(unchanged.one.request(method, path, headers=KEY | {"Origin": origin}), "forbidden")
 
 
 def test_a_page_of_the_server_itself_writes(shop: Shop) -> None:

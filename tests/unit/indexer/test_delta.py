@@ -131,7 +131,7 @@ def test_a_damaged_photo_is_not_read(log: DeltaLog) -> None:
 
 def _put_many(folder: Path, name: str) -> None:
     log = DeltaLog(folder)
-    for number in range(20):
+    for number in range(6):
         log.put([new(f"{name}{number}", f"{name}{number}".encode())], "space")
         log.prune()
     log.close()
@@ -148,7 +148,7 @@ def test_processes_share_a_log(log: DeltaLog) -> None:
         writer.join()
         assert writer.exitcode == 0
     assert log.has_changed()
-    assert {one.id for one in log.changes()} == {f"{name}{number}" for name in "ab" for number in range(20)}
+    assert {one.id for one in log.changes()} == {f"{name}{number}" for name in "ab" for number in range(6)}
     assert files(log) == {one.sha256 for one in log.changes()}
 
 
