@@ -1,8 +1,8 @@
 """The model card: what serving must know about a network beside its weights.
 
-A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg`, `openvino/<precision>.xml|bin`,
-and `whitening.safetensors` and `car_head.f32` where the model has them. The card holds the sha256 of every other file,
-so that the sha256 of `card.json` pins the whole artifact.
+A model artifact is a directory with `card.json`, `weights.safetensors`, `golden.jpg`, and, where the model has them,
+`openvino/<precision>.xml|bin`, `fp32.onnx`, `whitening.safetensors` and `car_head.f32`. The card holds the sha256 of
+every other file, so that the sha256 of `card.json` pins the whole artifact.
 """
 
 import base64
@@ -25,6 +25,7 @@ WEIGHTS_NAME = "weights.safetensors"
 WHITENING_NAME = "whitening.safetensors"
 CAR_HEAD_NAME = "car_head.f32"
 GOLDEN_NAME = "golden.jpg"
+ONNX_NAME = "fp32.onnx"
 FP32, BF16, INT8 = "fp32", "bf16", "int8"
 PRECISIONS = (INT8, FP32)
 """Precisions of a graph, in order of preference: who exports int8 wants it used. bf16 needs no graph."""

@@ -44,6 +44,7 @@ from model.types import Embeddings, Pixels
 
 if TYPE_CHECKING:
     from model.runtimes.feature_maps import FeatureGraph
+    from model.runtimes.onnx import OnnxFeatureMaps
 
 Result = TypeVar("Result")
 
@@ -79,7 +80,7 @@ class Embedder:
         self.car_head = CarHead.read(directory / CAR_HEAD_NAME, self.dim) if has_head else None
         self.batch, self.in_flight = runtime.batch, runtime.in_flight
         self._loading = threading.Lock()
-        self._feature_graph: FeatureGraph | None = None
+        self._feature_graph: FeatureGraph | OnnxFeatureMaps | None = None
 
     @classmethod
     def load(
@@ -91,9 +92,9 @@ class Embedder:
     ) -> Self:
         """Loads a model by the name of a shipped one, or by its directory.
 
-        By default OpenVINO runs int8 where the model has such a graph, and torch runs fp32. Every file of the artifact
-        is checked against the card, and the golden photo must give the recorded embedding. Raises ModelNotFound,
-        ModelInvalid or MissingDependency.
+        By default OpenVINO runs int8 where the model has such a graph, and other runtimes run fp32. Every file of the
+        artifact is checked against the card, and the golden photo must give the recorded embedding. Raises
+        ModelNotFound, ModelInvalid or MissingDependency.
         """
         directory = find_model(model)
         card = verify_artifact(directory)
@@ -144,7 +145,7 @@ class Embedder:
         return Pending(lambda: self._checked(pending.wait, len(crops)), pending.done)
 
     def _run(self, work: Callable[[], Result]) -> Result:
-        """Calls the runtime; turns what torch and OpenVINO raise when a device fails into BackendUnavailable."""
+        """Calls the runtime; turns what runtimes raise when a device fails into BackendUnavailable."""
         try:
             return work()
         except (RuntimeError, MemoryError) as problem:
@@ -194,8 +195,9 @@ class Embedder:
     def shares(self, crop: Pixels) -> Shares:
         """A crop uint8 (S, S, 3) -> what each place of it adds to its embedding, for `explain`: float64 (D, h, w).
 
-        The first call loads a second graph of the same weights, for OpenVINO. Raises ExplanationUnavailable when the
-        model has none, or OpenVINO is not installed, and BackendUnavailable when the graph fails.
+        The first call loads a second graph of the same weights, for OpenVINO unless the runtime is onnx. Raises
+        ExplanationUnavailable when the model has none, or OpenVINO is not installed, and BackendUnavailable when the
+        graph fails.
         """
         graph = self._graph_of_maps()
         return self._run(lambda: graph.shares(crop))
@@ -207,15 +209,22 @@ class Embedder:
         """
         return self._graph_of_maps().explain(query, hit)
 
-    def _graph_of_maps(self) -> "FeatureGraph":
+    def _graph_of_maps(self) -> "FeatureGraph | OnnxFeatureMaps":
         with self._loading:
             if self._feature_graph is None:
-                try:
-                    from model.runtimes.feature_maps import FeatureGraph
-                except ModuleNotFoundError as problem:
-                    raise ExplanationUnavailable("Explaining a match needs OpenVINO.") from problem
-                self._feature_graph = FeatureGraph(self.directory, self.card, self.runtime.precision)
+                self._feature_graph = self._load_maps()
             return self._feature_graph
+
+    def _load_maps(self) -> "FeatureGraph | OnnxFeatureMaps":
+        if self.runtime.name == "onnx":
+            from model.runtimes.onnx import OnnxFeatureMaps
+
+            return OnnxFeatureMaps(self.directory, self.card)
+        try:
+            from model.runtimes.feature_maps import FeatureGraph
+        except ModuleNotFoundError as problem:
+            raise ExplanationUnavailable("Explaining a match needs OpenVINO.") from problem
+        return FeatureGraph(self.directory, self.card, self.runtime.precision)
 
     def check_golden(self) -> None:
         """Embeds the golden photo and compares with the card; raises ModelInvalid when this machine disagrees."""

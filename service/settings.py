@@ -58,9 +58,10 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Name or directory of the model that the index must have been built with."
     )
-    runtime: Literal["auto", "openvino", "torch", "fake"] = Field(
+    runtime: Literal["auto", "openvino", "onnx", "torch", "fake"] = Field(
         "auto",
-        description="`openvino`, `torch`, or `auto`: torch where CUDA is, else OpenVINO. `fake` is for tests.",
+        description="`openvino`, `onnx`, `torch`, or `auto`: torch where CUDA is, else OpenVINO, on ARM ONNX Runtime. "
+        "`fake` is for tests.",
     )
     cache_dir: Path | None = Field(None, description="Where compiled graphs are kept between starts.")
     gallery_dir: Path | None = Field(

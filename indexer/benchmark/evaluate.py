@@ -259,7 +259,7 @@ def _versions(embedder: Embedder, gallery: Served | None) -> dict[str, str]:
     }
     if gallery is not None:
         versions["index"] = gallery.version
-    for package in ("carsearch", "faiss-cpu", "faiss-gpu-cuvs", "numpy", "openvino", "pillow", "torch"):
+    for package in ("carsearch", "faiss-cpu", "faiss-gpu-cuvs", "numpy", "onnxruntime", "openvino", "pillow", "torch"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Export to OpenVINO in fp32 or int8; the parity with torch is measured on photos and written into the card."""
+"""Export to OpenVINO in fp32 or int8, or to ONNX; the parity with torch is measured on photos and put into the card."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from model.card import (
     GOLDEN_NAME,
     INT8,
     MIN_PARITY_COSINE,
+    ONNX_NAME,
     PRECISIONS,
     WEIGHTS_NAME,
     WHITENING_NAME,
@@ -31,11 +32,15 @@ from model.embedder import Embedder, Progress, silent
 from model.errors import DataInvalid, ParityFailed, RunMismatch, SettingsInvalid
 from model.export.embedding_space import change_space
 from model.network.embedding_net import EmbeddingNetwork, load_network
-from model.runtimes.openvino import OpenVINORuntime
+from model.runtimes import load_runtime
+from model.runtimes.base import Runtime
 from model.runtimes.torch import TorchRuntime
 from model.storage import FileRecord, fsync_directory, fsync_file, read_json
 from model.training.whole_photos import readable_crops
 from model.types import Pixels
+
+OPENVINO, ONNX = "openvino", "onnx"
+"""The runtimes that there are graphs for."""
 
 PARITY_PHOTOS = 256
 CALIBRATION_PHOTOS = 300
@@ -53,16 +58,18 @@ def export(
     *,
     precision: str = FP32,
     calibration: Sequence[Path] = (),
+    runtime: str = OPENVINO,
 ) -> Parity:
     """Writes `openvino/<precision>.xml|bin` into a model artifact, and its parity and golden embedding into the card.
 
-    Graphs of other precisions stay. Parity is the cosine between the embeddings of torch and of the graph, on up to 256
-    photos spread over `photos` (class folders or a manifest; by default the validation photos of training). int8 is
-    quantised with up to 300 photos of the `calibration` sets. Those must be of classes that were trained on, because
-    the photos of a benchmark must not shape the graph.
+    For the runtime "onnx" it writes `fp32.onnx` instead. Other graphs stay. Parity is the cosine between the embeddings
+    of torch and of the graph, on up to 256 photos spread over `photos` (class folders or a manifest; by default the
+    validation photos of training). int8 is quantised with up to 300 photos of the `calibration` sets. Those must be of
+    classes that were trained on, because the photos of a benchmark must not shape the graph.
 
     Raises ParityFailed, and leaves the artifact without this graph, when the lowest cosine is below 0.9999 in fp32 or
-    the mean below 0.95 in int8; DataInvalid when photos are missing; SettingsInvalid for an unknown precision.
+    the mean below 0.95 in int8; DataInvalid when photos are missing; SettingsInvalid for an unknown precision, or for
+    another than fp32 in ONNX.
     """
     if precision not in PRECISIONS:
         raise SettingsInvalid(f'There is no precision "{precision}"; there are: {", ".join(PRECISIONS)}.')
@@ -72,42 +79,47 @@ def export(
             if precision == INT8
             else "Only int8 is calibrated; leave out --calibration."
         )
+    if runtime == ONNX and precision != FP32:
+        raise SettingsInvalid(f"The runtime onnx runs models in fp32, not in {precision}; leave out --precision.")
+    names = (ONNX_NAME,) if runtime == ONNX else graph_names(precision)
     card = load_card(directory)
     if card.input.decoder != DECODER:
         card = change_space(directory)
-    card = _without_graph(card, precision)
+    card = _without_graph(card, runtime, precision, names)
     sets, calibrating = read_calibration(calibration, card.input)
     crops = [crop for _, crop in spread_photos(photos or _photos_of_training(directory), card.input, PARITY_PHOTOS)]
-    card.save(directory)  # until the new graph is measured, the artifact has none of this precision
+    card.save(directory)  # until the new graph is measured, the artifact has none of the kind
     verify_files(directory, card, {WEIGHTS_NAME, GOLDEN_NAME, WHITENING_NAME} & card.files.keys())
     try:
-        _write(convert(load_network(directory, card)), directory, precision, calibrating)
-        records = {name: FileRecord.of(directory / name) for name in graph_names(precision)}
+        network = load_network(directory, card)
+        if runtime == ONNX:
+            from model.export.onnx import write_onnx  # who exports to OpenVINO needs no package of ONNX
+
+            write_onnx(network, directory)
+        else:
+            _write(convert(network), directory, precision, calibrating)
+        records = {name: FileRecord.of(directory / name) for name in names}
         card = dataclasses.replace(card, files={**card.files, **records}, calibration=sets or card.calibration)
-        parity = measure_parity(directory, card, precision, np.stack(crops), progress)
+        graph = load_runtime(runtime, directory, card, precision)
+        parity = measure_parity(directory, card, graph, np.stack(crops), progress)
     except BaseException:
-        for name in graph_names(precision):
+        for name in names:
             (directory / name).unlink(missing_ok=True)
         raise
     card = dataclasses.replace(card, parity=[*card.parity, parity])
-    embedder = Embedder(directory, card, OpenVINORuntime(directory, card, precision))
-    golden = embedder.embed_photo((directory / GOLDEN_NAME).read_bytes()).tolist()
-    dataclasses.replace(card, golden={**card.golden, _golden_key(precision): golden}).save(directory)
+    golden = Embedder(directory, card, graph).embed_photo((directory / GOLDEN_NAME).read_bytes()).tolist()
+    dataclasses.replace(card, golden={**card.golden, f"{runtime}/{precision}": golden}).save(directory)
     return parity
 
 
-def _without_graph(card: Card, precision: str) -> Card:
+def _without_graph(card: Card, runtime: str, precision: str, names: Collection[str]) -> Card:
     return dataclasses.replace(
         card,
-        files={name: record for name, record in card.files.items() if name not in graph_names(precision)},
-        parity=[parity for parity in card.parity if parity.precision != precision],
-        golden={name: row for name, row in card.golden.items() if name != _golden_key(precision)},
+        files={name: record for name, record in card.files.items() if name not in names},
+        parity=[parity for parity in card.parity if (parity.runtime, parity.precision) != (runtime, precision)],
+        golden={name: row for name, row in card.golden.items() if name != f"{runtime}/{precision}"},
         calibration=[] if precision == INT8 else card.calibration,
     )
-
-
-def _golden_key(precision: str) -> str:
-    return f"{OpenVINORuntime.name}/{precision}"
 
 
 class _EmbeddingGraph(torch.nn.Module):
@@ -150,9 +162,9 @@ def _write(graph: ov.Model, directory: Path, precision: str, calibrating: Sequen
     fsync_directory(xml.parent)
 
 
-def measure_parity(directory: Path, card: Card, precision: str, crops: Pixels, progress: Progress = silent) -> Parity:
+def measure_parity(directory: Path, card: Card, graph: Runtime, crops: Pixels, progress: Progress = silent) -> Parity:
     """Compares a graph with torch on crops uint8 (n, S, S, 3); raises ParityFailed when they differ too much."""
-    graph, reference = OpenVINORuntime(directory, card, precision), TorchRuntime(directory, card, device="cpu")
+    reference = TorchRuntime(directory, card, device="cpu")
     cosines: list[float] = []
     for start in range(0, len(crops), 32):
         batch = crops[start : start + 32]
@@ -163,7 +175,7 @@ def measure_parity(directory: Path, card: Card, precision: str, crops: Pixels, p
     low, mean = min(cosines), float(np.mean(cosines))
     parity = Parity(graph.name, graph.precision, reference.precision, len(cosines), min_cosine=low, mean_cosine=mean)
     what, cosine, needed = (
-        ("mean", mean, MIN_INT8_MEAN_COSINE) if precision == INT8 else ("lowest", low, MIN_PARITY_COSINE)
+        ("mean", mean, MIN_INT8_MEAN_COSINE) if graph.precision == INT8 else ("lowest", low, MIN_PARITY_COSINE)
     )
     if not cosine >= needed:  # also for NaN
         raise ParityFailed(

@@ -15,17 +15,22 @@ Factory = Callable[[Path, Card, str | None, Path | None], Runtime]
 
 RUNTIMES = {
     "openvino": "model.runtimes.openvino:OpenVINORuntime",
+    "onnx": "model.runtimes.onnx:OnnxRuntime",
     "torch": "model.runtimes.torch:TorchRuntime",
     "fake": "model.runtimes.fake:FakeRuntime",
 }
+
+ON_CPU = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
+"""What runs on a CPU, best first -> the package that it needs."""
 
 
 def load_runtime(
     name: str, directory: Path, card: Card, precision: str | None = None, cache_dir: Path | None = None
 ) -> Runtime:
-    """Loads a model artifact into a runtime; "auto" is torch on CUDA or without OpenVINO, and OpenVINO elsewhere.
+    """Loads a model artifact into a runtime; "auto" is torch on CUDA, and elsewhere the first of OpenVINO, ONNX
+    Runtime and torch that is installed.
 
-    The default precision is int8 for OpenVINO, where the card has such a graph, and fp32 for torch; only torch runs
+    The default precision is int8 for OpenVINO, where the card has such a graph, and fp32 elsewhere; only torch runs
     bf16. `cache_dir` keeps compiled graphs between starts. Raises MissingDependency naming the extra, PrecisionMissing,
     ModelInvalid when the runtime cannot load the artifact, SettingsInvalid for an unknown name.
     """
@@ -48,15 +53,15 @@ def load_runtime(
 def _automatic(precision: str | None) -> str:
     if precision == BF16:
         return "torch"
-    if find_spec("openvino") is None and find_spec("torch") is not None:
-        return "torch"  # an install for GPUs: the extra that brings OpenVINO also brings a second FAISS
+    installed = (name for name, package in ON_CPU.items() if find_spec(package) is not None)
+    on_cpu = next(installed, "openvino")
     if precision == INT8 or not _has_cuda_driver():
-        return "openvino"  # int8 on CUDA too: torch has none
+        return on_cpu  # int8 on CUDA too: torch has none
     try:
         torch = import_module("torch")
     except ModuleNotFoundError:
-        return "openvino"
-    return "torch" if torch.cuda.is_available() else "openvino"
+        return on_cpu
+    return "torch" if torch.cuda.is_available() else on_cpu
 
 
 def _has_cuda_driver() -> bool:

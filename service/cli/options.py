@@ -44,8 +44,10 @@ Precision = Literal["fp32", "int8", "bf16"]
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Name of a shipped model, or a model directory.")]
 RuntimeOption = Annotated[
-    Literal["auto", "openvino", "torch"],
-    typer.Option("--runtime", help="What runs the network; auto is torch where CUDA is, else OpenVINO."),
+    Literal["auto", "openvino", "onnx", "torch"],
+    typer.Option(
+        "--runtime", help="What runs the network; auto is torch where CUDA is, else OpenVINO, on ARM ONNX Runtime."
+    ),
 ]
 PrecisionOption = Annotated[
     Precision | None,

@@ -1,7 +1,7 @@
 """The commands that make a model: train and export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ def train(context: typer.Context) -> None:
 def export(
     model_dir: Annotated[Path, typer.Argument(help="Directory that `carsearch train` wrote.")],
     precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = "fp32",
+    runtime: Annotated[
+        Literal["openvino", "onnx"],
+        typer.Option(help="What the graph is for; onnx is what Linux on ARM runs, in fp32."),
+    ] = "openvino",
     calibration: Annotated[
         list[Path] | None,
         typer.Option(help="Photos to quantise int8 with, of classes that were trained on; may be repeated."),
@@ -45,7 +49,7 @@ def export(
         typer.Option(help="First set whether photos are embedded with their mirror image, which takes twice the time."),
     ] = None,
 ) -> None:
-    """Export a network to OpenVINO and measure how closely the graph gives its embeddings."""
+    """Export a network to OpenVINO or ONNX and measure how closely the graph gives its embeddings."""
     from model.export.openvino import export as run
 
     if bool(cars) != bool(not_cars):
@@ -60,8 +64,8 @@ def export(
 
         fit_car_head(model_dir, cars, not_cars)
     with progress_bar("comparing") as progress:
-        parity = run(model_dir, photos, progress, precision=precision, calibration=calibration or [])
+        parity = run(model_dir, photos, progress, precision=precision, calibration=calibration or [], runtime=runtime)
     cosines = f"lowest cosine {parity.min_cosine:.7f}, mean {parity.mean_cosine:.7f}"
-    say(f"exported {precision}: {cosines} on {parity.photos} photos")
+    say(f"exported {precision} for {runtime}: {cosines} on {parity.photos} photos")
     if had_head and load_card(model_dir).car_head is None:
         say("The car head went with the old embeddings; fit another with --cars and --not-cars.")
