@@ -133,7 +133,7 @@ _HIT = {
 _VERSIONS = {
     "index": "20261128T144939.034979Z-ddd4332c",
     "model": "resnet18",
-    "model_sha256": "899d2efa7d7b8b024ced2dba6fb81b6c57a3b39f65991734d07bd98378604448",
+    "model_sha256": "44d86f74966a64f600eb3fd996ed28569f4e11c615e0e3db220babb4d1f5a27a",
     "embedding_id": "9eb224cd5291fb06",
 }
 _EVALUATION = {

@@ -54,7 +54,7 @@ def test_functions_are_short(path: str) -> None:
 
 def heavy_packages_of(modules_to_import: str) -> set[str]:
     """Which of the heavy packages a fresh process has after importing modules."""
-    heavy = {"torch", "lightning", "openvino", "faiss"}
+    heavy = {"torch", "lightning", "openvino", "onnxruntime", "faiss"}
     code = f"import sys, {modules_to_import}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())

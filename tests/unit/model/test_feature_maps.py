@@ -1,5 +1,6 @@
 """Feature maps from the graphs that ship: the maps of a pair add up to the cosine that is served."""
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,10 +20,10 @@ SIDES = {"efficientnet_lite0": 9, "resnet18": 6}
 """Places a side of a photo: a 32nd of its 288 or 192 pixels."""
 
 
-@pytest.fixture(scope="module", params=shipped_models())
+@pytest.fixture(scope="module", params=itertools.product(shipped_models(), ["openvino", "onnx"]), ids="-".join)
 def embedder(request: pytest.FixtureRequest) -> Embedder:
-    """Each model that ships, in int8."""
-    return Embedder.load(request.param, "openvino")
+    """Each model that ships, in int8 and in fp32."""
+    return Embedder.load(*request.param)
 
 
 def explained(embedder: Embedder, query: bytes, hit: bytes) -> tuple[Explanation, float]:

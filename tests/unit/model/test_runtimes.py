@@ -27,19 +27,26 @@ def test_the_fake_runtime_is_deterministic_and_puts_shots_of_one_car_together(fa
 
 
 def test_a_runtime_that_does_not_exist_is_answered_with_those_that_do(fake_model: Path) -> None:
-    with pytest.raises(SettingsInvalid, match='no runtime "tensorrt"; there are: auto, openvino, torch, fake'):
+    with pytest.raises(SettingsInvalid, match='no runtime "tensorrt"; there are: auto, openvino, onnx, torch, fake'):
         Embedder.load(fake_model, "tensorrt")
 
 
-@pytest.mark.parametrize(("runtime", "extra"), [("openvino", "cpu"), ("torch", "train"), ("auto", "cpu")])
+@pytest.mark.parametrize(
+    ("runtime", "package", "extra"),
+    [
+        ("openvino", "openvino", "cpu"),
+        ("onnx", "onnxruntime", "onnx"),
+        ("torch", "torch", "train"),
+        ("auto", "openvino", "cpu"),
+    ],
+)
 def test_a_missing_package_names_the_extra_that_brings_it(
-    fake_model: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, extra: str
+    fake_model: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, package: str, extra: str
 ) -> None:
-    for package in ("openvino", "torch"):
-        monkeypatch.setitem(sys.modules, package, None)
-    for module in ("model.runtimes.openvino", "model.runtimes.torch"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    package = "torch" if runtime == "torch" else "openvino"
+    for missing in ("openvino", "onnxruntime", "torch"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    for module in ("openvino", "onnx", "torch"):
+        monkeypatch.delitem(sys.modules, f"model.runtimes.{module}", raising=False)
     with pytest.raises(MissingDependency, match=rf'^{package} is not installed; .* "carsearch\[{extra}\]"$'):
         load_runtime(runtime, fake_model, load_card(fake_model))
 
@@ -50,7 +57,8 @@ def test_an_install_for_gpus_embeds_on_the_cpu_where_it_finds_none(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert load_runtime("auto", real_model, load_card(real_model)).name == "openvino"
-    monkeypatch.setitem(sys.modules, "openvino", None)
+    for missing in ("openvino", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, missing, None)
     assert load_runtime("auto", real_model, load_card(real_model)).name == "torch"
 
 
