@@ -59,7 +59,7 @@ ENV PATH=/opt/carsearch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1
 # Proves that the environment is whole, and leaves the bytecode of the standard library, which the public base lacks.
-RUN ["python", "-c", "import service.cli.main, service.http.server, service.demo.command, indexer.build, faiss, openvino"]
+RUN ["python", "-c", "import platform, service.cli.main, service.http.server, service.demo.command, indexer.build, faiss; __import__('onnxruntime' if platform.machine() == 'aarch64' else 'openvino')"]
 ENV HOME=/tmp \
     XDG_CACHE_HOME=/tmp \
     CARSEARCH_INDEX_DIR=/index \

@@ -10,7 +10,7 @@ from indexer.decider import Decider
 from indexer.items import ItemNames, ItemTable
 from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
-from model.card import DECODER, INT8, Card, load_card
+from model.card import BF16, DECODER, FP32, INT8, ONNX_NAME, Card, load_card
 from model.embedder import Embedder, find_model, shipped_models
 from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge, ModelMismatch
 
@@ -95,7 +95,9 @@ def load_embedder(
         embedder = Embedder.load_like(path, manifest.embedding_id, runtime, cache_dir)
     if not _gives(embedder, manifest):
         precision = embedder.card.precision_of(manifest.embedding_id)
-        way_out = f"use the runtime {'openvino' if precision == INT8 else 'torch'}, or " if precision else ""
+        in_fp32 = "onnx" if ONNX_NAME in embedder.card.files else "torch"
+        runtime_of = {INT8: "openvino", FP32: in_fp32, BF16: "torch"}
+        way_out = f"use the runtime {runtime_of[precision]}, or " if precision else ""
         raise ModelMismatch(
             f"Index version {manifest.id} was embedded in {precision or manifest.embedding_id}, and the runtime "
             f"{embedder.runtime.name} runs its model in {embedder.runtime.precision}; {way_out}{again} "

@@ -152,7 +152,7 @@ class DeltaUnusable(CarsearchError, code="delta_unusable", status=503):
 
 
 class ExplanationUnavailable(CarsearchError, code="explanation_unavailable", status=422):
-    """The model cannot say why two photos match: it has no OpenVINO graph, or one of an unknown kind."""
+    """The model cannot say why two photos match: it has no graph that tells, or one of an unknown kind."""
 
 
 class InvalidK(CarsearchError, code="invalid_k", status=422): ...

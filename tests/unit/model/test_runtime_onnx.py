@@ -10,6 +10,7 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.card import MIN_PARITY_COSINE, ONNX_NAME, WEIGHTS_NAME, load_card
 from model.embedder import Embedder, shipped_models
@@ -18,6 +19,7 @@ from model.runtimes import load_runtime
 from model.types import Embeddings, Pixels
 from service.demo.gallery import DemoGallery
 from service.engine import Engine
+from tests.support.photos import car_photo
 
 
 @pytest.fixture(scope="module", params=shipped_models())
@@ -81,11 +83,16 @@ def test_it_is_chosen_where_openvino_is_not_installed(monkeypatch: pytest.Monkey
         Embedder.load("resnet18", precision="int8")
 
 
-def test_an_index_in_int8_is_refused_with_what_to_do(real_index: IndexDirectory) -> None:
-    with pytest.raises(
-        ModelMismatch, match=r"embedded in int8, .* onnx runs its model in fp32; .* build .* --runtime onnx$"
-    ):
-        Engine.load(real_index, runtime="onnx")
+def test_an_index_of_the_other_precision_is_refused_with_what_to_do(
+    real_index: IndexDirectory, gallery: Path, tmp_path: Path
+) -> None:
+    in_int8, in_fp32 = real_index, IndexDirectory(tmp_path)
+    build_index(gallery, in_fp32, Embedder.load("resnet18", "onnx"))
+    assert Engine.load(in_fp32, runtime="onnx").search(car_photo(1, 2), 1)[0].id == "car 1/2.jpg"
+    with pytest.raises(ModelMismatch, match=r"in fp32, .* openvino .* in int8; use the runtime onnx, or build the "):
+        Engine.load(in_fp32, runtime="openvino")
+    with pytest.raises(ModelMismatch, match=r"in int8, .* onnx .* in fp32; use the runtime openvino, or build the "):
+        Engine.load(in_int8, runtime="onnx")
 
 
 @pytest.mark.parametrize("name", [ONNX_NAME, WEIGHTS_NAME])
