@@ -121,7 +121,7 @@ def _is_old_demo(index: IndexDirectory) -> bool:
 
 
 def _load_model() -> Embedder:
-    # Not "auto": that imports torch where it is installed. Only the installation for GPUs has no OpenVINO.
+    # Not "auto": that imports torch where it is installed. Installations for GPUs and on ARM have no OpenVINO.
     embedder = Embedder.load(MODEL, "openvino" if find_spec("openvino") is not None else "auto")
     say(
         f"model     {embedder.card.name}, {embedder.runtime.precision}, {embedder.dim} values a photo; its "
