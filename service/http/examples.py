@@ -133,7 +133,7 @@ _HIT = {
 _VERSIONS = {
     "index": "20261128T144939.034979Z-ddd4332c",
     "model": "resnet18",
-    "model_sha256": "44d86f74966a64f600eb3fd996ed28569f4e11c615e0e3db220babb4d1f5a27a",
+    "model_sha256": "fb614623276b6a8e213ba2e89ab44665c56f3cd294a3e62838c9c2282c2cd0a5",
     "embedding_id": "9eb224cd5291fb06",
 }
 _EVALUATION = {
