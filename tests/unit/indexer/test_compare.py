@@ -74,7 +74,7 @@ def test_mcnemar_is_the_exact_test() -> None:
 
 def test_evaluations_of_other_photos_cannot_be_compared() -> None:
     earlier = Earlier("old.json", {}, [Answer("x", "a", "y", "a", 0.5, None, None)])
-    with pytest.raises(DataInvalid, match="No photo of this set is in old.json"):
+    with pytest.raises(DataInvalid, match=r"No photo of this set is in old\.json"):
         compare(scored(ROWS, {}), earlier)
 
 
