@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model.cores import available_cores
 from model.types import Embeddings, Rows
 
 MOST_PHOTOS = 5_000
-"""A plane holds no more to look at, and t-SNE of so many takes less than half a minute of two cores."""
+"""A plane holds no more to look at, and t-SNE of so many takes less than half a minute of a core."""
 
 DIRECTIONS = 50
 """Main directions that t-SNE starts from: it only needs to know who is near whom."""
@@ -68,7 +67,7 @@ def _t_sne(main: Points, before_step: Callable[[], None]) -> Points | None:
 
     made = TSNE(
         initialization="pca",
-        n_jobs=available_cores(),
+        n_jobs=1,  # threads that wait for each other hold up whoever searches, and beside them it is no faster
         random_state=0,
         callbacks=told,
         callbacks_every_iters=ITERATIONS_PER_CALL,

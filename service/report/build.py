@@ -55,8 +55,7 @@ def report_html(
         change=comparison and sections.change(comparison, details, pictures),
         classes=sections.classes(report),
         confusions=sections.confusions(report, answers, pictures),
-        confident=sections.confident_errors(answers, details, pictures),
-        alike=sections.alike_errors(answers, pictures),
+        errors=sections.errors(answers, details, pictures),
         trust=sections.trust(evaluation, details),
         map=sections.embedding_map(report, details, before_step),
         health=sections.health(evaluation, details, pictures),
@@ -92,4 +91,5 @@ def _percent(share: float, digits: int = 1) -> str:
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+    told = f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "0.0" if told[1:] == "0.0" else told

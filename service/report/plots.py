@@ -28,6 +28,7 @@ def recall_curve(recall: Sequence[tuple[int, float]]) -> Markup:
         "with the right class",
         x_range=(1, ranks[-1]),
         x_label=lambda rank: f"{rank:g}",
+        x_ticks=11,
         label="Recall: the share of photos with one of their class among their nearest ones",
     )
 
@@ -93,6 +94,7 @@ def _lines(
     x_range: tuple[float, float],
     label: str,
     x_label: Callable[[float], str] = _percent,
+    x_ticks: int = 6,
     marked: float | None = None,
 ) -> Markup:
     """Shares over x, each line with the CSS class that names it; `marked` is an x with a line from bottom to top.
@@ -108,7 +110,7 @@ def _lines(
         x_max=x_range[1],
         y_min=min(float(np.floor(10 * lowest) / 10), 0.9),
         y_max=1.0,
-        x_max_ticks=11,
+        x_max_ticks=x_ticks,
         y_max_ticks=6,
         x_label_format=x_label,
         y_label_format=_percent,

@@ -1,7 +1,7 @@
 """What a report says: each section's figures, and its photos with their pictures."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,8 +86,17 @@ def classes(report: Report) -> Classes:
     return Classes(ordered[:WORST_CLASSES], between[:FOLDED_CLASSES], ordered[-BEST_CLASSES:], left_out)
 
 
+class Pair(NamedTuple):
+    """A query and a photo that it found."""
+
+    answer: Answer
+    found: str
+    found_label: str
+    score: float
+
+
 class Example(NamedTuple):
-    """A query, a photo that it found, and pictures of both."""
+    """A pair with pictures of both photos."""
 
     answer: Answer
     found: str
@@ -98,52 +107,61 @@ class Example(NamedTuple):
 
 def confusions(report: Report, answers: Sequence[Answer], pictures: Pictures) -> list[tuple[Confusion, list[Example]]]:
     """The most frequent confusions, each with the photos that were most alike."""
-    wrong: dict[tuple[str, str], list[Answer]] = defaultdict(list)
-    for answer in answers:
-        wrong[answer.label, answer.nearest_label].append(answer)
-    return [
-        (
-            one,
-            [
-                _beside_nearest(answer, pictures.matched)
-                for answer in _most_alike(wrong[one.label, one.nearest_label])[:EXAMPLES]
-            ],
-        )
-        for one in report.most_confused[:CONFUSIONS]
-    ]
+    wrong: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in _wrong_pairs(answers):
+        wrong[pair.answer.label, pair.found_label].append(pair)
+
+    def examples(one: Confusion) -> list[Example]:
+        first = wrong[one.label, one.nearest_label][:EXAMPLES]
+        return [Example(*pair, pictures.matched(pair.answer.id, pair.found)) for pair in first]
+
+    return [(one, examples(one)) for one in report.most_confused[:CONFUSIONS]]
 
 
-def alike_errors(answers: Sequence[Answer], pictures: Pictures) -> list[Example]:
-    """The photos whose nearest photo is of another class and most like them."""
-    wrong = _most_alike(answer for answer in answers if not answer.right)
-    pairs = {frozenset((answer.id, answer.nearest)): answer for answer in reversed(wrong)}  # both may find each other
-    return [_beside_nearest(answer, pictures.explained) for answer in _most_alike(pairs.values())[:ERRORS]]
+class Errors(NamedTuple):
+    """The worst errors, explained by heat maps: by the probability that was told, and by how alike the photos are."""
+
+    confident: list[Example]
+    alike: list[Example]
 
 
-def confident_errors(answers: Sequence[Answer], details: Details, pictures: Pictures) -> list[Example]:
-    """The photos whose class was decided wrongly with the highest probability, beside the nearest one of that class."""
+def errors(answers: Sequence[Answer], details: Details, pictures: Pictures) -> Errors:
+    """Wrong classes beside the nearest photo of the class that was named, and wrong nearest photos.
+
+    No two photos are shown together twice, though each may have found the other.
+    """
+    shown: set[frozenset[str]] = set()
+
+    def explained(pairs: Iterable[Pair]) -> list[Example]:
+        found: list[Example] = []
+        for pair in pairs:
+            both = frozenset((pair.answer.id, pair.found))
+            if both not in shown and len(found) < ERRORS:
+                shown.add(both)
+                found.append(Example(*pair, pictures.explained(pair.answer.id, pair.found)))
+        return found
+
+    return Errors(explained(_wrongly_named(answers, details)), explained(_wrong_pairs(answers)))
+
+
+def _wrong_pairs(answers: Iterable[Answer]) -> list[Pair]:
+    """Queries with their nearest photos of other classes, the most alike first."""
+    wrong = sorted((one for one in answers if not one.right), key=lambda answer: (-answer.score, answer.id))
+    return [Pair(answer, answer.nearest, answer.nearest_label, answer.score) for answer in wrong]
+
+
+def _wrongly_named(answers: Sequence[Answer], details: Details) -> Iterator[Pair]:
+    """Queries whose class was decided wrongly with the nearest photos of that class, the most probable first."""
     wrong = [
-        (answer.probability, place)
+        (-answer.probability, place)
         for place, answer in enumerate(answers)
         if answer.probability is not None and not answer.class_right
     ]
-    examples = []
-    for _, place in sorted(wrong, key=lambda one: (-one[0], one[1]))[:ERRORS]:
+    for _, place in sorted(wrong):
         answer = answers[place]
-        rows = [row for row in details.near[place] if row >= 0]
-        near = next(at for at, row in enumerate(rows) if details.labels[row] == answer.decided)
-        found, score = details.ids[rows[near]], min(float(details.scores[place, near]), 1.0)
-        examples.append(Example(answer, found, answer.decided or "", score, pictures.explained(answer.id, found)))
-    return examples
-
-
-def _most_alike(answers: Iterable[Answer]) -> list[Answer]:
-    return sorted(answers, key=lambda answer: (-answer.score, answer.id))
-
-
-def _beside_nearest(answer: Answer, shown: Callable[[str, str], Matched]) -> Example:
-    pictures = shown(answer.id, answer.nearest)
-    return Example(answer, answer.nearest, answer.nearest_label, answer.score, pictures)
+        near = next(at for at, row in enumerate(details.near[place]) if details.labels[row] == answer.decided)
+        row, score = details.near[place, near], min(float(details.scores[place, near]), 1.0)
+        yield Pair(answer, details.ids[row], details.labels[row], score)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def test_near_copies_are_told_once_the_most_alike_first_and_copies_of_a_file_are
 
 def test_near_copies_are_more_alike_than_nearly_all_photos_of_the_set() -> None:
     far = details_of("AABB", [0, 60, 120, 180])
-    assert near_copy_cosine(far) == 0.85
+    assert near_copy_cosine(far) == 0.82
     alike = details_of("AABB", [0, 20, 40, 60])
     assert near_copy_cosine(alike) == pytest.approx(0.940, abs=1e-3)
     nearly_equal = details_of("AABB", [0, 1, 2, 3])
