@@ -203,7 +203,7 @@ class Evaluations:
                 found,
                 engine.embedder,
                 Subject(data.name, record.started),
-                original=engine.original_by_id if against else None,
+                original=(lambda identity: engine.original(engine.items.by_id(identity))) if against else None,
                 before_step=lambda: progress(total, total),
             )
             return found, page
