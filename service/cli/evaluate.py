@@ -15,7 +15,16 @@ from service.cli.options import (
     PrecisionOption,
     RuntimeOption,
 )
-from service.cli.output import comparison_sentence, list_skipped, out, progress_bar, report_tables, say, write_copies
+from service.cli.output import (
+    comparison_sentence,
+    err,
+    list_skipped,
+    out,
+    progress_bar,
+    report_tables,
+    say,
+    write_copies,
+)
 
 if TYPE_CHECKING:
     from indexer.benchmark.compare import Comparison
@@ -117,5 +126,6 @@ def _write_html(
 
     subject = Subject(data.resolve().name, datetime.now().astimezone())
     original = None if gallery is None else lambda identity: gallery.original(gallery.items.by_id(identity))
-    text = report_html(evaluation, embedder, subject, original=original, comparison=comparison)
+    with err.status("making the report"):
+        text = report_html(evaluation, embedder, subject, original=original, comparison=comparison)
     path.write_text(text, encoding="utf-8")

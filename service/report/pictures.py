@@ -10,8 +10,8 @@ from PIL import Image
 from indexer.benchmark.report import Details
 from model.embedder import Embedder
 from model.errors import CarsearchError
-from model.images.decode import decode
 from service.heat import overlaid, seen
+from service.pictures import shrunk
 
 SIDE = 224
 """The longer side of a picture, in pixels."""
@@ -90,7 +90,7 @@ class Pictures:
         if key not in self._made:
             self._before_photo()
             try:
-                self._made[key] = _data_uri(Image.fromarray(decode(self._read(identity, found=found), SIDE)))
+                self._made[key] = _data_uri(shrunk(self._read(identity, found=found), SIDE, SIDE))
             except CarsearchError:  # it was there when it was embedded
                 self._made[key] = None
         return self._made[key]

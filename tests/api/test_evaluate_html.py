@@ -79,7 +79,7 @@ def test_against_the_gallery_the_page_shows_the_gallery_s_photos(client: AppClie
 
     page = when_free(ask)
     assert_page(page)
-    assert "looked up once among the gallery" in page.text
+    assert "each compared with the gallery" in page.text
     assert "The photo is no longer there" not in page.text
 
 

@@ -102,7 +102,7 @@ def test_the_first_words_are_the_score_in_plain_words(evaluation: Evaluation, fa
     page = Page(report_html(evaluation, fake_embedder, SUBJECT))
     share = f"{100 * evaluation.report.top1:.1f}%"
     assert f"For {share} of the photos, the most similar photo shows the right class" in page.text
-    assert "12 photos of 3 classes were each looked up once among the other photos of the set." in page.text
+    assert "12 photos of 3 classes were each compared with the other photos of the set." in page.text
     assert "Evaluation of my cars · 28 November 2026" in page.text
     assert "The original project's model on its own photos 84.5% not published 11,046 78" in page.text
     assert "only scores on the same photos say which model is better" in page.text
