@@ -27,9 +27,12 @@ from service.engine import Engine
 from service.errors import Overloaded, UnknownEvaluation
 from service.observability.metrics import Metrics
 from service.process import started_threads
+from service.report.build import Subject, report_html
 
 IDENTITY = re.compile(r"[0-9a-f]{32}")
 KEPT_RECORDS = 100
+KEPT_PAGES = 10
+"""HTML reports: each may have several megabytes."""
 RECORD_INTERVAL_S = 0.5
 MAX_YIELD_S = 0.5
 UNKNOWN = "There is no evaluation with this id."
@@ -68,6 +71,7 @@ class EvaluationRecord(EvaluationSummary):
     report: dict[str, Any] | None = None
     predictions: list[IdPair] | None = None
     problem: dict[str, Any] | None = None
+    html: bool = Field(False, description="Whether its report is here as HTML, too: GET with Accept: text/html.")
 
 
 Summary = TypeVar("Summary", bound=EvaluationSummary)
@@ -75,19 +79,25 @@ Summary = TypeVar("Summary", bound=EvaluationSummary)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An evaluation that has ended: its last record, and the error that ended it, if one did."""
+    """An evaluation that has ended: its last record, its report as HTML, and the error that ended it, if one did."""
 
     record: EvaluationRecord
+    html: str | None = None
     error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationInput:
-    """A labelled set with everything that must be closed when the evaluation ends."""
+    """A labelled set with everything that must be closed when the evaluation ends.
+
+    `html` asks for a report for people, which calls the set by `name`.
+    """
 
     photos: Sequence[Photo]
     skipped: list[Skipped]
     close: contextlib.ExitStack
+    name: str = ""
+    html: bool = False
 
 
 class Evaluations:
@@ -137,10 +147,11 @@ class Evaluations:
 
     def _work(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Ended:
         update: dict[str, object]
+        html: str | None = None
         error: Exception | None = None
         with data.close:
             try:
-                done = self._evaluate(record, data, engine)
+                done, html = self._evaluate(record, data, engine)
                 report, predictions = done.report.to_json(), done.predictions
                 update = {"status": "done", "report": report, "predictions": predictions, "done": len(data.photos)}
             except EvaluationCancelled:
@@ -153,11 +164,14 @@ class Evaluations:
                     log.exception("evaluation %s failed", record.id)
                 update = {"status": "failed", "problem": {"code": code, "detail": detail}}
             finished = record.model_copy(update=update)
-            self._try_write(finished)
+            self._try_write(finished, html)
         self._metrics.evaluations.labels(finished.status).inc()
-        return Ended(finished, error)
+        return Ended(finished, html, error)
 
-    def _evaluate(self, record: EvaluationRecord, data: EvaluationInput, engine: Engine) -> Evaluation:
+    def _evaluate(
+        self, record: EvaluationRecord, data: EvaluationInput, engine: Engine
+    ) -> tuple[Evaluation, str | None]:
+        """An evaluation and, while the photos are still there, its report as HTML where that is asked for."""
         told, before = 0.0, 0
 
         def progress(done: int, total: int) -> None:
@@ -173,9 +187,26 @@ class Evaluations:
                 told = time.monotonic()
                 self._try_write(record.model_copy(update={"done": done, "total": total}))
 
-        gallery = engine.served if record.mode == "gallery" else None
-        with self._metrics.evaluating(len(data.photos)):
-            return evaluate(data.photos, engine.embedder, gallery=gallery, skipped=data.skipped, progress=progress)
+        against, total = record.mode == "gallery", len(data.photos)
+        with self._metrics.evaluating(total):
+            found = evaluate(
+                data.photos,
+                engine.embedder,
+                gallery=engine.served if against else None,
+                skipped=data.skipped,
+                progress=progress,
+                details=data.html,
+            )
+            if not data.html:
+                return found, None
+            page = report_html(
+                found,
+                engine.embedder,
+                Subject(data.name, record.started),
+                original=(lambda identity: engine.original(engine.items.by_id(identity))) if against else None,
+                before_step=lambda: progress(total, total),
+            )
+            return found, page
 
     def _let_searches_pass(self) -> None:
         """Between two batches an evaluation waits until nobody searches, but it is not stopped by a busy server."""
@@ -191,7 +222,15 @@ class Evaluations:
         if record.status == "failed" and record.problem is None:
             detail = "The server that ran the evaluation ended; start it again."
             return record.model_copy(update={"problem": {"code": "internal", "detail": detail}})
-        return record
+        return record.model_copy(update={"html": self._page(identity).exists()})
+
+    def read_html(self, identity: str) -> bytes | None:
+        """The report of an evaluation of any replica as HTML, None where there is none; raises UnknownEvaluation."""
+        if not self.read(identity).html:
+            return None
+        with contextlib.suppress(FileNotFoundError):  # removed since
+            return self._page(identity).read_bytes()
+        return None
 
     def summaries(self) -> list[EvaluationSummary]:
         """The evaluations of all replicas whose records are kept, newest first."""
@@ -218,32 +257,45 @@ class Evaluations:
     def _record(self, identity: str) -> Path:
         return self._directory / f"{identity}.json"
 
+    def _page(self, identity: str) -> Path:
+        return self._directory / f"{identity}.html"
+
     def _marker(self, identity: str) -> Path:
         return self._directory / f"{identity}.cancel"
 
-    def _write(self, record: EvaluationRecord) -> None:
-        path = self._record(record.id)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(record.model_dump_json(), encoding="utf-8")
-        temporary.replace(path)
+    def _write(self, record: EvaluationRecord, html: str | None = None) -> None:
+        if html is not None:  # before the record, so that whoever sees it done finds its page
+            _replace(self._page(record.id), html)
+        _replace(self._record(record.id), record.model_dump_json(exclude={"html"}))
         if record.status != "running":
             self._clean()
 
-    def _try_write(self, record: EvaluationRecord) -> None:
+    def _try_write(self, record: EvaluationRecord, html: str | None = None) -> None:
         try:
-            self._write(record)
+            self._write(record, html)
         except OSError:  # whoever waits for the report gets it, on a full disk too
             log.exception("the record of evaluation %s cannot be written", record.id)
 
     def _clean(self) -> None:
-        """Removes all but the newest records, and what killed processes left: half a record, or a mark without one."""
+        """Removes all but the newest records and pages, and what killed processes left: half a record, a lone mark."""
         with contextlib.suppress(OSError):  # another replica is doing the same
-            records = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)
+            records, pages = (
+                sorted(self._directory.glob(kind), key=lambda path: path.stat().st_mtime)
+                for kind in ("*.json", "*.html")
+            )
+            for path in pages[:-KEPT_PAGES]:
+                path.unlink(missing_ok=True)
             known, forgotten = {path.stem for path in records}, {path.stem for path in records[:-KEPT_RECORDS]}
             for path in self._directory.iterdir():
                 left = path.stem not in known and time.time() - path.stat().st_mtime > LOST_S
                 if path.stem in forgotten or left:
                     path.unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _read(path: Path, kind: type[Summary]) -> Summary:

@@ -1,9 +1,11 @@
 """The evaluation report: the result of the benchmark, as values that become JSON."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from model.dataset import Skipped
+from model.dataset import Photo, Skipped
+from model.types import Embeddings, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +81,77 @@ class Report:
         """The report as written to a file and sent over HTTP, where a label is called "class"."""
         value = asdict(self)
         for name in ("per_class", "most_confused"):
-            value[name] = [{key.replace("label", "class"): told for key, told in one.items()} for one in value[name]]
+            value[name] = [_with_classes(one) for one in value[name]]
         return value
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A report and the predictions behind it: (query id, nearest id) in the order of the set.
+class Answer:
+    """What one query found: its nearest photo, with the cosine, and the class that was decided.
 
-    `copies` are the ids of photos of the set with the same content, in groups of two and more.
+    `decided` is None where no photo near by has a class, and against an index from before there were decisions;
+    `probability` is then None too, and where the probability could not be tried.
+    """
+
+    id: str
+    label: str
+    nearest: str
+    nearest_label: str
+    score: float
+    decided: str | None
+    probability: float | None
+
+    @property
+    def right(self) -> bool:
+        """Whether the nearest photo is of the query's class."""
+        return self.nearest_label == self.label
+
+    @property
+    def class_right(self) -> bool:
+        """Whether the decided class is the query's."""
+        return self.decided == self.label
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a report with pictures is made of: n queries in the order of the answers, and the N photos searched.
+
+    `photos` are the queries, `embeddings` float32 (n, D) theirs and `hashes` their sha256. `near` int64 (n, K) are the
+    rows of each query's nearest photos that have a class, best first, at most ten and -1 where there are no more, with
+    the cosines `scores` float32 (n, K). `first_rank` int64 (n,) is the rank of the first one of the query's class among
+    `depth` photos, 0 where there is none. `ids`, `labels` and `found_hashes` are those of the N photos searched, which
+    leave-one-out takes from the queries.
+    """
+
+    photos: Sequence[Photo]
+    embeddings: Embeddings
+    hashes: Sequence[str]
+    near: Rows
+    scores: Embeddings
+    first_rank: Rows
+    depth: int
+    ids: Sequence[str]
+    labels: Sequence[str]
+    found_hashes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A report and the answers behind it, in the order of the set.
+
+    `copies` are the ids of photos of the set with the same content, in groups of two and more. `details` are there
+    where `evaluate` was asked for them.
     """
 
     report: Report
-    predictions: list[tuple[str, str]]
+    answers: list[Answer]
     copies: list[list[str]]
+    details: Details | None = None
+
+    @property
+    def predictions(self) -> list[tuple[str, str]]:
+        """Pairs of ids: a query and its nearest photo."""
+        return [(answer.id, answer.nearest) for answer in self.answers]
 
     def predictions_text(self) -> str:
         """The submission format of the original project: a pair of ids a line, the query and its nearest photo.
@@ -100,6 +159,10 @@ class Evaluation:
         A tab is between them, as ids may hold blanks.
         """
         return "".join(f"{query}\t{nearest}\n" for query, nearest in self.predictions)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON with the answer to each photo, which a later evaluation can be compared with."""
+        return {**self.report.to_json(), "answers": [_with_classes(asdict(one)) for one in self.answers]}
 
     def _repr_html_(self) -> str:
         """The scores with their intervals over classes, for a notebook."""
@@ -111,3 +174,8 @@ class Evaluation:
             if score is not None and interval is not None
         )
         return f"<table><tr><th></th><th>{one.total} photos</th><th>95% over classes</th></tr>{rows}</table>"
+
+
+def _with_classes(value: dict[str, Any]) -> dict[str, Any]:
+    """A label is called "class" in JSON."""
+    return {key.replace("label", "class"): told for key, told in value.items()}

@@ -15,6 +15,7 @@ from rich.text import Text
 from model.dataset import Skipped
 
 if TYPE_CHECKING:
+    from indexer.benchmark.compare import Comparison
     from indexer.benchmark.report import Report
     from model import embedder
 
@@ -122,6 +123,16 @@ def report_tables(report: "Report") -> Group:
     for pair in report.most_confused[:CLASSES_SHOWN]:
         confused.add_row(Text(pair.label), Text(pair.nearest_label), str(pair.count))
     return Group(summary, hardest, confused)
+
+
+def comparison_sentence(found: "Comparison") -> str:
+    """What changed since an earlier evaluation, in one line."""
+    one = found.top1
+    return (
+        f"Since {found.name}, on {found.photos} photos: top-1 {100 * one.difference:+.2f} points "
+        f"(95% over classes {100 * one.ci95.low:+.2f} to {100 * one.ci95.high:+.2f}); "
+        f"{one.gained} became right, {one.lost} wrong (McNemar p = {one.p_value:.3f})."
+    )
 
 
 def confidence_rows(report: "Report") -> dict[str, str | None]:

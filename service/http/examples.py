@@ -117,7 +117,10 @@ BY_OPERATION: dict[str, Errors] = {
     | {code: BY_TAG["evaluation"][code] for code in ("duplicate_id", "manifest_invalid")},
     "delete_photo": _CHANGED | _ITEM,
     "evaluate": {"unknown_dataset": (404, "There is no data set with this name; GET /info lists them.")},
-    "get_evaluation": _EVALUATION_ID,
+    "get_evaluation": {
+        **_EVALUATION_ID,
+        "not_acceptable": (406, "The evaluation is not done yet; its HTML report is there when it is."),
+    },
     "cancel_evaluation": _EVALUATION_ID,
 }
 """Operation id -> the errors that only some operations answer with."""
@@ -143,6 +146,7 @@ _EVALUATION = {
     "started": "2026-11-28T14:52:23Z",
     "done": 4096,
     "total": 11046,
+    "html": False,
 }
 
 _SEARCH = {
@@ -171,7 +175,7 @@ _DONE: dict[str, Any] = {
         "photos": [{"name": "photo.jpg", "photo": {name: _HIT[name] for name in ("id", "class", "image", "metadata")}}]
     },
     "evaluate": {"mode": "leave-one-out", "top1": 0.8449, "correct": 9333, "total": 11046, "classes": 78},
-    "list_evaluations": {"evaluations": [_EVALUATION]},
+    "list_evaluations": {"evaluations": [{name: told for name, told in _EVALUATION.items() if name != "html"}]},
     "get_evaluation": _EVALUATION,
     "list_classes": {"Mistrelle": 11, "Velmora": 11},
     "livez": {"status": "ok"},

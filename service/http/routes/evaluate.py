@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import tempfile
-from typing import Annotated, BinaryIO, Literal, cast
+from dataclasses import replace
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -14,7 +15,8 @@ from starlette.requests import ClientDisconnect
 from model.archive import read_archive
 from model.dataset import read_labelled
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
-from service.errors import InvalidRequest, MalformedJson, NotReady, UnsupportedContentType
+from service.errors import InvalidRequest, MalformedJson, NotAcceptable, NotReady, UnsupportedContentType
+from service.http.accept import wanted
 from service.http.context import media_type, rules
 from service.http.errors import problems
 from service.http.parameters import StrictRoute
@@ -22,7 +24,8 @@ from service.http.schemas import DatasetRequest, EvaluationList
 from service.http.state import State
 from service.http.upload import multipart_body, receive_archive
 from service.http.workers import done_while_connected
-from service.jobs import Ended, EvaluationInput, EvaluationRecord, new_record
+from service.jobs import KEPT_PAGES, Ended, EvaluationInput, EvaluationRecord, new_record
+from service.report.build import POLICY
 
 router = APIRouter(tags=["evaluation"], route_class=StrictRoute)
 
@@ -32,12 +35,28 @@ BODY = multipart_body("archive", "application/zip, application/x-tar", "zip or t
     "application/json": {"schema": {"$ref": f"#/components/schemas/{DatasetRequest.__name__}"}}
 }
 
+PAGE: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
+"""What a client gets that sends `Accept: text/html`."""
+
+HEADERS = {
+    "Content-Security-Policy": f"sandbox; frame-ancestors 'none'; {POLICY}",
+    "Cache-Control": "private",
+    "Referrer-Policy": "no-referrer",
+}
+"""Of that page: names and photos in it are whatever somebody sent."""
+
+NO_PAGE = (
+    "There is no HTML report of this evaluation: it is made where POST /evaluate was sent with Accept: text/html, and "
+    f"the last {KEPT_PAGES} are kept."
+)
+NOT_YET = "The evaluation is not done yet; its HTML report is there when it is."
+
 
 @router.post(
     "/evaluate",
     openapi_extra={"requestBody": {"required": True, "content": BODY}},
     responses={
-        200: {"description": "The report.", "content": {"application/json": {"schema": {"type": "object"}}}},
+        200: {"description": "The report.", "content": {"application/json": {"schema": {"type": "object"}}, **PAGE}},
         202: {"model": EvaluationRecord},
         **problems(400, 404, 408, 413, 415, 422, 429, 503),
     },
@@ -52,11 +71,14 @@ async def evaluate(
     ] = None,
     prefer: Annotated[str, Header(description="How to be answered.", examples=["respond-async"])] = "",
 ) -> Response:
-    """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location."""
+    """Runs the top-1 benchmark. With `Prefer: respond-async` it goes on in the background: 202 and a Location.
+
+    With `Accept: text/html` the report is a page with pictures, here or at that Location.
+    """
     state: State = request.app.state.parts
     if (engine := state.reloader.loaded) is None:
         raise NotReady(state.reloader.why_not)
-    background = "respond-async" in prefer.lower()
+    background, html = "respond-async" in prefer.lower(), wanted(request.headers.get("accept", "")).html
     with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
         data = await _read_set(request, state, class_depth)
         if not background and len(data.photos) > state.limits.sync_photos:
@@ -64,7 +86,7 @@ async def evaluate(
             most = state.limits.sync_photos
             raise EvaluationTooLarge(f"The set has {len(data.photos)} photos; above {most} send Prefer: respond-async.")
         record = new_record(mode, len(data.photos))
-        running = await state.evaluations.run(record, data, engine)
+        running = await state.evaluations.run(record, replace(data, html=html), engine)
     if background:
         location = f"{request.scope['root_path']}/evaluations/{record.id}"
         headers = {"Location": location, "Preference-Applied": "respond-async"}
@@ -80,12 +102,24 @@ async def list_evaluations(request: Request) -> EvaluationList:
     return EvaluationList(evaluations=await run_in_threadpool(state.evaluations.summaries))
 
 
-@router.get("/evaluations/{identity}", responses=problems(404))
+@router.get(
+    "/evaluations/{identity}",
+    response_model=EvaluationRecord,
+    responses={200: {"content": PAGE}, **problems(404, 406)},
+)
 @rules(key_scope="admin")
-async def get_evaluation(request: Request, identity: str) -> EvaluationRecord:
-    """How far an evaluation is, and its report when it is done."""
+async def get_evaluation(request: Request, identity: str) -> EvaluationRecord | Response:
+    """How far an evaluation is, and its report when it is done; with `Accept: text/html` as a page, if it has one."""
     state: State = request.app.state.parts
-    return await run_in_threadpool(state.evaluations.read, identity)
+    taken = wanted(request.headers.get("accept", ""))
+    if taken.html:
+        page = await run_in_threadpool(state.evaluations.read_html, identity)
+        if page is not None:
+            return _page(page, identity)
+    record = await run_in_threadpool(state.evaluations.read, identity)
+    if taken.html and not taken.json:
+        raise NotAcceptable(NOT_YET if record.status == "running" else NO_PAGE)
+    return record
 
 
 @router.delete("/evaluations/{identity}", status_code=202, responses=problems(404))
@@ -106,8 +140,16 @@ async def _answer_of(
         raise ended.error
     if ended.record.report is None:  # it was cancelled
         raise ClientDisconnect
+    if ended.html is not None:
+        return _page(ended.html, identity)
     pairs = {"predictions": ended.record.predictions} if predictions else {}
     return JSONResponse({**ended.record.report, **pairs})
+
+
+def _page(html: str | bytes, identity: str) -> Response:
+    """An HTML report; saved, it has the evaluation's name."""
+    named = {"Content-Disposition": f'inline; filename="evaluation-{identity}.html"'}
+    return HTMLResponse(html, headers={**HEADERS, **named})
 
 
 async def _read_set(request: Request, state: State, class_depth: int | None) -> EvaluationInput:
@@ -133,7 +175,7 @@ async def _named_set(request: Request, state: State, class_depth: int | None) ->
         found = await run_in_threadpool(read_labelled, path, class_depth=class_depth)
     except DataInvalid as problem:  # the client knows the set by its name; where it lies is not told
         raise type(problem)(str(problem).replace(str(path), f'"{name}"')) from problem
-    return EvaluationInput(found.items, found.skipped, contextlib.ExitStack())
+    return EvaluationInput(found.items, found.skipped, contextlib.ExitStack(), name)
 
 
 async def _uploaded_set(request: Request, state: State, class_depth: int | None) -> EvaluationInput:
@@ -144,7 +186,7 @@ async def _uploaded_set(request: Request, state: State, class_depth: int | None)
         await receive_archive(request, sink)
         sink.seek(0)
         photos, skipped = await run_in_threadpool(read_archive, sink, state.limits.archive, class_depth)
-        return EvaluationInput(photos, skipped, stack.pop_all())
+        return EvaluationInput(photos, skipped, stack.pop_all(), "an uploaded archive")
 
 
 def _close(sink: BinaryIO) -> None:

@@ -27,11 +27,11 @@ export function address(path, query = {}) {
   return pairs.length ? `${path}?${new URLSearchParams(pairs).toString().replaceAll("+", "%20")}` : path;
 }
 
-/** The JSON of an answer; asks for a key on 401, and again later when the server says so. Raises Problem. */
+/** The JSON of an answer, or with `text` its text; asks for a key on 401, and again later when the server says so. Raises Problem. */
 export async function ask(method, path, options = {}) {
   for (let tries = 1; ; tries++) {
     const answer = await send(method, path, options);
-    if (answer.status < 400) return answer.body;
+    if (answer.status < 400) return options.text ? answer.text : answer.body;
     const problem = new Problem(answer.body.code ?? `http_${answer.status}`, answer.body.detail ?? t("noSentence"), answer.status);
     if (answer.status === 401) {
       if (!(await askForKey(hasKey() ? problem.message : t("keyWanted")))) throw problem;
@@ -56,7 +56,7 @@ function send(method, path, { body, headers = {}, uploaded, signal }) {
       let told = {};
       try { told = JSON.parse(request.responseText); } catch { /* a proxy's own page */ }
       const seconds = Number.parseInt(request.getResponseHeader("Retry-After") ?? "", 10);
-      resolve({ status: request.status, body: told, retryAfter: Number.isNaN(seconds) ? null : seconds });
+      resolve({ status: request.status, body: told, text: request.responseText, retryAfter: Number.isNaN(seconds) ? null : seconds });
     };
     request.onerror = () => { watchOutage(); reject(new Problem("unreachable", t("unreachable"))); };
     request.onabort = () => reject(new Problem("cancelled", t("cancelled")));

@@ -1,5 +1,5 @@
 // Evaluations: a zip or a named set in, its progress, and the figures of its report.
-import { ask, forgetKey } from "./api.js";
+import { ask, forgetKey, hasKey } from "./api.js";
 import { dropzone, field, h, problemBox, progress, tell } from "./dom.js";
 import { number, percent, t, time } from "./text.js";
 
@@ -54,7 +54,7 @@ async function start(source) {
   try {
     const begun = await ask("POST", `evaluate?mode=${parts.mode.value}`, {
       body,
-      headers: { Prefer: "respond-async", ...(named ? { "Content-Type": "application/json" } : {}) },
+      headers: { Accept: "text/html, application/json", Prefer: "respond-async", ...(named ? { "Content-Type": "application/json" } : {}) },
       signal: stop.signal,
       uploaded: named ? null : (share) => bar.set(share < 1 ? share : null, share < 1 ? t("sending", percent(share)) : t("reading")),
       waiting: (sentence) => bar.set(null, sentence),
@@ -115,14 +115,31 @@ function showRecord(record) {
     return;
   }
   const { report } = record;
-  const link = h("a", { download: `evaluation-${record.id}.json`, href: URL.createObjectURL(new Blob([JSON.stringify(report, null, 2)], { type: "application/json" })) }, t("download"));
-  parts.report.replaceChildren(h("h2", {}, t("report"), h("small", {}, `${time(record.started)} · ${t("against")} ${t(MODES[record.mode])}`)), figures(report),
+  const json = h("a", fileOf(record, "json", "application/json", JSON.stringify(report, null, 2)), t("download"));
+  parts.report.replaceChildren(h("h2", {}, t("report"), h("small", {}, `${time(record.started)} · ${t("against")} ${t(MODES[record.mode])}`)), ...(record.html ? [h("p", {}, pageLink(record))] : []), figures(report),
     h("div", { class: "columns" },
       part(t("confused"), [t("shows"), t("found"), t("times")], report.most_confused.slice(0, MOST_ROWS).map((one) => [one.class, one.nearest_class, number(one.count)])),
       part(t("weakest"), [t("class"), t("share"), t("count")],
         [...report.per_class].sort((a, b) => a.top1 - b.top1 || b.photos - a.photos).slice(0, MOST_ROWS).map((one) => [one.class, percent(one.top1), number(one.photos)]))),
-    h("p", {}, link));
+    h("p", {}, json));
   tell(`${t("top1")}: ${percent(report.top1, 1)}`);
+}
+
+const fileOf = (record, ending, type, text) => ({ download: `evaluation-${record.id}.${ending}`, href: URL.createObjectURL(new Blob([text], { type })) });
+
+/** A link to the report with pictures; a server that asks for keys is asked with the key, and the page is saved. */
+function pageLink(record) {
+  const path = `evaluations/${record.id}`;
+  const save = async (event) => {
+    if (!hasKey()) return;
+    event.preventDefault();
+    try {
+      h("a", fileOf(record, "html", "text/html", await ask("GET", path, { headers: { Accept: "text/html" }, text: true }))).click();
+    } catch (problem) {
+      refuse(problem, () => save(event));
+    }
+  };
+  return h("a", { class: "button main", href: path, target: "_blank", onclick: save }, t("reportPage"));
 }
 
 function figures(report) {

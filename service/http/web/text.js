@@ -91,6 +91,7 @@ const TEXT = {
   weakest: ["Classes, weakest first", "차종별, 낮은 순"],
   share: ["Right", "맞음"],
   count: ["Photos", "사진"],
+  reportPage: ["Open the report with pictures", "사진이 있는 보고서 열기"],
   download: ["Download the report (JSON)", "보고서 내려받기(JSON)"],
   past: ["Past evaluations", "지난 평가"],
   noPast: ["None yet.", "아직 없습니다."],

@@ -4,6 +4,7 @@ Every page that a test opens must ask no other origin, break no rule of its poli
 """
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,14 @@ from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from tests.support.calls import eventually
+from tests.support.made_once import made_once
 from tests.support.photos import car_photo, write_gallery
 from tests.support.servers import Server, running_server
 
 if TYPE_CHECKING:  # the slim set lacks it, and pytest imports this file there too
     from playwright.sync_api import Browser, Page
 
+AXE = "axe-core@4.14.1"
 HOSTILE = '<img src=x onerror="document.title=1">'
 """A class named as attackers would."""
 
@@ -103,3 +106,26 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "my car.jpg"
     path.write_bytes(car_photo(1, 99, (320, 240)))
     return path
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script of axe-core, from npm."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+
+    def install(folder: Path) -> None:
+        folder.mkdir()
+        subprocess.run(["npm", "install", "--silent", "--prefix", str(folder), AXE], check=True, timeout=300)
+
+    script = made_once("axe-core", install, AXE.rpartition("@")[2]) / "node_modules" / "axe-core" / "axe.min.js"
+    return script.read_text(encoding="utf-8")
+
+
+def serious(page: "Page", axe: str) -> list[str]:
+    """What axe finds serious or critical in what is shown now."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run().then((result) => result.violations)")
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
+    ]

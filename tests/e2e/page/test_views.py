@@ -1,8 +1,6 @@
 """The page's gallery, evaluations and status; its looks on phones and in the dark, and for screen readers."""
 
 import io
-import shutil
-import subprocess
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +10,7 @@ import pytest
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from tests.e2e.page.conftest import OpenPage, wait_until
-from tests.support.made_once import made_once
+from tests.e2e.page.conftest import OpenPage, serious, wait_until
 from tests.support.photos import car_photo
 from tests.support.servers import Server, running_server
 
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-AXE = "axe-core@4.14.1"
 MANY = 5000
 
 
@@ -123,20 +119,6 @@ def test_nothing_is_wider_than_the_screen(open_page: OpenPage, cars: Server, pho
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.fixture(scope="session")
-def axe() -> str:
-    """The script of axe-core, from npm."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-
-    def install(folder: Path) -> None:
-        folder.mkdir()
-        subprocess.run(["npm", "install", "--silent", "--prefix", str(folder), AXE], check=True, timeout=300)
-
-    script = made_once("axe-core", install, AXE.rpartition("@")[2]) / "node_modules" / "axe-core" / "axe.min.js"
-    return script.read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(open_page: OpenPage, cars: Server, photo: Path, axe: str, scheme: str) -> None:
     page = open_page(cars.url, color_scheme=scheme)
@@ -158,12 +140,3 @@ def test_axe_finds_nothing_serious(open_page: OpenPage, cars: Server, photo: Pat
         page.wait_for_selector(f"#view-{view} {ready}")
         found[view] = serious(page, axe)
     assert {view: wrong for view, wrong in found.items() if wrong} == {}
-
-
-def serious(page: "Page", axe: str) -> list[str]:
-    """What axe finds serious or critical in what is shown now."""
-    page.evaluate(axe)
-    found = page.evaluate("axe.run().then((result) => result.violations)")
-    return [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
-    ]

@@ -21,7 +21,16 @@ from model.embedder import Embedder
 from model.runtimes.fake import FakeRuntime
 from service.engine import Engine
 from service.errors import Overloaded, UnknownEvaluation
-from service.jobs import KEPT_RECORDS, LOST_S, Ended, EvaluationInput, EvaluationRecord, Evaluations, new_record
+from service.jobs import (
+    KEPT_PAGES,
+    KEPT_RECORDS,
+    LOST_S,
+    Ended,
+    EvaluationInput,
+    EvaluationRecord,
+    Evaluations,
+    new_record,
+)
 from service.observability.metrics import Metrics
 from tests.support.photos import car_photo
 
@@ -65,6 +74,8 @@ def evaluated(
     watched: Sequence[WatchedPhoto],
     record: EvaluationRecord | None = None,
     close: Callable[[], object] = lambda: None,
+    *,
+    html: bool = False,
 ) -> Ended:
     """Runs an evaluation to its end."""
 
@@ -73,7 +84,7 @@ def evaluated(
         stack.callback(close)
         with evaluations.reserved():
             started = record or new_record("leave-one-out", len(watched))
-            running = await evaluations.run(started, EvaluationInput(watched, [], stack), engine)
+            running = await evaluations.run(started, EvaluationInput(watched, [], stack, html=html), engine)
         return await running
 
     return asyncio.run(scenario())
@@ -243,6 +254,49 @@ def test_only_the_newest_records_are_kept(evaluations: Evaluations, engine: Engi
     left = sorted(path.stem for path in folder.glob("*.json"))
     assert left == sorted([*(f"{number:032x}" for number in range(4, KEPT_RECORDS + 3)), ended.record.id])
     assert {path.stem for path in folder.glob("*.cancel")} < set(left)
+
+
+def test_a_page_is_made_while_the_photos_are_there_and_kept_beside_the_record(
+    evaluations: Evaluations, engine: Engine, tmp_path: Path
+) -> None:
+    closed, late = list[bool](), list[bool]()
+    watched = photos(lambda: late.append(bool(closed)))
+    ended = evaluated(evaluations, engine, watched, close=lambda: closed.append(True), html=True)
+    assert ended.html is not None
+    assert len(late) > len(NAMES)  # the photos are read again, for their pictures
+    assert not any(late)
+    assert evaluations.read(ended.record.id).html
+    assert evaluations.read_html(ended.record.id) == ended.html.encode()
+    assert "html" not in (tmp_path / "evaluations" / f"{ended.record.id}.json").read_text()
+    assert evaluations.read_html(evaluated(evaluations, engine, photos()).record.id) is None
+
+
+def test_only_the_newest_pages_are_kept_and_none_without_its_record(
+    evaluations: Evaluations, engine: Engine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "evaluations"
+    for number in range(KEPT_PAGES + 3):
+        for suffix in (".json", ".html") if number != KEPT_PAGES else (".html",):
+            path = folder / f"{number:032x}{suffix}"
+            path.write_text("{}")
+            os.utime(path, (1000 + number,) * 2)
+    ended = evaluated(evaluations, engine, photos(), html=True)
+    left = {path.stem for path in folder.glob("*.html")}
+    assert left == {ended.record.id, *(f"{number:032x}" for number in range(4, KEPT_PAGES + 3) if number != KEPT_PAGES)}
+    assert len(list(folder.glob("*.json"))) == KEPT_PAGES + 3
+
+
+def test_an_evaluation_is_cancelled_while_its_page_is_made(evaluations: Evaluations, engine: Engine) -> None:
+    record, read = new_record("leave-one-out", len(NAMES)), list[bool]()
+
+    def cancel_at_the_first_picture() -> None:
+        read.append(True)
+        if len(read) == len(NAMES) + 1:
+            evaluations.cancel(record.id)
+
+    ended = evaluated(evaluations, engine, photos(cancel_at_the_first_picture), record, html=True)
+    assert (ended.record.status, ended.html) == ("cancelled", None)
+    assert len(read) == len(NAMES) + 1
 
 
 def test_without_a_state_directory_records_are_gone_with_the_process(
