@@ -71,6 +71,14 @@ class InputSpec:
             raise ModelInvalid(f'The input spec fits photos by "centre" or "stretch", not by "{self.fit}".')
 
     @property
+    def square(self) -> float | None:
+        """The side of the central square that the network sees, as a share of a photo's shorter side.
+
+        None where it sees the whole photo.
+        """
+        return None if self.fit == "stretch" else self.crop / self.resize
+
+    @property
     def sha256(self) -> str:
         values = dataclasses.asdict(self)
         if not self.mirror:

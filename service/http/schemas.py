@@ -22,13 +22,17 @@ class Schema(BaseModel):
 class Explanation(Schema):
     """Why a photo matches: what each place of the two photos adds to the score, row by row from the top left.
 
-    The numbers of each map and `constant` add up to the score. A map lies over the whole photo, or the box, where the
-    model takes photos whole as those that ship do, else over the square that it cuts.
+    The numbers of each map and `constant` add up to the score. A map lies over what the model sees of the photo, or of
+    the box.
     """
 
     query: list[list[float]]
     hit: list[list[float]]
     constant: float = Field(description="What no place adds; 0 for the models that ship.")
+    square: float | None = Field(
+        description="For a model that sees a central square of a photo: its side, as a share of the shorter side. null "
+        "for one that sees the whole photo, as those that ship do."
+    )
 
 
 class Hit(Schema):

@@ -36,6 +36,7 @@ def test_the_maps_of_the_first_five_photos_add_up_to_their_scores(client: AppCli
     assert SearchResponse.model_validate(answer).model_dump(by_alias=True, exclude_unset=True) == answer
     for hit in answer["results"][:5]:
         told = hit["explanation"]
+        assert told["square"] is None  # the model sees whole photos
         for heat in (told["query"], told["hit"]):
             assert np.shape(heat) == (6, 6)
             assert np.sum(heat) + told["constant"] == pytest.approx(hit["score"], abs=1e-3)

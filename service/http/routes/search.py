@@ -85,16 +85,17 @@ async def _explanations(
         explainer = await workers.run(partial(Explainer, engine, query), request)
     except GONE:
         return []
-    return [await workers.run(partial(_explanation, explainer, hit["id"]), request) for hit in hits[:EXPLAINED]]
+    told = partial(_explanation, explainer, engine.embedder.card.input.square)
+    return [await workers.run(partial(told, hit["id"]), request) for hit in hits[:EXPLAINED]]
 
 
-def _explanation(explainer: Explainer, identity: str) -> dict[str, Any] | None:
+def _explanation(explainer: Explainer, square: float | None, identity: str) -> dict[str, Any] | None:
     try:
         found = explainer.explain(identity)
     except GONE:
         return None
     query, hit = (heat.astype(float).round(6).tolist() for heat in (found.query, found.hit))
-    return {"query": query, "hit": hit, "constant": found.constant}
+    return {"query": query, "hit": hit, "constant": found.constant, "square": square}
 
 
 @router.post(

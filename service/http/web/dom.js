@@ -110,9 +110,9 @@ export function copyLine(line) {
 
 /** A dialog over the page, which is removed when it is closed. */
 export function openDialog(label, ...content) {
-  const dialog = h("dialog", { "aria-label": label, onclose: () => dialog.remove() }, ...content);
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  const dialog = h("dialog", { "aria-label": label, tabIndex: -1, closedBy: "any", onclose: () => dialog.remove() }, ...content);
   document.body.append(dialog);
   dialog.showModal();
+  dialog.focus(); // its start, and not the first button, which may be far below
   return dialog;
 }

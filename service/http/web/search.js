@@ -8,6 +8,7 @@ import { openPhoto } from "./viewer.js";
 
 const ACCEPTED = "image/*,.heic,.heif,.avif";
 const SAMPLES = 6;
+const EXPLAINED = 5; // hits, by the server
 const parts = {};
 let query = null;
 let running = null;
@@ -70,6 +71,7 @@ function takeFile(file) {
 }
 
 function take(next) {
+  document.querySelector("dialog.viewer")?.close(); // a photo may be pasted over it
   if (query?.file) URL.revokeObjectURL(query.address);
   query = next;
   parts.section.classList.add("asked");
@@ -80,9 +82,11 @@ function take(next) {
   run();
 }
 
+const queryImage = () => (query.file ? h("img", { src: query.address, alt: t("yourPhoto") }) : picture(query.address, 640, query.name));
+
 /** The photo that is searched for, with the box on it. */
 function showPhoto() {
-  const image = query.file ? h("img", { src: query.address, alt: t("yourPhoto") }) : picture(query.address, 640, query.name);
+  const image = queryImage();
   const frame = h("div", { class: "frame" }, image);
   const buttons = h("div", { class: "row" });
   parts.photo.replaceChildren(h("h2", { tabIndex: -1 }, query.file ? t("yourPhoto") : t("likePhoto")), frame, buttons);
@@ -115,11 +119,12 @@ function showPhoto() {
 }
 
 function request() {
-  const asked = { k: parts.k.value, ...parts.filters.query(), box: query.crop?.value() };
-  if (!query.file) return { path: address("search", asked), headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: query.id }) };
+  const box = query.crop?.value() ?? null;
+  const path = address("search", { k: parts.k.value, ...parts.filters.query(), box });
+  if (!query.file) return { path, box, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: query.id }) };
   const body = new FormData();
   body.append("file", query.file, query.name);
-  return { path: address("search", asked), headers: {}, body };
+  return { path, box, headers: {}, body };
 }
 
 async function run() {
@@ -130,17 +135,16 @@ async function run() {
   parts.work.replaceChildren(bar.box, h("button", { type: "button", class: "plain", onclick: () => mine.abort() }, t("cancel")));
   busy(true);
   try {
-    const { path, headers, body } = request();
-    const found = await ask("POST", path, {
-      headers,
-      body,
+    const asked = request();
+    const found = await ask("POST", asked.path, {
+      ...asked,
       signal: mine.signal,
       uploaded: (share) => bar.set(share < 1 ? share : null, share < 1 ? t("uploading", percent(share)) : t("searching")),
       waiting: (sentence) => bar.set(null, sentence),
     });
     if (mine !== running) return;
     parts.work.replaceChildren();
-    show(found, path);
+    show(found, asked);
   } catch (problem) {
     if (mine !== running) return;
     failed = problem.code === "unreachable";
@@ -157,10 +161,10 @@ function busy(on) {
   parts.found.classList.toggle("old", on);
 }
 
-function show(found, path) {
+function show(found, asked) {
   const decision = verdict(found);
-  parts.found.replaceChildren(decision.box, groups(found),
-    h("details", { class: "code" }, h("summary", {}, t("inCode")), copyLine(command(path))),
+  parts.found.replaceChildren(decision.box, groups(found, asked.box, explainer(asked)),
+    h("details", { class: "code" }, h("summary", {}, t("inCode")), copyLine(command(asked.path))),
     h("p", { class: "hint" }, t("took", number(Math.round(found.timings_ms.total)))));
   tell(`${decision.words} ${t("photos", number(found.results.length))}`);
 }
@@ -187,26 +191,38 @@ function verdict({ decision, results }) {
 }
 
 /** The hits as pictures, those of one class together, the class of the nearest first. */
-function groups({ results, decision }) {
+function groups({ results, decision }, box, why) {
   if (!results.length) return h("div");
   const byClass = Map.groupBy ? Map.groupBy(results, (hit) => hit.class) : new Map();
   if (!byClass.size) for (const hit of results) byClass.set(hit.class, [...(byClass.get(hit.class) ?? []), hit]);
   const boxes = [...byClass].map(([name, hits]) => {
     const chosen = decision?.outcome === "class" && decision.class === name;
-    const box = h("section", { class: chosen ? "group chosen" : "group" },
-      h("h3", {}, name ?? t("unlabelled"), h("small", {}, t("photos", number(hits.length)))),
-      h("ul", { class: "cards" }, hits.map(card)));
-    box.style.setProperty("--n", hits.length);
-    return box;
+    const group = h("section", { class: chosen ? "group chosen" : "group" },
+      h("h3", {}, name ?? t("unlabelled"), " ", h("small", {}, t("photos", number(hits.length)))),
+      h("ul", { class: "cards" }, hits.map((hit) => card(hit, box, why))));
+    group.style.setProperty("--n", hits.length);
+    return group;
   });
   return h("div", {}, h("h2", { class: "between" }, t("nearest")), h("div", { class: "groups" }, boxes));
 }
 
-function card(hit) {
+/** Asks why the first hits match, when somebody wants to know: once for all, and again after a failure. */
+function explainer(asked) {
+  let answer = null;
+  return async (hit, waiting) => {
+    answer ??= ask("POST", `${asked.path}&explain=true`, { ...asked, waiting });
+    const { results } = await answer.catch((problem) => { answer = null; throw problem; });
+    return results.find((one) => one.id === hit.id)?.explanation;
+  };
+}
+
+function card(hit, box, why) {
   const name = hit.class ?? t("unlabelled");
-  const look = () => openPhoto(hit, { query: query.file ? query.address : null, like: searchLike });
+  const explained = hit.rank <= EXPLAINED;
+  const look = () => openPhoto(hit, { query: queryImage(), box, why: explained ? (waiting) => why(hit, waiting) : null, like: searchLike });
   return h("li", { class: "card" },
-    h("button", { type: "button", class: "thumb", "aria-label": t("look", `${name}, ${t("score")} ${hit.score.toFixed(3)}`), onclick: look }, picture(hit.image, 320, "")),
+    h("button", { type: "button", class: "thumb", "aria-label": `${t("look", `${name}, ${t("score")} ${hit.score.toFixed(3)}`)}${explained ? `, ${t("why")}` : ""}`, onclick: look },
+      picture(hit.image, 320, ""), explained && h("span", { class: "ask-why" }, t("why"))),
     h("div", { class: "card-line" }, h("span", { class: "score", title: t("score") }, hit.score.toFixed(3)),
       h("button", { type: "button", class: "link", "aria-label": `${t("like")}: ${hit.id}`, onclick: () => searchLike(hit) }, t("like"))));
 }

@@ -28,6 +28,9 @@ HOSTILE = '<img src=x onerror="document.title=1">'
 
 REPORT_VIOLATIONS = "addEventListener('securitypolicyviolation', (e) => console.error('CSP', e.violatedDirective))"
 
+CHOOSE = "#view-search .drop input"
+"""The input that takes a photo to search for."""
+
 OpenPage = Callable[..., "Page"]
 
 
@@ -65,9 +68,7 @@ def open_page(browser: "Browser") -> Iterator[OpenPage]:
 
         page.on("console", lambda message: printed(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request", lambda request: None if request.url.startswith((url, "blob:")) else wrong.append(request.url)
-        )
+        page.on("request", lambda request: asked(request.url))
         page.goto(f"{url}/{fragment}")
         page.wait_for_selector("h1:visible")
         return page

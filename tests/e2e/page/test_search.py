@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.e2e.page.conftest import HOSTILE, OpenPage, wait_until
+from tests.e2e.page.conftest import CHOOSE, HOSTILE, OpenPage, wait_until
 from tests.support.servers import Server
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-CHOOSE = "#view-search .drop input"
 GIVE = """([type, base64]) => {
     const bytes = Uint8Array.from(atob(base64), (one) => one.charCodeAt(0));
     const data = new DataTransfer();

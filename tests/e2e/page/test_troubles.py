@@ -7,7 +7,7 @@ import pytest
 
 from bench.serving import free_port
 from indexer.versions import IndexDirectory
-from tests.e2e.page.conftest import OpenPage, wait_until
+from tests.e2e.page.conftest import CHOOSE, OpenPage, wait_until
 from tests.support import servers
 from tests.support.photos import car_pixels, jpeg
 from tests.support.servers import Server, running_server
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-CHOOSE = "#view-search .drop input"
 SEARCHER, ADMIN = "a-key-for-searches-only", "a-key-for-evaluations-too"
 
 

@@ -10,7 +10,7 @@ import pytest
 from indexer.build import build_index
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
-from tests.e2e.page.conftest import OpenPage, serious, wait_until
+from tests.e2e.page.conftest import CHOOSE, OpenPage, serious, wait_until
 from tests.support.photos import car_photo
 from tests.support.servers import Server, running_server
 
@@ -104,7 +104,7 @@ def test_the_page_can_be_used_by_keys_alone(open_page: OpenPage, cars: Server) -
 def shown(page: "Page", photo: Path) -> None:
     """Every view once, with something in it."""
     page.wait_for_selector(".samples li")
-    page.set_input_files("#view-search .drop input", photo)
+    page.set_input_files(CHOOSE, photo)
     page.wait_for_selector(".found:not(.old) .card")
     page.click("text=Options" if page.locator("text=Options").count() else "text=옵션")
 

@@ -96,6 +96,11 @@ def test_another_precision_is_another_space_and_provenance_is_not() -> None:
     assert len(CARD.embedding_id("fp32")) == 16
 
 
+def test_a_network_sees_a_central_square_or_the_whole_photo() -> None:
+    assert InputSpec(resize=256, crop=224).square == 0.875
+    assert InputSpec(resize=256, crop=224, fit="stretch").square is None
+
+
 def with_graphs(**sha256: str) -> Card:
     files = {name: FileRecord(5, sha) for precision, sha in sha256.items() for name in graph_names(precision)}
     return dataclasses.replace(CARD, files={**CARD.files, **files})
