@@ -68,6 +68,27 @@ def test_the_camera_s_input_takes_a_photo(open_page: OpenPage, cars: Server, pho
     assert classes(page)[0] == "car 1"
 
 
+@pytest.mark.parametrize(
+    ("outcome", "title", "sentence"),
+    [
+        ("class", "car 1", "Probability 97%: very likely"),
+        ("unsure", "Not sure", "Most likely car 1"),
+        ("not_a_car", "No car", "the probability of one is 12%"),
+    ],
+)
+def test_the_answer_is_said_first_and_in_words(
+    open_page: OpenPage, cars: Server, outcome: str, title: str, sentence: str
+) -> None:
+    page = open_page(cars.url)
+    decision = {"class": "car 1", "probability": 0.97, "agreement": 0.8, "car_probability": 0.12, "outcome": outcome}
+    page.route("**/search?*", lambda route: route.fulfill(json={**route.fetch().json(), "decision": decision}))
+    page.click(".samples button >> nth=0")
+    assert page.inner_text(".verdict h2") == title
+    assert sentence in page.inner_text(".verdict")
+    assert page.inner_text("#live").startswith(title)
+    assert page.locator(".verdict, .group").nth(0).get_attribute("class") == f"verdict {outcome}"
+
+
 def test_options_narrow_the_answer(open_page: OpenPage, cars: Server, photo: Path) -> None:
     page = open_page(cars.url)
     page.set_input_files(CHOOSE, photo)
@@ -168,6 +189,10 @@ def test_korean_readers_read_korean(open_page: OpenPage, cars: Server, photo: Pa
     assert page.get_attribute("html", "lang") == "ko"
     page.set_input_files(CHOOSE, photo)
     page.wait_for_selector("h2:text-is('가장 비슷한 자동차')")
+    page.click(".card .thumb >> nth=0")
+    page.get_by_role("slider", name="사진 위 열지도 농도(%)").wait_for()
+    assert re.search("[A-Za-z]{4}", page.inner_text(".why")) is None
+    page.keyboard.press("Escape")
     for view in ("gallery", "evaluate", "status"):
         page.goto(f"{cars.url}/#{view}")
         assert re.search("[가-힣]", page.inner_text("h1 >> visible=true"))

@@ -87,18 +87,56 @@ def test_the_status_tells_what_is_served(open_page: OpenPage, cars: Server) -> N
     assert "resnet18" in text
 
 
-def test_the_page_can_be_used_by_keys_alone(open_page: OpenPage, cars: Server) -> None:
+def test_the_gallery_is_narrowed_by_class_and_metadata(open_page: OpenPage, cars: Server) -> None:
     page = open_page(cars.url, "#gallery")
-    page.wait_for_selector(".tiles li")
-    page.focus(".tiles .thumb >> nth=0")
+    page.wait_for_selector("text=25 of 25 photos")
+    page.fill("#view-gallery input >> nth=0", "CAR")
+    page.fill("#view-gallery input >> nth=1", "price < 12000 and colour = 'red'")
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.closest('dialog') !== null")
+    page.wait_for_selector("text=/^[0-9]+ of [0-9]+ photos$/ >> visible=true")
+    page.wait_for_selector("text=7 of 7 photos")  # of 12 cheap ones the first 5 are of the hostile class
+    page.click(".tiles .thumb >> nth=0")
+    assert "colour|red" in page.inner_text("dialog dl").replace("\n", "|")
+
+
+def press_until(page: "Page", key: str, selector: str) -> None:
+    """Presses a key until an element has the focus, which must be seen on each on the way."""
+    for _ in range(60):
+        page.keyboard.press(key)
+        focused = page.locator(":focus")
+        if focused.count() and focused.evaluate("(one, selector) => one.matches(selector)", selector):
+            assert (
+                focused.evaluate("one => getComputedStyle(one.closest('.drop, .button') ?? one).outlineStyle") != "none"
+            )
+            return
+    raise AssertionError(f"{key} never leads to {selector}")
+
+
+def test_the_page_can_be_used_by_keys_alone(open_page: OpenPage, cars: Server) -> None:
+    page = open_page(cars.url)
+    page.wait_for_selector(".samples img")
+    press_until(page, "Tab", ".drop input")
+    press_until(page, "Tab", ".samples button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".found:not(.old) .card")
+    press_until(page, "Tab", ".card .thumb")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".fade input")
+    assert page.evaluate("document.activeElement.tagName") == "DIALOG"
+    press_until(page, "Tab", "input[type=range]")
+    page.keyboard.press("ArrowLeft")
+    assert page.input_value(".fade input") == "79"
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.className") == "thumb"
-    page.focus("nav a >> nth=3")
+    assert page.evaluate("document.activeElement.matches('.card .thumb')")
+    press_until(page, "Shift+Tab", "a[href='#gallery']")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#view-status .facts")
+    page.wait_for_selector(".tiles li")
     assert page.evaluate("document.activeElement.id") == "main"
+    press_until(page, "Tab", ".tiles .thumb")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.matches('.tiles .thumb')")
 
 
 def shown(page: "Page", photo: Path) -> None:
@@ -113,6 +151,12 @@ def shown(page: "Page", photo: Path) -> None:
 def test_nothing_is_wider_than_the_screen(open_page: OpenPage, cars: Server, photo: Path, width: int) -> None:
     page = open_page(cars.url, viewport={"width": width, "height": 800})
     shown(page, photo)
+    page.click(".card .thumb >> nth=0")
+    page.wait_for_selector(".fade")
+    assert page.evaluate(
+        "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(document.querySelector('dialog'))"
+    )
+    page.keyboard.press("Escape")
     for view in ("search", "gallery", "evaluate", "status"):
         page.goto(f"{cars.url}/#{view}")
         page.wait_for_timeout(300)
@@ -129,6 +173,7 @@ def test_axe_finds_nothing_serious(open_page: OpenPage, cars: Server, photo: Pat
     page.click("text=Crop")
     found["crop"] = serious(page, axe)
     page.click(".card .thumb >> nth=0")
+    page.wait_for_selector(".fade")
     found["viewer"] = serious(page, axe)
     page.keyboard.press("Escape")
     page.goto(f"{cars.url}/#evaluate")
