@@ -1,10 +1,13 @@
-"""python -m tests.e2e.page: takes docs/images/page.webp and report.webp, of the gallery that ships."""
+"""python -m tests.e2e.page: takes docs/images/page.webp, search.webp and report.webp, of the gallery that ships."""
 
 import io
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -18,14 +21,19 @@ from tests.e2e.page.conftest import wait_until
 from tests.support.demo_index import demo_index
 from tests.support.servers import running_server
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 PICTURE = ROOT / "docs" / "images" / "page.webp"
+RECORDING = PICTURE.with_name("search.webp")
 REPORT = PICTURE.with_name("report.webp")
 SIZE = {"width": 1280, "height": 800}
 REPORT_SIZE = {"width": 1280, "height": 1060}
 
 
-def take() -> bytes:
-    """A PNG of the page with the answer to the demo's first query."""
+@contextmanager
+def search_page() -> Iterator[tuple["Page", Path]]:
+    """The page over the demo's gallery, and the demo's first query."""
     query = DemoGallery.load().directory / DemoGallery.load().queries[0].file
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         index = demo_index(Path(folder), classes=100)
@@ -33,13 +41,50 @@ def take() -> bytes:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page(viewport=SIZE, locale="en-GB")  # type: ignore[arg-type]
             page.goto(server.url)
-            page.set_input_files("#view-search .drop input", query)
-            page.wait_for_selector(".card")
-            shown = "[...document.querySelectorAll('.card img')].slice(0, 8).every((image) => image.naturalWidth > 0)"
-            wait_until(page, shown)
-            picture = page.screenshot()
+            page.wait_for_selector(".samples img")
+            yield page, query
             browser.close()
-            return picture
+
+
+def search(page: "Page", query: Path) -> None:
+    """Searches, and waits for the pictures in sight."""
+    page.set_input_files("#view-search .drop input", query)
+    page.wait_for_selector(".card")
+    shown = "[...document.querySelectorAll('.card img')].slice(0, 8).every((image) => image.naturalWidth > 0)"
+    wait_until(page, shown)
+
+
+def take() -> bytes:
+    """A PNG of the page with the answer to the query."""
+    with search_page() as (page, query):
+        search(page, query)
+        return page.screenshot()
+
+
+def record() -> list[tuple[bytes, int]]:
+    """PNGs of a search: the answer, the nearest photo, and its heat faded out and in; each with its milliseconds."""
+    with search_page() as (page, query):
+        frames = [(page.screenshot(), 1200)]
+        search(page, query)
+        frames.append((page.screenshot(), 2200))
+        page.hover(".card .thumb >> nth=0")
+        frames.append((page.screenshot(), 500))
+        page.click(".card .thumb >> nth=0")
+        page.wait_for_selector(".fade input")
+        wait_until(page, "document.querySelectorAll('.seen canvas').length === 2")
+        frames.append((page.screenshot(), 1500))
+        for heat in (*range(70, -1, -10), *range(10, 101, 10)):
+            page.fill(".fade input", str(heat))
+            frames.append((page.screenshot(), 2000 if heat == 100 else 90))
+        return frames
+
+
+def save_recording(frames: list[tuple[bytes, int]], path: Path) -> None:
+    """Writes an animated WebP of three quarters of the size."""
+    pictures = [Image.open(io.BytesIO(png)).convert("RGB") for png, _ in frames]
+    small = [one.resize((one.width * 3 // 4, one.height * 3 // 4), Image.Resampling.LANCZOS) for one in pictures]
+    durations_ms = [duration_ms for _, duration_ms in frames]
+    small[0].save(path, save_all=True, append_images=small[1:], duration=durations_ms, loop=0, quality=70, method=6)
 
 
 def take_report() -> bytes:
@@ -62,3 +107,5 @@ if __name__ == "__main__":
     for target, taken in ((PICTURE, take()), (REPORT, take_report())):
         Image.open(io.BytesIO(taken)).save(target, quality=82, method=6)
         print(f"{target}: {target.stat().st_size} bytes")
+    save_recording(record(), RECORDING)
+    print(f"{RECORDING}: {RECORDING.stat().st_size} bytes")

@@ -42,7 +42,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_forgotten(
         assert SEARCHER not in page.content()
         page.reload()
         page.click("nav >> text=Evaluate")
-        page.wait_for_selector("text=evaluations need one of the scope admin")
+        page.wait_for_selector("text=this needs one of the scope admin")
         assert page.inner_text(".problem code") == "forbidden"
         page.click("text=Use another key")
         page.fill("dialog input", ADMIN)
