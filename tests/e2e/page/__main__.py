@@ -21,7 +21,7 @@ from tests.support.servers import running_server
 PICTURE = ROOT / "docs" / "images" / "page.webp"
 REPORT = PICTURE.with_name("report.webp")
 SIZE = {"width": 1280, "height": 800}
-REPORT_SIZE = {"width": 1280, "height": 1060}
+REPORT_SIZE = {"width": 1280, "height": 1118}
 
 
 def take() -> bytes:
