@@ -23,6 +23,7 @@ from indexer.benchmark.projection import project
 from indexer.benchmark.report import Answer, ClassScore, Confusion, Details, Evaluation, Report
 from indexer.calibration import Reliability, reliability
 from model.card import Score
+from model.dataset import spread
 from model.retrieval import recall_at
 from service.report import plots
 from service.report.pictures import Matched, Pictures
@@ -264,7 +265,7 @@ class FlipShown(NamedTuple):
 
 
 class ChangeShown(NamedTuple):
-    """A comparison, and the first photos that became right and wrong."""
+    """A comparison, and some of the photos that became right and wrong."""
 
     comparison: Comparison
     gained: list[FlipShown]
@@ -279,5 +280,5 @@ def change(comparison: Comparison, details: Details, pictures: Pictures) -> Chan
         before = pictures.found(flip.before.nearest) if flip.before.nearest in there else None
         return FlipShown(flip, pictures.query(flip.now.id), before, pictures.found(flip.now.nearest))
 
-    gained, lost = ([shown(flip) for flip in flips[:FLIPS]] for flips in (comparison.gained, comparison.lost))
+    gained, lost = ([shown(flip) for flip in spread(flips, FLIPS)] for flips in (comparison.gained, comparison.lost))
     return ChangeShown(comparison, gained, lost)

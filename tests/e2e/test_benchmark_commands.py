@@ -92,6 +92,6 @@ def test_the_commands_that_score_what_ships_work_on_fewer_photos(tmp_path: Path)
     small_sets(tmp_path)
     lines = split()[1]
     assert [line.split()[:4] for line in lines[:1]] == [["python", "-m", "bench", "trivial"]]
-    assert sum(" evaluate " in line for line in lines) == 4
+    assert sum(" evaluate " in line for line in lines) == 6
     assert sum(" precision " in line for line in lines) == 2
     run(lines, tmp_path / "project")

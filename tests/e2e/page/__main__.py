@@ -28,7 +28,7 @@ PICTURE = ROOT / "docs" / "images" / "page.webp"
 RECORDING = PICTURE.with_name("search.webp")
 REPORT = PICTURE.with_name("report.webp")
 SIZE = {"width": 1280, "height": 800}
-REPORT_SIZE = {"width": 1280, "height": 1060}
+REPORT_SIZE = {"width": 1280, "height": 1118}
 
 
 @contextmanager
