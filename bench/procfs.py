@@ -24,6 +24,11 @@ def peak_bytes(pid: int) -> int:
     return _status_bytes(pid, "VmHWM")
 
 
+def anonymous_bytes() -> int:
+    """Memory of this process that is in RAM now and belongs to no file."""
+    return _status_bytes(os.getpid(), "RssAnon")
+
+
 def reset_peak(pid: int) -> bool:
     """Resets the peak; False where the kernel does not allow it."""
     try:

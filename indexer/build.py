@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
 from indexer.checkpoint import Checkpoint
 from indexer.decider import Decider
 from indexer.delta import Change, DeltaLog, KnownPhoto
@@ -22,13 +21,15 @@ from indexer.embed import Embedded, Lookup, copies_among, embed_photos, nothing_
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
-from indexer.stores.faiss import FaissStore, gpus
+from indexer.recipes import stored
+from indexer.stores.faiss import FaissStore
+from indexer.stores.originals import Originals
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
 from model.card import Card, canonical_sha256
 from model.dataset import Item, ItemList, Photo, Skipped, read_items, refuse_empty
 from model.embedder import Embedder, Progress, silent
-from model.errors import GalleryShrank, IndexInvalid, ModelInvalid, PhotosSkipped, StorageTooLossy
+from model.errors import GalleryShrank, IndexInvalid, ModelInvalid, PhotosSkipped
 from model.types import Embeddings, Rows
 
 VERSION_TIME = "%Y%m%dT%H%M%S.%fZ"
@@ -264,11 +265,7 @@ def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embed
     """Rows int64 (n,) of a version -> float32 (n, D), as the network gave them; raises IndexInvalid or OSError."""
     if not manifest.storage.lossy:
         return FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count).vectors
-    path = directory / EMBEDDINGS_NAME
-    if path.stat().st_size != 4 * manifest.dim * manifest.count:
-        raise IndexInvalid(f"{path} has another length than its manifest says.")
-    matrix = np.memmap(path, "<f4", "r", shape=(manifest.count, manifest.dim))
-    return lambda rows: np.array(matrix[rows])
+    return Originals.read(directory / EMBEDDINGS_NAME, manifest.dim, manifest.count).at
 
 
 def _refuse_unusable(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipped], strict: bool) -> None:
@@ -314,7 +311,7 @@ def publish_version(
     if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
         return current, False
     embeddings = np.stack([one.embedding for one in embedded])
-    store, recipe = _stored(embeddings, choice)
+    store, recipe = stored(Originals(embeddings), choice)
     decider = Decider.of(store, embeddings, names.codes, names.labels)
     now = _time_of_version(index)
     manifest = Manifest(
@@ -350,25 +347,6 @@ def publish_version(
 def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
     listed = [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items]
     return canonical_sha256([listed, [(one.name, one.code) for one in skipped], *others])
-
-
-def _stored(embeddings: Embeddings, choice: str) -> tuple[FaissStore, dict[str, Any]]:
-    """A store of all embeddings, and its recipe with the measured recall; raises StorageTooLossy."""
-    if choice == "auto":
-        # With fewer photos a recall of 0.999 cannot be told from 1, and search is fast anyway. On a GPU FAISS is used
-        # for fp32 only.
-        worth_trying = len(embeddings) >= MIN_MEASURED and not gpus()
-        try:
-            store, recipe = _stored(embeddings, "fp16" if worth_trying else "fp32")
-        except StorageTooLossy:
-            store, recipe = _stored(embeddings, "fp32")
-        return store, {**recipe, CHOSEN: "auto"}
-    store = FaissStore.create(embeddings, Storage(choice))
-    if not store.storage.lossy:
-        return store, dict(store.storage.recipe)
-    recall = measured_recall(embeddings, store)
-    refuse_lossy(store.storage, recall)
-    return store, {**store.storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
 
 
 def _current(index: IndexDirectory) -> tuple[Manifest | None, Manifest | None]:

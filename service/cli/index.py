@@ -1,5 +1,6 @@
 """The command that builds an index."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,9 @@ def index(
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
+    # K-means hands out work in small pieces: threads that spin in between take the cores from one another. OpenMP reads
+    # this when FAISS is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from indexer.build import build_index
     from indexer.load import embedder_for
     from indexer.versions import IndexDirectory
