@@ -1,6 +1,5 @@
 """What holds for every way to store vectors: exact scores, one order, copies together, and filters that find enough."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -130,10 +129,7 @@ def test_searches_of_several_depths_share_lists_without_changing_them() -> None:
     stores = [LISTS.with_nprobe(nprobe) for nprobe in (1, 4, 16, 64)]
     alone = [store.search(MATRIX[QUERIES], 10).rows.tobytes() for store in stores]
     with ThreadPoolExecutor(4) as pool:
-        asked: list[Callable[[], bytes]] = [
-            lambda store=store: store.search(MATRIX[QUERIES], 10).rows.tobytes() for store in stores * 8
-        ]
-        together = list(pool.map(lambda ask: ask(), asked))
+        together = list(pool.map(lambda store: store.search(MATRIX[QUERIES], 10).rows.tobytes(), stores * 8))
     assert together == alone * 8
 
 
