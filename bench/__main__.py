@@ -232,6 +232,20 @@ def storage(
     _tell([table_of(costs)], [asdict(cost) for cost in costs], report)
 
 
+@app.command("build-memory")
+def build_memory(
+    photos: Annotated[int, typer.Option(min=100, help="Photos of the smaller of two galleries.")] = 10_000,
+    model: Annotated[str, typer.Option(help="Whose number of dimensions the vectors have.")] = "resnet18",
+    storage: Annotated[Storage, typer.Option(help="How vectors are stored.")] = Storage.fp16,
+    report: Report = None,
+) -> None:
+    """Measure how much memory a build takes for each photo more, without a network."""
+    from bench.build_memory import measure, table_of
+
+    growth = measure(photos, model, storage)
+    _tell([table_of(growth)], asdict(growth), report)
+
+
 @app.command()
 def performance(
     model: Annotated[str, typer.Option(help="Name of a model that ships, or a directory.")] = "resnet18",

@@ -24,9 +24,9 @@ def peak_bytes(pid: int) -> int:
     return _status_bytes(pid, "VmHWM")
 
 
-def anonymous_bytes() -> int:
-    """Memory of this process that is in RAM now and belongs to no file."""
-    return _status_bytes(os.getpid(), "RssAnon")
+def anonymous_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM now and belongs to no file; raises OSError when there is no such process."""
+    return _status_bytes(pid, "RssAnon")
 
 
 def reset_peak(pid: int) -> bool:

@@ -4,6 +4,7 @@ Vectors come from an index or are made up: centres of classes and photos around 
 real photos (the nearest has a cosine of 0.78 in the median, most of the variance is in few directions).
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -126,7 +127,7 @@ def _served(
     seconds: float,
 ) -> tuple[list[float], int]:
     """Reads a store as a server does: milliseconds of a call with each number of queries, and anonymous bytes."""
-    before = anonymous_bytes()
+    before = anonymous_bytes(os.getpid())
     rows, dim = shape
     originals = Originals.read(vectors, dim, rows)
     store: FaissStore | IvfStore
@@ -136,7 +137,7 @@ def _served(
         store = FaissStore.read(index, dim, rows, storage, originals if storage.rescored else None)
     asked = _photos_like(originals, MOST_REPEATS * max(1, max(queries) // 8))
     times = [_call_ms(store, asked, number, seconds) for number in queries]
-    return times, anonymous_bytes() - before - asked.nbytes
+    return times, anonymous_bytes(os.getpid()) - before - asked.nbytes
 
 
 def _photos_like(originals: Originals, count: int) -> Embeddings:
