@@ -43,14 +43,13 @@ class Growth:
 
 def measure(photos: int, model: str, storage: Storage) -> Growth:
     """Builds an index of made-up photos and one of twice as many, each in a process of its own."""
-    counts = [photos, 2 * photos]
     with tempfile.TemporaryDirectory() as folder:
         gallery = Path(folder) / "photos"
         peaks = []
-        for first, count in zip([0, photos], counts, strict=True):
+        for first, count in ((0, photos), (photos, 2 * photos)):
             _write(gallery, range(first, count))
             peaks.append(_peak_of_build(gallery, Path(folder) / f"index-{count}", model, storage))
-    return Growth(*counts[:1], peaks[0], counts[1], peaks[1], 4 * Embedder.load(model, "fake").dim)
+    return Growth(photos, peaks[0], 2 * photos, peaks[1], 4 * Embedder.load(model, "fake").dim)
 
 
 def _write(gallery: Path, numbers: Iterable[int]) -> None:
