@@ -65,10 +65,19 @@ def made(originals: Originals, storage: Storage, sample: Sample) -> tuple[FaissS
         flat = FaissStore.create(originals.matrix, storage)
         return flat, recall_of(flat, originals, sample)
     store = IvfStore.create(originals, held_out=sample.rows)
+
+    def reading(nprobe: int) -> tuple[IvfStore, Recall]:
+        candidate = store.with_nprobe(nprobe)
+        return candidate, recall_of(candidate, originals, sample)
+
     nprobe = max(1, store.lists.nlist // FIRST_SHARE)
-    while True:
-        store = store.with_nprobe(nprobe)
-        recall = recall_of(store, originals, sample)
-        if recall.share >= MIN_RECALL_OF_LISTS or 2 * nprobe > store.lists.nlist // 2:
-            return store, recall
+    chosen = reading(nprobe)
+    while chosen[1].share < MIN_RECALL_OF_LISTS and 2 * nprobe <= store.lists.nlist // 2:
         nprobe *= 2
+        chosen = reading(nprobe)
+    # Half as many were too few; perhaps a quarter or an eighth less suffice.
+    for fewer in (nprobe // 4, nprobe // 8) if chosen[1].share >= MIN_RECALL_OF_LISTS else ():
+        between = reading(nprobe - fewer)
+        if fewer and between[1].share >= MIN_RECALL_OF_LISTS:
+            nprobe, chosen = nprobe - fewer, between
+    return chosen

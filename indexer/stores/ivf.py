@@ -199,6 +199,7 @@ def _empty(centroids: Embeddings, count: int) -> Any:
         quantizer.hnsw.efSearch = LEAST_EFFORT  # for the rows that are added
         faiss.omp_set_num_threads(1)  # with one thread the graph is the same in every server
     quantizer.add(np.ascontiguousarray(centroids, np.float32))
+    set_threads(None)
     index = faiss.IndexIVFRaBitQ(quantizer, dim, nlist, faiss.METRIC_INNER_PRODUCT)
     quantizer.this.disown()
     index.own_fields = True
