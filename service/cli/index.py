@@ -66,8 +66,8 @@ def index(
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
-    # K-means hands out work in small pieces: threads that spin in between take the cores from one another. OpenMP reads
-    # this when FAISS is loaded.
+    # Threads of k-means that wait for others would spin and take the cores from other programs. OpenMP reads this when
+    # FAISS is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from indexer.build import build_index
     from indexer.load import embedder_for
