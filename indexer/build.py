@@ -365,7 +365,9 @@ def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *o
     """The hash of [items, skipped, *others] as JSON, which is never in memory as a whole."""
     digest = hashlib.sha256(b"[[")
     for item in items:
-        digest.update(b"," * (item.row > 0) + canonical_json([item.id, item.label, item.sha256, os.fsdecode(item.path)]))
+        digest.update(
+            b"," * (item.row > 0) + canonical_json([item.id, item.label, item.sha256, os.fsdecode(item.path)])
+        )
     rest = canonical_json([[(one.name, one.code) for one in skipped], *others])
     digest.update(b"]," + rest[1:])
     return digest.hexdigest()
