@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.table import Table
 
 from bench.rendered_cars.catalogue import LIKENESS
+from indexer.stores.precision import Storage
 from model.errors import CarsearchError, DataInvalid, missing_dependency
 from service.cli.output import complain, err, progress_bar, say
 from service.cli.output import out as console
@@ -203,27 +205,45 @@ def sizing(
 @app.command()
 def storage(
     index_dir: Annotated[Path | None, typer.Option("--index", help="An index whose vectors are stored anew.")] = None,
-    rows: Annotated[list[int] | None, typer.Option(min=2, help="So many random vectors; may be repeated.")] = None,
-    dim: Annotated[int, typer.Option(min=2, help="Dimensions of random vectors.")] = 512,
+    rows: Annotated[list[int] | None, typer.Option(min=2, help="So many made-up vectors; may be repeated.")] = None,
+    dim: Annotated[int, typer.Option(min=2, help="Dimensions of made-up vectors.")] = 512,
+    only: Annotated[list[Storage] | None, typer.Option("--storage", help="May be repeated; all by default.")] = None,
     queries: Annotated[
         list[int] | None, typer.Option(min=1, help="Queries a call; may be repeated; 1, 8 and 32 by default.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time for each figure.")] = 1.0,
     report: Report = None,
 ) -> None:
-    """Measure fp32, fp16 and sq8 storage of vectors: time of a search, bytes, recall@1 against fp32."""
-    from bench.storage import embeddings_of_index, made_up, measure, table_of
+    """Measure the storage of vectors: time of a search, memory, time to build, recall@1 against fp32."""
+    from bench.storage import measure, table_of, write_made_up, write_vectors_of
     from indexer.versions import IndexDirectory
 
     if index_dir is None and not rows:
-        raise typer.BadParameter("Name an index or a number of random vectors: --index or --rows.")
-    numbers = queries or [1, 8, 32]
+        raise typer.BadParameter("Name an index or a number of made-up vectors: --index or --rows.")
+    numbers, storages = queries or [1, 8, 32], only or list(Storage)
     costs = []
-    if index_dir is not None:
-        costs += measure(embeddings_of_index(IndexDirectory(index_dir)), numbers, seconds, recall=True)
-    for count in rows or []:
-        costs += measure(made_up(count, dim), numbers, seconds, recall=False)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "embeddings.f32"
+        if index_dir is not None:
+            costs += measure(write_vectors_of(IndexDirectory(index_dir), path), path, storages, numbers, seconds)
+        for count in rows or []:
+            path.unlink(missing_ok=True)
+            costs += measure(write_made_up(path, count, dim), path, storages, numbers, seconds)
     _tell([table_of(costs)], [asdict(cost) for cost in costs], report)
+
+
+@app.command("build-memory")
+def build_memory(
+    photos: Annotated[int, typer.Option(min=100, help="Photos of the smaller of two galleries.")] = 10_000,
+    model: Annotated[str, typer.Option(help="Whose number of dimensions the vectors have.")] = "resnet18",
+    storage: Annotated[Storage, typer.Option(help="How vectors are stored.")] = Storage.fp16,
+    report: Report = None,
+) -> None:
+    """Measure how much memory a build takes for each photo more, without a network."""
+    from bench.build_memory import measure, table_of
+
+    growth = measure(photos, model, storage)
+    _tell([table_of(growth)], asdict(growth), report)
 
 
 @app.command()

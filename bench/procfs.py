@@ -24,6 +24,11 @@ def peak_bytes(pid: int) -> int:
     return _status_bytes(pid, "VmHWM")
 
 
+def anonymous_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM now and belongs to no file; raises OSError when there is no such process."""
+    return _status_bytes(pid, "RssAnon")
+
+
 def reset_peak(pid: int) -> bool:
     """Resets the peak; False where the kernel does not allow it."""
     try:

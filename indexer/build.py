@@ -1,11 +1,12 @@
 """Building an index version: reader -> embedder -> writer, resumable, embedding only what changed."""
 
+import hashlib
 import json
 import os
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,23 +15,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indexer.benchmark.storage_recall import MIN_MEASURED, measured_recall, refuse_lossy
 from indexer.checkpoint import Checkpoint
 from indexer.decider import Decider
 from indexer.delta import Change, DeltaLog, KnownPhoto
-from indexer.embed import Embedded, Lookup, copies_among, embed_photos, nothing_known
+from indexer.embed import Embedded, Lookup, Usable, copies_among, embed_photos, nothing_known
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
-from indexer.stores.faiss import FaissStore, gpus
+from indexer.recipes import stored
+from indexer.stores.faiss import FaissStore
+from indexer.stores.originals import Originals
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
-from model.card import Card, canonical_sha256
+from model.card import Card, canonical_json, canonical_sha256
 from model.dataset import Item, ItemList, Photo, Skipped, read_items, refuse_empty
 from model.embedder import Embedder, Progress, silent
-from model.errors import GalleryShrank, IndexInvalid, ModelInvalid, PhotosSkipped, StorageTooLossy
+from model.errors import GalleryShrank, IndexInvalid, ModelInvalid, PhotosSkipped
+from model.storage import naming
 from model.types import Embeddings, Rows
 
+WORK_NAME = "work"
 VERSION_TIME = "%Y%m%dT%H%M%S.%fZ"
 CLASSES_TOLD = 5
 MOST_REMOVED = 0.1
@@ -106,7 +110,7 @@ def build_index(
         photos = found.items if delta is None else _merged(found.items, delta, changes)
         if delta is not None:
             known = _or_of_log(known, delta, embedder.embedding_id)
-        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, index.root / "work", progress)
+        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, index.root / WORK_NAME, progress)
         del known
         _refuse_unusable(gallery, embedded, skipped, strict)
         removed = _removed(before, gallery, embedded, {change.id for change in changes})
@@ -118,7 +122,7 @@ def build_index(
         manifest, changed = publish_version(
             index, current, embedder, _root_of(gallery), items, embedded, skipped, choice, reading
         )
-        shutil.rmtree(index.root / "work", ignore_errors=True)
+        shutil.rmtree(index.root / WORK_NAME, ignore_errors=True)
         index.clean(keep)
         if delta is not None:
             delta.prune()
@@ -129,7 +133,7 @@ def build_index(
 def result_of(
     manifest: Manifest,
     changed: bool,
-    embedded: Sequence[Embedded],
+    embedded: Sequence[Usable],
     skipped: list[Skipped],
     notes: list[str],
     *,
@@ -156,7 +160,7 @@ def result_of(
     )
 
 
-def _metadata_of(embedded: Sequence[Embedded]) -> Metadata:
+def _metadata_of(embedded: Sequence[Usable]) -> Metadata:
     return Metadata.of([one.photo.metadata if isinstance(one.photo, Item | KnownPhoto) else {} for one in embedded])
 
 
@@ -204,31 +208,43 @@ def _embed(
     published: Lookup,
     work: Path,
     progress: Progress,
-) -> tuple[list[Embedded], list[Skipped], int]:
-    """Usable photos, skipped ones, and how many the network embedded."""
-    embedded: list[Embedded] = []
+) -> tuple[list[Usable], list[Skipped], int]:
+    """Usable photos, skipped ones, and how many the network embedded; writes the rows of usable ones into a file."""
+    embedded: list[Usable] = []
     skipped = list(skipped_before)
     unsaved: dict[str, Embeddings] = {}
     fresh = done = 0
-    recipe = canonical_sha256([embedder.embedding_id])[:16]
-    with closing(Checkpoint(work / recipe, embedder.dim)) as checkpoint:
+    recipe, vectors = canonical_sha256([embedder.embedding_id])[:16], work / EMBEDDINGS_NAME
+    with (
+        closing(Checkpoint(work / recipe, embedder.dim)) as checkpoint,
+        naming(vectors),
+        vectors.open("wb") as file,
+    ):
 
         def known(sha256: str) -> Embeddings | None:
-            vector = published(sha256)
-            return vector if vector is not None else checkpoint.get(sha256)
+            for lookup in (published, unsaved.get, checkpoint.get):
+                if (vector := lookup(sha256)) is not None:
+                    return vector
+            return None
 
-        for batch in embed_photos(photos, embedder, known):
+        for batch in embed_photos(photos, embedder, known, learning=True):
             unsaved |= batch.fresh
             if len(unsaved) >= PHOTOS_PER_SAVE:
                 checkpoint.add(unsaved)
                 unsaved = {}
             fresh += len(batch.fresh)
-            embedded += batch.embedded
+            embedded += [Usable(one.photo, one.sha256) for one in batch.embedded]
+            file.writelines(vector_bytes(batch.embedded))
             skipped += batch.skipped
             done += batch.photos
             progress(done, len(photos))
         checkpoint.add(unsaved)
     return embedded, skipped, fresh
+
+
+def vector_bytes(embedded: Iterable[Embedded]) -> Iterator[bytes]:
+    """The rows of `embeddings.f32`."""
+    return (one.embedding.astype("<f4", copy=False).tobytes() for one in embedded)
 
 
 def published_embeddings(
@@ -264,14 +280,10 @@ def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embed
     """Rows int64 (n,) of a version -> float32 (n, D), as the network gave them; raises IndexInvalid or OSError."""
     if not manifest.storage.lossy:
         return FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count).vectors
-    path = directory / EMBEDDINGS_NAME
-    if path.stat().st_size != 4 * manifest.dim * manifest.count:
-        raise IndexInvalid(f"{path} has another length than its manifest says.")
-    matrix = np.memmap(path, "<f4", "r", shape=(manifest.count, manifest.dim))
-    return lambda rows: np.array(matrix[rows])
+    return Originals.read(directory / EMBEDDINGS_NAME, manifest.dim, manifest.count).at
 
 
-def _refuse_unusable(gallery: Path, embedded: Sequence[Embedded], skipped: Sequence[Skipped], strict: bool) -> None:
+def _refuse_unusable(gallery: Path, embedded: Sequence[Usable], skipped: Sequence[Skipped], strict: bool) -> None:
     refuse_empty(gallery, len(embedded), skipped)
     if strict and skipped:
         raise PhotosSkipped(
@@ -295,12 +307,13 @@ def publish_version(
     embedder: Embedder | StoredModel,
     root: Path,
     items: Sequence[GalleryItem],
-    embedded: Sequence[Embedded],
+    embedded: Sequence[Usable],
     skipped: Sequence[Skipped],
     choice: str,
     reading: dict[str, Any],
 ) -> tuple[Manifest, bool]:
-    """Publishes items with their embeddings, row by row; gives back the current version where that is the same.
+    """Publishes items whose vectors are the rows of `work/embeddings.f32`; gives back the current version where that is
+    the same.
 
     `root` is the folder that their paths are relative to, `reading` what the next version has to remember. The caller
     holds the lock. True for a new version.
@@ -313,9 +326,10 @@ def publish_version(
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
     if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
         return current, False
-    embeddings = np.stack([one.embedding for one in embedded])
-    store, recipe = _stored(embeddings, choice)
-    decider = Decider.of(store, embeddings, names.codes, names.labels)
+    vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
+    originals = Originals.read(vectors, embedder.dim, len(items))
+    store, recipe = stored(originals, choice)
+    decider = Decider.of(store, originals.matrix, names.codes, names.labels)
     now = _time_of_version(index)
     manifest = Manifest(
         id=f"{now:{VERSION_TIME}}-{content[:8]}",
@@ -336,7 +350,7 @@ def publish_version(
     def write(directory: Path) -> Manifest:
         store.write(directory / INDEX_NAME)
         if store.storage.lossy:
-            (directory / EMBEDDINGS_NAME).write_bytes(embeddings.astype("<f4", copy=False).data)
+            shutil.move(vectors, directory / EMBEDDINGS_NAME)  # it stays mapped
         write_items(directory / ITEMS_NAME, items, metadata)
         if decider is not None:
             decider.write(directory)
@@ -348,27 +362,15 @@ def publish_version(
 
 
 def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
-    listed = [(item.id, item.label, item.sha256, os.fsdecode(item.path)) for item in items]
-    return canonical_sha256([listed, [(one.name, one.code) for one in skipped], *others])
-
-
-def _stored(embeddings: Embeddings, choice: str) -> tuple[FaissStore, dict[str, Any]]:
-    """A store of all embeddings, and its recipe with the measured recall; raises StorageTooLossy."""
-    if choice == "auto":
-        # With fewer photos a recall of 0.999 cannot be told from 1, and search is fast anyway. On a GPU FAISS is used
-        # for fp32 only.
-        worth_trying = len(embeddings) >= MIN_MEASURED and not gpus()
-        try:
-            store, recipe = _stored(embeddings, "fp16" if worth_trying else "fp32")
-        except StorageTooLossy:
-            store, recipe = _stored(embeddings, "fp32")
-        return store, {**recipe, CHOSEN: "auto"}
-    store = FaissStore.create(embeddings, Storage(choice))
-    if not store.storage.lossy:
-        return store, dict(store.storage.recipe)
-    recall = measured_recall(embeddings, store)
-    refuse_lossy(store.storage, recall)
-    return store, {**store.storage.recipe, "recall_at_1": recall.share, "queries": recall.queries}
+    """The hash of [items, skipped, *others] as JSON, which is never in memory as a whole."""
+    digest = hashlib.sha256(b"[[")
+    for item in items:
+        digest.update(
+            b"," * (item.row > 0) + canonical_json([item.id, item.label, item.sha256, os.fsdecode(item.path)])
+        )
+    rest = canonical_json([[(one.name, one.code) for one in skipped], *others])
+    digest.update(b"]," + rest[1:])
+    return digest.hexdigest()
 
 
 def _current(index: IndexDirectory) -> tuple[Manifest | None, Manifest | None]:
@@ -398,11 +400,11 @@ def _root_of(gallery: Path) -> Path:
     return _folder_of(gallery).resolve()
 
 
-def _item_of(row: int, gallery: Path, one: Embedded) -> GalleryItem:
+def _item_of(row: int, gallery: Path, one: Usable) -> GalleryItem:
     return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
 
 
-def _path_in(gallery: Path, one: Embedded) -> bytes:
+def _path_in(gallery: Path, one: Usable) -> bytes:
     """The path of a photo relative to its gallery, as raw bytes; empty for one of the log."""
     if isinstance(one.photo, KnownPhoto):
         return one.photo.path
@@ -414,7 +416,7 @@ def _path_in(gallery: Path, one: Embedded) -> bytes:
 
 
 def _removed(
-    before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Embedded], changed: Set[str]
+    before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Usable], changed: Set[str]
 ) -> list[GalleryItem]:
     """The photos of the version before that are gone, by their paths in the gallery, and not by the log."""
     paths = {_path_in(gallery, one) for one in embedded}

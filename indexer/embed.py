@@ -20,11 +20,17 @@ Lookup = Callable[[str], Embeddings | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """A usable photo: the sha256 of the bytes that were read, and its embedding float32 (D,)."""
+class Usable:
+    """A usable photo and the sha256 of the bytes that were read."""
 
     photo: Photo
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded(Usable):
+    """A usable photo and its embedding float32 (D,)."""
+
     embedding: Embeddings
 
 
@@ -64,23 +70,26 @@ def nothing_known(_sha256: str) -> None:
     """A `Lookup` that knows no embedding."""
 
 
-def embed_photos(photos: Iterable[Photo], embedder: Embedder, known: Lookup = nothing_known) -> Iterator[EmbeddedBatch]:
+def embed_photos(
+    photos: Iterable[Photo], embedder: Embedder, known: Lookup = nothing_known, *, learning: bool = False
+) -> Iterator[EmbeddedBatch]:
     """Reads, decodes and embeds photos in batches, decoding the next ones while the network works.
 
     Content that `known` has an embedding for is neither decoded nor embedded, and equal content is embedded once.
-    Photos that cannot be read or decoded come back as skipped.
+    Photos that cannot be read or decoded come back as skipped. `learning` says that `known` knows what was fresh in the
+    batches before, so that it need not be held here.
     """
-    run = _Run(embedder, known)
+    run = _Run(embedder, known, learning)
     with decode_pool() as pool:
         read = map_in_order(pool, run.read, photos, buffer_size=2 * embedder.batch)
         for batch in prefetch(map(run.submit, batched(read, embedder.batch)), embedder.in_flight):
             yield run.finish(batch)
 
 
-def copies_among(embedded: Iterable[Embedded]) -> list[list[str]]:
+def copies_among(photos: Iterable[Usable]) -> list[list[str]]:
     """The ids of photos with the same content, in groups of two and more."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for one in embedded:
+    for one in photos:
         groups[one.sha256].append(one.photo.id)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -88,8 +97,9 @@ def copies_among(embedded: Iterable[Embedded]) -> list[list[str]]:
 class _Run:
     """The state of one call. `read` runs in the decode pool, the other methods in the caller's thread."""
 
-    def __init__(self, embedder: Embedder, known: Lookup) -> None:
+    def __init__(self, embedder: Embedder, known: Lookup, learning: bool) -> None:
         self._embedder = embedder
+        self._learning = learning
         self._known = known
         self._submitted: set[str] = set()
         self._vectors: dict[str, Embeddings] = {}
@@ -118,7 +128,10 @@ class _Run:
         fresh: dict[str, Embeddings] = {}
         if batch.pending is not None:
             fresh = dict(zip(batch.contents, batch.pending.wait(), strict=True))
-        self._vectors |= fresh
+        if self._learning:
+            self._vectors = fresh
+        else:
+            self._vectors |= fresh
         embedded: list[Embedded] = []
         skipped: list[Skipped] = []
         for one in batch.photos:

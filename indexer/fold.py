@@ -6,15 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.build import BuildResult, StoredModel, choice_of, embeddings_of, publish_version, result_of
+from indexer.build import (
+    WORK_NAME,
+    BuildResult,
+    StoredModel,
+    choice_of,
+    embeddings_of,
+    publish_version,
+    result_of,
+    vector_bytes,
+)
 from indexer.delta import DeltaLog, KnownPhoto
 from indexer.embed import Embedded
 from indexer.items import GalleryItem, ItemTable
-from indexer.manifest import ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
+from indexer.manifest import EMBEDDINGS_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.versions import KEEP_VERSIONS, IndexDirectory
 from model.card import load_card
 from model.dataset import Skipped
 from model.errors import EmptyGallery, ModelMismatch
+from model.storage import make_directory, naming
 
 
 def fold_index(index: IndexDirectory, delta: DeltaLog, *, keep: int = KEEP_VERSIONS) -> BuildResult:
@@ -42,9 +52,14 @@ def fold_index(index: IndexDirectory, delta: DeltaLog, *, keep: int = KEEP_VERSI
         if changes:
             reading[SEQUENCE] = changes[-1].sequence
             items = [_item_of(row, one) for row, one in enumerate(embedded)]
+            vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
+            make_directory(vectors.parent)
+            with naming(vectors), vectors.open("wb") as file:
+                file.writelines(vector_bytes(embedded))
             manifest, new = publish_version(
                 index, current, model, root, items, embedded, skipped, choice_of(current), reading
             )
+            vectors.unlink(missing_ok=True)  # in fp32 it is no part of the version
         index.clean(keep)
         delta.prune()
     notes = [f"Folded in: {len(put)} photos put, {len(changes) - len(put)} ids deleted."]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from indexer.decider import Decider
 from indexer.items import ItemNames, ItemTable
-from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, Manifest
+from indexer.manifest import CLASSES_NAME, EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
+from indexer.stores.ivf import IvfStore, Lists
+from indexer.stores.originals import Originals, check_unit
 from model.card import BF16, DECODER, FP32, INT8, ONNX_NAME, Card, load_card
 from model.embedder import Embedder, find_model, shipped_models
 from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge, ModelMismatch
@@ -26,7 +28,7 @@ IN_MEMORY = (INDEX_NAME, ITEMS_NAME, CLASSES_NAME)
 class Contents(NamedTuple):
     """A version in memory."""
 
-    store: FaissStore
+    store: FaissStore | IvfStore
     items: ItemTable
     names: ItemNames
     decider: Decider | None
@@ -34,7 +36,7 @@ class Contents(NamedTuple):
 
 def read_contents(directory: Path, manifest: Manifest) -> Contents:
     """Reads a version whose files have been verified; raises IndexInvalid when they are not what its manifest says."""
-    store = FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count, manifest.storage)
+    store = _store_in(directory, manifest)
     items = ItemTable(directory / ITEMS_NAME)
     try:
         if len(items) != manifest.count:
@@ -44,6 +46,17 @@ def read_contents(directory: Path, manifest: Manifest) -> Contents:
     except IndexInvalid:
         items.close()
         raise
+
+
+def _store_in(directory: Path, manifest: Manifest) -> FaissStore | IvfStore:
+    originals = None
+    if manifest.storage.rescored:
+        path = directory / EMBEDDINGS_NAME
+        originals = Originals.read(path, manifest.dim, manifest.count)
+        check_unit(originals.matrix.__getitem__, manifest.count, path)
+    if originals is not None and manifest.lists is not None:
+        return IvfStore.read(directory / INDEX_NAME, originals, Lists(*manifest.lists))
+    return FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count, manifest.storage, originals)
 
 
 def refuse_too_large(directory: Path, manifest: Manifest, available_bytes: float) -> None:

@@ -20,6 +20,9 @@ CALIBRATION_NAME = "calibration.json"
 SEQUENCE = "sequence"
 """Key of `gallery`: see `Manifest.sequence`."""
 
+MOST = 1 << 20
+"""Of lists or candidates, far above what is made."""
+
 FOR_DECISIONS = {CLASSES_NAME, CALIBRATION_NAME}
 """Files that a version from before there were decisions lacks."""
 
@@ -84,6 +87,13 @@ class Manifest:
         """Recall@1 against fp32, measured when the index was built; None for fp32."""
         return self.index_recipe["recall_at_1"] if self.storage.lossy else None
 
+    @property
+    def lists(self) -> tuple[int, int, int] | None:
+        """Lists, lists that a search reads, and candidates that it rescores; None where all rows are compared."""
+        if self.storage is not Storage.ivf_rabitq:
+            return None
+        return self.index_recipe["nlist"], self.index_recipe["nprobe"], self.index_recipe["candidates"]
+
     def _check(self, directory: Path) -> None:
         kinds = {"root": str, "classes": int, "skipped": int}
         exclude = self.gallery.get("exclude", [])  # there, as source and class_depth, where one of the options is given
@@ -102,7 +112,11 @@ class Manifest:
         always = {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}
         if self.files.keys() not in (always, always | FOR_DECISIONS):
             raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
-        vectors_bytes = self.storage.bytes_per_value * self.dim * self.count
+        if self.storage is Storage.ivf_rabitq:
+            numbers = [self.index_recipe.get(name) for name in ("nlist", "nprobe", "candidates")]
+            if not all(isinstance(number, int) and 1 <= number <= MOST for number in numbers):
+                raise IndexInvalid(f"{directory / MANIFEST_NAME} does not say how its lists are read.")
+        vectors_bytes = self.storage.row_bytes(self.dim) * self.count
         if self.dim < 1 or not 0 <= vectors_bytes <= self.files[INDEX_NAME].bytes:
             raise IndexInvalid(f"{directory / INDEX_NAME} cannot hold {self.count} vectors of {self.dim} dimensions.")
         if self.metric != "inner_product":

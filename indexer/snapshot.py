@@ -18,6 +18,7 @@ from indexer.delta import Change
 from indexer.items import GalleryItem, ItemNames, ItemTable
 from indexer.metadata import Column, Metadata, Value, kind_of, rows_where, value_as, write_metadata
 from indexer.stores.base import Neighbours
+from indexer.stores.candidates import CandidateStore
 from indexer.stores.faiss import FaissStore
 from indexer.where import condition
 from model.errors import UnknownClass, UnknownItem
@@ -233,7 +234,7 @@ class Snapshot:
     # Searches.
 
     def search(
-        self, store: FaissStore, queries: Embeddings, k: int, among: Rows | None = None, like: int | None = None
+        self, store: CandidateStore, queries: Embeddings, k: int, among: Rows | None = None, like: int | None = None
     ) -> Neighbours:
         """The k nearest rows of each unit query float32 (B, D), as `VectorStore.search` of all rows that are there.
 
@@ -245,7 +246,7 @@ class Snapshot:
         return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
 
     def _of_version(
-        self, store: FaissStore, queries: Embeddings, k: int, among: Rows | None, like: int | None
+        self, store: CandidateStore, queries: Embeddings, k: int, among: Rows | None, like: int | None
     ) -> Neighbours:
         """The nearest rows of the version that are not hidden: at least k where there are so many."""
         excluded = np.full(len(queries), like) if like is not None and like < self.first else None
@@ -281,7 +282,7 @@ class Snapshot:
         return Neighbours(np.hstack(rows), np.hstack(scores))
 
     def best_of_classes(
-        self, store: FaissStore, query: Embeddings, k: int, among: Rows | None = None, like: int | None = None
+        self, store: CandidateStore, query: Embeddings, k: int, among: Rows | None = None, like: int | None = None
     ) -> tuple[Rows, Scores]:
         """The best row of each class, best first, of the k classes with the best ones, and their scores.
 

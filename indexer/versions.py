@@ -1,7 +1,7 @@
 """Index versions on disk: publish, verify, switch, keep N, roll back. The only code that changes index directories.
 
     <root>/versions/<id>/   index.faiss, items.sqlite, skipped.json, manifest.json; never modified under this name;
-                            embeddings.f32, the vectors before rounding, where the index is in fp16 or sq8
+                            embeddings.f32, the vectors before rounding, where the index is not in fp32
     <root>/models/<sha256>/ the model of one or more versions
     <root>/work/<recipe>/   the checkpoint of an interrupted build
     <root>/CURRENT          the id of the version to serve

@@ -41,9 +41,14 @@ MINUS_1_TO_1 = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 2
 """Mean and standard deviation that the weights of EfficientNet-Lite expect."""
 
 
+def canonical_json(value: object) -> bytes:
+    """A JSON value in one form, whatever the order of its keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
 def canonical_sha256(value: object) -> str:
     """Hash of a JSON value, whatever the order of its keys: 64 hex digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

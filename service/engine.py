@@ -22,7 +22,7 @@ from indexer.manifest import Manifest
 from indexer.metadata import Column, Value
 from indexer.snapshot import Snapshot
 from indexer.stores.base import Neighbours
-from indexer.stores.faiss import FaissStore
+from indexer.stores.candidates import CandidateStore
 from indexer.versions import IndexDirectory
 from model.card import card_sha256
 from model.dataset import read_file
@@ -114,7 +114,7 @@ class Engine:
 
     manifest: Manifest
     embedder: Embedder
-    store: FaissStore
+    store: CandidateStore
     items: ItemTable
     names: ItemNames
     decider: Decider | None

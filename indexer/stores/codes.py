@@ -8,13 +8,12 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from indexer.stores.originals import UNIT_TOLERANCE, check_unit
 from indexer.stores.precision import Storage
 from model.errors import DimMismatch, IndexInvalid
 from model.retrieval import score_tolerance
 from model.types import Embeddings, Rows
 
-ROWS_PER_CHECK = 8_192
-UNIT_TOLERANCE = 1e-3
 LEVELS = 255
 RANGE_ROUNDINGS = 8
 QTYPES = {Storage.fp16: faiss.ScalarQuantizer.QT_fp16, Storage.sq8: faiss.ScalarQuantizer.QT_8bit}
@@ -80,6 +79,14 @@ class StoredRows:
         scale = float(np.linalg.norm(np.abs(self.low) + (LEVELS + 1) * self.step))
         return score_tolerance(dim + RANGE_ROUNDINGS) * max(1.0, scale) * (1 + UNIT_TOLERANCE)
 
+    @property
+    def rounding(self) -> float:
+        """An upper bound of the distance of a row to the 8-bit row that stands for it, 0 in fp32 and fp16.
+
+        A value is at most half a step from its code.
+        """
+        return 0.0 if self.step is None else float(np.linalg.norm(self.step)) / 2 * (1 + UNIT_TOLERANCE)
+
     def check_unit(self, path: Path) -> None:
         """Raises IndexInvalid unless all rows are unit vectors, up to the rounding of their storage."""
         allowed = UNIT_TOLERANCE
@@ -87,11 +94,8 @@ class StoredRows:
             ranges = np.concatenate([self.low, self.step])
             if not (np.isfinite(ranges).all() and (self.step >= 0).all() and (self.step * LEVELS <= 2.01).all()):
                 raise IndexInvalid(f"{path} holds 8-bit ranges that no unit vectors have.")
-            allowed += float(np.linalg.norm(self.step)) / 2  # a value is at most half a step from its code
-        for start in range(0, len(self.codes), ROWS_PER_CHECK):
-            lengths = np.linalg.norm(self.decoded(slice(start, start + ROWS_PER_CHECK)), axis=1)
-            if not (np.abs(lengths - 1) <= allowed).all():
-                raise IndexInvalid(f"{path} holds rows that are not unit vectors.")
+            allowed += self.rounding
+        check_unit(self.decoded, len(self.codes), path, allowed)
 
 
 def check_index(index: Any, storage: Storage, dim: int, count: int, path: Path) -> None:
@@ -103,12 +107,12 @@ def check_index(index: Any, storage: Storage, dim: int, count: int, path: Path) 
         raise DimMismatch(f"{path} has {index.d} dimensions, its manifest says {dim}.")
     if index.ntotal != count:
         raise IndexInvalid(f"{path} has {index.ntotal} rows, its manifest says {count}.")
-    valid = index.codes.size() == count * dim * storage.bytes_per_value
+    valid = index.codes.size() == count * storage.row_bytes(dim)
     if storage.lossy:
         quantizer = index.sq
         trained = 2 * dim if storage is Storage.sq8 else 0
         valid &= (index.metric_type, quantizer.qtype) == (faiss.METRIC_INNER_PRODUCT, QTYPES[storage])
         valid &= (index.is_trained, quantizer.d, quantizer.trained.size()) == (True, dim, trained)
-        valid &= quantizer.code_size == index.code_size == dim * storage.bytes_per_value
+        valid &= quantizer.code_size == index.code_size == storage.row_bytes(dim)
     if not valid:
         raise IndexInvalid(f"{path} is not an index in {storage}, as its manifest says.")

@@ -1,4 +1,4 @@
-"""FAISS: exact inner-product search over vectors in fp32, fp16 or 8 bits; fp32 on a GPU where FAISS has one."""
+"""FAISS: inner-product search over all vectors in fp32, fp16 or 8 bits; fp32 on a GPU where FAISS has one."""
 
 import functools
 import threading
@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from indexer.stores.base import Neighbours
+from indexer.stores.candidates import EXTRA_CANDIDATES, CandidateStore, Scores
+from indexer.stores.originals import Originals
 from indexer.stores.precision import Storage
-from model.cores import available_cores
 from model.errors import CarsearchError, IndexInvalid, missing_dependency
-from model.retrieval import exact_scores
 from model.types import Embeddings, Rows
 
 # FAISS's stubs lack search parameters, callback writers and the result of `search`: the ignores below.
@@ -23,13 +21,15 @@ except ModuleNotFoundError as problem:
     raise missing_dependency(problem) or problem from problem
 
 from indexer.stores.codes import StoredRows, check_index, new_index  # needs faiss
+from indexer.stores.exact import bitmap_selector, id_selector, set_threads
 
 # Calls with at least this many query values (4 queries of 512) use matrix products. FAISS's default is 128,000 (250
 # queries); below it every row is read again for each query, and 32 queries take four times as long.
 faiss.cvar.distance_compute_blas_threshold = 2_048
 
-EXTRA_CANDIDATES = 8
-RESCORED_BYTES = 64 << 20
+RESCORED_CANDIDATES = 30
+"""Candidates beyond those asked for, where the scores that choose them are of rounded rows."""
+
 GPU_MAX_K = 2048
 HEADER_BYTES = 1 << 16
 FOURCC = {Storage.fp32: b"IxFI", Storage.fp16: b"IxSQ", Storage.sq8: b"IxSQ"}
@@ -50,39 +50,48 @@ def refuse_two_distributions() -> None:
         raise CarsearchError(f"Both {' and '.join(found)} are installed; keep one: pip uninstall {found[0]}.")
 
 
-class FaissStore:
-    """Unit rows in fp32 or a storage that rounds them; scores are those of the stored rows.
+class FaissStore(CandidateStore):
+    """Unit rows in fp32, fp16 or 8 bits, of which a search compares every one.
 
-    FAISS finds candidates, which are then rescored in float64: FAISS's float32 sums depend on the number of queries in
-    a call, and the order of equal rows would be undefined.
+    Scores are those of the stored rows; in 8 bits they are those of the originals, which lie beside the index.
     """
 
-    def __init__(self, index: Any, storage: Storage = Storage.fp32) -> None:
+    def __init__(self, index: Any, storage: Storage = Storage.fp32, originals: Originals | None = None) -> None:
         refuse_two_distributions()
         self.storage = storage
         self.index = index
+        self.extra = EXTRA_CANDIDATES if originals is None else RESCORED_CANDIDATES
         self._stored = StoredRows.of(index, storage)
+        self._originals = originals
         self.tolerance = self._stored.tolerance
+        self.error = self.tolerance + (0 if originals is None else self._stored.rounding)
         self._gpu_index: Any = None
         self._gpu_lock = threading.Lock()
 
     @classmethod
     def create(cls, embeddings: Embeddings, storage: Storage = Storage.fp32) -> "FaissStore":
-        """A store of unit rows float32 (n, D); 8-bit ranges need at least one row."""
-        return cls(new_index(embeddings, storage), storage)
+        """A store of unit rows float32 (n, D), which it keeps in 8 bits; their ranges need at least one row."""
+        return cls(new_index(embeddings, storage), storage, Originals(embeddings) if storage.rescored else None)
 
     @classmethod
-    def read(cls, path: Path, dim: int, count: int, storage: Storage = Storage.fp32) -> "FaissStore":
+    def read(
+        cls,
+        path: Path,
+        dim: int,
+        count: int,
+        storage: Storage = Storage.fp32,
+        originals: Originals | None = None,
+    ) -> "FaissStore":
         """Reads an index whose file has been verified; raises IndexInvalid when it is not what its manifest says."""
         _check_fourcc(path, storage)
         # No more memory than the manifest says, whatever a forged header claims.
-        faiss.set_deserialization_vector_byte_limit(storage.bytes_per_value * dim * count + HEADER_BYTES)
+        faiss.set_deserialization_vector_byte_limit(storage.row_bytes(dim) * count + HEADER_BYTES)
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as problem:
             raise IndexInvalid(f"{path} is not an index that FAISS can read.") from problem
         check_index(index, storage, dim, count, path)
-        store = cls(index, storage)
+        store = cls(index, storage, originals)
         store._stored.check_unit(path)
         return store
 
@@ -99,82 +108,22 @@ class FaissStore:
             faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # stubs lack it
 
     def vectors(self, rows: Rows) -> Embeddings:
-        return self._stored.decoded(rows)
+        return self._stored.decoded(rows) if self._originals is None else self._originals.at(rows)
 
-    def search(
-        self,
-        queries: Embeddings,
-        k: int,
-        *,
-        among: Rows | None = None,
-        exclude_rows: Rows | None = None,
-        threads: int | None = None,
-    ) -> Neighbours:
-        """The k nearest rows of each query; see `VectorStore.search`."""
-        # Set on every call, because OpenMP's number of threads belongs to the calling thread; FAISS's BLAS uses it too.
-        faiss.omp_set_num_threads(threads or available_cores())
-        selector = None if among is None else self._selector(among)
-        found = Neighbours(
-            rows=np.full((len(queries), k), -1, np.int64), scores=np.full((len(queries), k), -np.inf, np.float32)
-        )
-        available = len(self) if among is None else len(among)
-        pending = np.arange(len(queries))
-        fetch = min(available, k + (exclude_rows is not None) + EXTRA_CANDIDATES)
-        while fetch and len(pending):
-            chunk = max(1, RESCORED_BYTES // (fetch * self.dim * 8))
-            uncertain: list[Rows] = []
-            for part in np.split(pending, range(chunk, len(pending), chunk)):
-                excluded = None if exclude_rows is None else exclude_rows[part]
-                best, doubtful = self._best(queries[part], k, fetch, selector, excluded)
-                found.rows[part, : best.rows.shape[1]] = best.rows
-                found.scores[part, : best.scores.shape[1]] = best.scores
-                uncertain.append(part[doubtful])
-            pending = np.concatenate(uncertain) if fetch < available else pending[:0]
-            fetch = min(available, 2 * fetch)
-        return found
+    def set_threads(self, threads: int | None) -> None:
+        set_threads(threads)
 
-    def best_of_groups(self, query: Embeddings, groups: Rows, k: int) -> tuple[Rows, npt.NDArray[np.float32]]:
-        """The best row of each group, best first, of the k groups with the best ones, and their scores.
+    def selection(self, among: Rows | None) -> Any:
+        if among is None:
+            return None
+        # The scalar quantizer asks for every row whether it is selected.
+        selector = bitmap_selector(among, len(self)) if self.storage.lossy else id_selector(among)
+        return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # SWIG takes what the stubs do not
 
-        `query` float32 (D,); `groups` int64 (N,) has the group of each row from 0, and -1 for a row that is left out.
-        Scores and ties are those of `search`. FAISS scores all rows once; those that may be the best are rescored.
-        """
-        faiss.omp_set_num_threads(1)
-        _, scores, order = self.index.range_search(query[None], -np.inf)  # not in the order of the rows
-        approximate = np.empty(len(self))
-        approximate[order] = scores
-        approximate[groups < 0] = -np.inf
-        best = np.full(groups.max(initial=-1) + 2, -np.inf)  # the last is for the rows that are left out
-        np.maximum.at(best, groups, approximate)
-        lowest = np.partition(best, -k)[-k] if k < len(best) else -np.inf
-        may_be_best = approximate >= np.maximum(best[groups], lowest) - 2 * self.tolerance
-        rows = np.flatnonzero(may_be_best & (groups >= 0))
-        chunk = max(1, RESCORED_BYTES // (self.dim * 8))
-        parts = [self.vectors(part)[None] for part in np.split(rows, range(chunk, len(rows), chunk))]
-        exact = np.concatenate([exact_scores(query[None], part)[0] for part in parts])
-        order = np.lexsort((rows, -exact))
-        _, first = np.unique(groups[rows[order]], return_index=True)
-        chosen = order[np.sort(first)[:k]]
-        return rows[chosen], exact[chosen]
-
-    def _best(
-        self, queries: Embeddings, k: int, fetch: int, selector: Any, excluded: Rows | None
-    ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
-        """The best k of `fetch` candidates, and for which queries an equal or better row may exist beyond those."""
-        approximate, rows = self._candidates(queries, fetch, selector)
-        exact = exact_scores(queries, self._stored.decoded(rows))
-        exact[rows < 0] = -np.inf
-        if excluded is not None:
-            exact[rows == excluded[:, None]] = -np.inf
-        order = np.lexsort((rows, -exact), axis=1)[:, :k]
-        scores, best = np.take_along_axis(exact, order, 1), np.take_along_axis(rows, order, 1)
-        doubtful = approximate[:, -1] + 2 * self.tolerance >= scores[:, -1]
-        return Neighbours(np.where(np.isneginf(scores), -1, best), scores), doubtful
-
-    def _candidates(self, queries: Embeddings, fetch: int, selector: Any) -> tuple[npt.NDArray[np.float32], Rows]:
-        if selector is not None:
+    def candidates(self, queries: Embeddings, fetch: int, selection: Any) -> tuple[Scores, Rows]:
+        if selection is not None:
             # GPU indexes take no selector, so a filtered search runs on the CPU's copy.
-            return self.index.search(queries, fetch, params=selector)  # type: ignore[no-any-return]  # FAISS has no types
+            return self.index.search(queries, fetch, params=selection)  # type: ignore[no-any-return]  # FAISS has no types
         if self.storage.lossy or fetch > GPU_MAX_K or not gpus():  # on a GPU FAISS is used for fp32 only
             return self.index.search(queries, fetch)  # type: ignore[no-any-return]  # FAISS has no types
         with self._gpu_lock:  # a GPU index is not safe even for two readers
@@ -182,24 +131,11 @@ class FaissStore:
                 self._gpu_index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self.index)
             return self._gpu_index.search(queries, fetch)  # type: ignore[no-any-return]  # FAISS has no types
 
-    def _selector(self, among: Rows) -> Any:
-        """Search parameters with the selector that is fastest for some rows.
-
-        A range is searched as if it were the index, and other fp32 rows are looked up one by one. The scalar quantizer
-        asks for every row whether it is selected, which a bitmap answers fastest.
-        """
-        if len(among) and (among[0] < 0 or among[-1] >= len(self) or (np.diff(among) <= 0).any()):
-            raise ValueError("rows to search among are ascending and rows of the store")
-        selector: Any
-        if self.storage.lossy:
-            wanted = np.zeros(len(self), np.bool_)
-            wanted[among] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))  # type: ignore[call-arg, arg-type]  # SWIG again
-        elif len(among) and among[-1] - among[0] == len(among) - 1:
-            selector = faiss.IDSelectorRange(int(among[0]), int(among[-1]) + 1)
-        else:
-            selector = faiss.IDSelectorArray(np.ascontiguousarray(among, np.int64))
-        return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # SWIG takes what the stubs do not
+    def all_scores(self, query: Embeddings) -> Scores:
+        _, found, order = self.index.range_search(query[None], -np.inf)  # not in the order of the rows
+        scores = np.empty(len(self), np.float32)
+        scores[order] = found
+        return scores
 
 
 def _check_fourcc(path: Path, storage: Storage) -> None:

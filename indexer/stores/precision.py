@@ -1,4 +1,4 @@
-"""How an index stores its vectors: fp32, fp16 or 8 bits per value. Does not import FAISS."""
+"""How an index stores its vectors: fp32, fp16, 8 bits per value, or one bit in lists. Does not import FAISS."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,11 +8,12 @@ from model.errors import IndexInvalid
 
 
 class Storage(StrEnum):
-    """The type of a stored value: 4, 2 or 1 bytes."""
+    """What a search reads of every row, or in `ivf-rabitq` of the rows in some lists."""
 
     fp32 = "fp32"
     fp16 = "fp16"
     sq8 = "sq8"
+    ivf_rabitq = "ivf-rabitq"
 
     @property
     def recipe(self) -> dict[str, str]:
@@ -25,12 +26,17 @@ class Storage(StrEnum):
         return self is not Storage.fp32
 
     @property
-    def bytes_per_value(self) -> int:
-        return {Storage.fp32: 4, Storage.fp16: 2, Storage.sq8: 1}[self]
+    def rescored(self) -> bool:
+        """Whether scores are those of the vectors that were given, which lie beside the index."""
+        return self in (Storage.sq8, Storage.ivf_rabitq)
+
+    def row_bytes(self, dim: int) -> int:
+        """The bytes of a row's values."""
+        return -(-dim * {Storage.fp32: 32, Storage.fp16: 16, Storage.sq8: 8, Storage.ivf_rabitq: 1}[self] // 8)
 
 
-StorageChoice = Literal["auto", "fp32", "fp16", "sq8"]
-"""What the user asks for; `auto` is fp16 where it finds what fp32 finds, else fp32."""
+StorageChoice = Literal["auto", "fp32", "fp16", "sq8", "ivf-rabitq"]
+"""What the user asks for; what `auto` is, is decided in `indexer/recipes.py`."""
 
 CHOSEN = "chosen"
 """Key in a manifest's recipe: the user's choice, where it was `auto`."""
@@ -39,6 +45,7 @@ _RECIPES = {
     Storage.fp32: {"kind": "IndexFlatIP"},
     Storage.fp16: {"kind": "IndexScalarQuantizer", "type": "QT_fp16"},
     Storage.sq8: {"kind": "IndexScalarQuantizer", "type": "QT_8bit"},
+    Storage.ivf_rabitq: {"kind": "IndexIVFRaBitQ"},
 }
 
 

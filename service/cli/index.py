@@ -1,5 +1,6 @@
 """The command that builds an index."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,7 @@ def index(
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
+    _let_threads_sleep()
     from indexer.build import build_index
     from indexer.load import embedder_for
     from indexer.versions import IndexDirectory
@@ -99,6 +101,14 @@ def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:
     from indexer.versions import IndexDirectory
 
     _tell(fold_index(IndexDirectory(index_dir), log, keep=keep))
+
+
+def _let_threads_sleep() -> None:
+    """Has threads of k-means that wait for others not spin, which takes the cores from other programs.
+
+    OpenMP reads this when FAISS is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _of_versions(index_dir: Path, verify_: bool, rollback_: bool, to: str | None) -> None:

@@ -49,9 +49,9 @@ def test_the_test_measures_drops_and_sums(tmp_path: Path) -> None:
     by_map, random, _ = found.hiding
     assert by_map.ci95.low <= by_map.drop <= by_map.ci95.high
     assert random.less == pytest.approx(by_map.drop - random.drop)
-    assert [one.served for one in found.differences] == ["vectors in fp32", "vectors in fp16", "vectors in sq8"]
+    assert [one.served for one in found.differences] == ["vectors in fp32", "vectors in fp16"]
     assert found.differences[0].greatest < 1e-5
-    assert [table.row_count for table in tables_of(found)] == [3, 3]
+    assert [table.row_count for table in tables_of(found)] == [3, 2]
 
 
 def test_a_set_of_one_photo_has_no_pair(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.support.photos import car_photo
 from tests.unit.indexer.sets import assert_clean, content_of, unit, write_photos
 
 TWELVE = [f"{label}/{shot}.jpg" for label in "abc" for shot in range(4)]
-lossy_storages = pytest.mark.parametrize("storage", [Storage.fp16, Storage.sq8])
+lossy_storages = pytest.mark.parametrize("storage", [Storage.fp16, Storage.sq8, Storage.ivf_rabitq])
 
 
 @pytest.fixture
@@ -83,7 +83,8 @@ def test_a_version_says_how_it_is_stored_and_what_that_costs(
     result = build_index(photos, index, fake_embedder, storage=storage)
     assert (result.storage, result.recall) == (storage, 1.0)
     manifest = index.verify(result.version)
-    assert manifest.index_recipe == {**storage.recipe, "recall_at_1": 1.0, "queries": 12}
+    lists = {"nlist": 1, "nprobe": 1, "candidates": 100} if storage is Storage.ivf_rabitq else {}
+    assert manifest.index_recipe == {**storage.recipe, **lists, "recall_at_1": 1.0, "queries": 12}
     assert (manifest.storage, manifest.recall) == (storage, 1.0)
     assert (index.path_of(result.version) / EMBEDDINGS_NAME).stat().st_size == 12 * 64 * 4
     assert_clean(index)
@@ -110,7 +111,7 @@ def test_from_a_lossy_storage_back_to_fp32_embeds_nothing_and_loses_nothing(
 ) -> None:
     build_index(photos, index, fake_embedder, storage=Storage.fp32)
     exact = content_of(index)
-    for storage in (Storage.sq8, Storage.fp16, Storage.fp32):
+    for storage in (Storage.sq8, Storage.ivf_rabitq, Storage.fp16, Storage.fp32):
         result = build_index(photos, index, fake_embedder, storage=storage)
         assert (result.embedded, result.changed, result.storage) == (0, True, storage)
     assert content_of(index) == exact
@@ -122,7 +123,7 @@ def test_by_default_a_gallery_that_is_large_enough_is_kept_in_fp16_where_that_fi
 ) -> None:
     small = build_index(photos, index, fake_embedder)
     assert (small.storage, index.manifest(small.version).index_recipe["chosen"]) == (Storage.fp32, "auto")
-    monkeypatch.setattr("indexer.build.MIN_MEASURED", 12)
+    monkeypatch.setattr("indexer.recipes.MIN_MEASURED", 12)
     assert not build_index(photos, index, fake_embedder).changed  # nothing in the gallery is new
     write_photos(photos, ["d/0.jpg"])
     large = build_index(photos, index, fake_embedder)
@@ -130,13 +131,13 @@ def test_by_default_a_gallery_that_is_large_enough_is_kept_in_fp16_where_that_fi
     assert index.verify(large.version).index_recipe == {
         **Storage.fp16.recipe, "recall_at_1": 1.0, "queries": 13, "chosen": "auto"
     }  # fmt: skip
-    monkeypatch.setattr("indexer.build.measured_recall", lambda *_: Recall(0.99, 14))
+    monkeypatch.setattr("indexer.recipes.recall_of", lambda *_: Recall(0.99, 14))
     write_photos(photos, ["d/1.jpg"])
     assert build_index(photos, index, fake_embedder).storage is Storage.fp32
     chosen = build_index(photos, index, fake_embedder, storage=Storage.fp32)
     assert (chosen.changed, chosen.embedded) == (True, 0)
     write_photos(photos, ["d/2.jpg"])
-    monkeypatch.setattr("indexer.build.measured_recall", lambda *_: Recall(1.0, 15))
+    monkeypatch.setattr("indexer.recipes.recall_of", lambda *_: Recall(1.0, 15))
     assert build_index(photos, index, fake_embedder).storage is Storage.fp32
     assert build_index(photos, index, fake_embedder, storage="auto").storage is Storage.fp16
 
@@ -144,8 +145,8 @@ def test_by_default_a_gallery_that_is_large_enough_is_kept_in_fp16_where_that_fi
 def test_on_a_gpu_fp32_is_kept_which_alone_it_searches(
     photos: Path, index: IndexDirectory, fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.build.MIN_MEASURED", 12)
-    monkeypatch.setattr("indexer.build.gpus", lambda: 1)
+    monkeypatch.setattr("indexer.recipes.MIN_MEASURED", 12)
+    monkeypatch.setattr("indexer.recipes.gpus", lambda: 1)
     assert build_index(photos, index, fake_embedder).storage is Storage.fp32
 
 
@@ -166,7 +167,7 @@ def test_embeddings_are_looked_up_as_the_network_gave_them(
 def test_a_storage_that_finds_other_photos_is_refused_and_its_work_is_kept(
     photos: Path, index: IndexDirectory, fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.build.measured_recall", lambda *_: Recall(0.99, 12))
+    monkeypatch.setattr("indexer.recipes.recall_of", lambda *_: Recall(0.99, 12))
     with pytest.raises(StorageTooLossy, match=r"Stored in sq8, 0\.99000 of 12 photos"):
         build_index(photos, index, fake_embedder, storage=Storage.sq8)
     assert index.versions() == []
