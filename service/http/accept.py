@@ -11,7 +11,9 @@ class Wanted(NamedTuple):
 
 
 def wanted(accept: str) -> Wanted:
-    """HTML is wanted by its name, where JSON is not liked better; without a header everything is taken.
+    """HTML is wanted where it is named and liked better than JSON; without a header everything is taken.
+
+    Generated clients list every type of an operation, as equals, and read JSON.
 
     >>> wanted("text/html,application/xml;q=0.9,*/*;q=0.8")  # a browser's
     Wanted(html=True, json=True)
@@ -22,7 +24,7 @@ def wanted(accept: str) -> Wanted:
         weights[kind] = min((_number(one[2:]) for one in parameters if one.startswith("q=")), default=1.0)
     json = next((weights[kind] for kind in ("application/json", "application/*", "*/*") if kind in weights), 0.0)
     html = weights.get("text/html", 0.0)
-    return Wanted(html=html > 0 and html >= json, json=json > 0)
+    return Wanted(html=html > json, json=json > 0)
 
 
 def _number(text: str) -> float:

@@ -59,7 +59,7 @@ def test_whoever_asks_for_html_gets_a_page_and_all_others_json(client: AppClient
     assert_page(page)
     assert "Evaluation of <bdi>demo</bdi>" in page.text
     assert "data:image/webp;base64," in page.text
-    for accept in ("*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0", "text/plain"):
+    for accept in ("*/*", "application/json", "application/json, text/html", "text/html;q=0", "text/plain"):
         assert evaluated(client, {"Accept": accept}).json()["total"] == 12
 
 

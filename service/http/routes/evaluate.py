@@ -40,7 +40,7 @@ PAGE: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
 
 HEADERS = {
     "Content-Security-Policy": f"sandbox; frame-ancestors 'none'; {POLICY}",
-    "Cache-Control": "private",
+    "Cache-Control": "no-store",  # its address has JSON, too
     "Referrer-Policy": "no-referrer",
 }
 """Of that page: names and photos in it are whatever somebody sent."""

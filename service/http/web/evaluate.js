@@ -54,7 +54,7 @@ async function start(source) {
   try {
     const begun = await ask("POST", `evaluate?mode=${parts.mode.value}`, {
       body,
-      headers: { Accept: "text/html, application/json", Prefer: "respond-async", ...(named ? { "Content-Type": "application/json" } : {}) },
+      headers: { Accept: "text/html, application/json;q=0.9", Prefer: "respond-async", ...(named ? { "Content-Type": "application/json" } : {}) },
       signal: stop.signal,
       uploaded: named ? null : (share) => bar.set(share < 1 ? share : null, share < 1 ? t("sending", percent(share)) : t("reading")),
       waiting: (sentence) => bar.set(null, sentence),

@@ -13,7 +13,8 @@ from service.http.accept import wanted
         ("text/html", True, False),
         ("TEXT/HTML; charset=utf-8", True, False),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True, True),
-        ("application/json, text/html", True, True),
+        ("application/json, text/html, application/problem+json", False, True),  # a generated client's
+        ("text/html, application/json;q=0.9", True, True),
         ("application/json, text/html;q=0.9", False, True),
         ("text/html;q=0.5, application/*;q=0.4", True, True),
         ("text/html;q=0, */*", False, True),
@@ -23,5 +24,5 @@ from service.http.accept import wanted
         (",;,", False, False),
     ],
 )
-def test_html_is_wanted_by_its_name_where_json_is_not_liked_better(accept: str, html: bool, json: bool) -> None:
+def test_html_is_wanted_where_it_is_named_and_liked_better_than_json(accept: str, html: bool, json: bool) -> None:
     assert wanted(accept) == (html, json)
