@@ -62,9 +62,14 @@ def take() -> bytes:
 
 
 def record() -> list[tuple[bytes, int]]:
-    """PNGs of a search: the answer, the nearest photo, and its heat faded out and in; each with its milliseconds."""
+    """PNGs of a search: a photo is dropped, the answer, the nearest photo, and its heat faded out and in.
+
+    Each comes with its milliseconds.
+    """
     with search_page() as (page, query):
         frames = [(page.screenshot(), 1200)]
+        page.evaluate("document.querySelector('#view-search .drop').classList.add('over')")  # a photo is held over it
+        frames.append((page.screenshot(), 600))
         search(page, query)
         frames.append((page.screenshot(), 2200))
         page.hover(".card .thumb >> nth=0")
@@ -84,7 +89,9 @@ def save_recording(frames: list[tuple[bytes, int]], path: Path) -> None:
     pictures = [Image.open(io.BytesIO(png)).convert("RGB") for png, _ in frames]
     small = [one.resize((one.width * 3 // 4, one.height * 3 // 4), Image.Resampling.LANCZOS) for one in pictures]
     durations_ms = [duration_ms for _, duration_ms in frames]
-    small[0].save(path, save_all=True, append_images=small[1:], duration=durations_ms, loop=0, quality=70, method=6)
+    # Every picture is a whole one: differences to the one before show as blocks.
+    options = {"duration": durations_ms, "loop": 0, "quality": 75, "method": 6, "kmin": 0, "kmax": 1}
+    small[0].save(path, save_all=True, append_images=small[1:], **options)
 
 
 def take_report() -> bytes:
