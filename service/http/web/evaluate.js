@@ -116,7 +116,7 @@ function showRecord(record) {
   }
   const { report } = record;
   const json = h("a", fileOf(record, "json", "application/json", JSON.stringify(report, null, 2)), t("download"));
-  parts.report.replaceChildren(h("h2", {}, t("report"), h("small", {}, `${time(record.started)} · ${t("against")} ${t(MODES[record.mode])}`)), ...(record.html ? [h("p", {}, pageLink(record))] : []), figures(report),
+  parts.report.replaceChildren(h("h2", {}, t("report"), " ", h("small", {}, `${time(record.started)} · ${t("against")} ${t(MODES[record.mode])}`)), ...(record.html ? [h("p", {}, pageLink(record))] : []), figures(report),
     h("div", { class: "columns" },
       part(t("confused"), [t("shows"), t("found"), t("times")], report.most_confused.slice(0, MOST_ROWS).map((one) => [one.class, one.nearest_class, number(one.count)])),
       part(t("weakest"), [t("class"), t("share"), t("count")],

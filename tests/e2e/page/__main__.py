@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -90,7 +90,7 @@ def save_recording(frames: list[tuple[bytes, int]], path: Path) -> None:
     small = [one.resize((one.width * 3 // 4, one.height * 3 // 4), Image.Resampling.LANCZOS) for one in pictures]
     durations_ms = [duration_ms for _, duration_ms in frames]
     # Every picture is a whole one: differences to the one before show as blocks.
-    options = {"duration": durations_ms, "loop": 0, "quality": 75, "method": 6, "kmin": 0, "kmax": 1}
+    options: dict[str, Any] = {"duration": durations_ms, "loop": 0, "quality": 75, "method": 6, "kmin": 0, "kmax": 1}
     small[0].save(path, save_all=True, append_images=small[1:], **options)
 
 
