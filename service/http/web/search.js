@@ -163,8 +163,9 @@ function busy(on) {
 
 function show(found, asked) {
   const decision = verdict(found);
-  parts.found.replaceChildren(decision.box, groups(found, asked.box, explainer(asked)),
+  parts.found.replaceChildren(decision.box,
     h("details", { class: "code" }, h("summary", {}, t("inCode")), copyLine(command(asked.path))),
+    groups(found, asked.box, explainer(asked)),
     h("p", { class: "hint" }, t("took", number(Math.round(found.timings_ms.total)))));
   tell(`${decision.words} ${t("photos", number(found.results.length))}`);
 }

@@ -67,7 +67,7 @@ const TEXT = {
   heatOver: [(left, top) => `Heat map, hottest ${left} from the left and ${top} from the top`, (left, top) => `열지도, 가장 밝은 곳은 왼쪽에서 ${left}, 위에서 ${top}`],
   photo: ["Photo", "사진"],
   close: ["Close", "닫기"],
-  inCode: ["The same search as a command", "같은 검색을 명령으로"],
+  inCode: ["This search in code: a command to copy", "이 검색을 코드로: 복사할 명령"],
   command: ["Command", "명령"],
   copy: ["Copy", "복사"],
   copied: ["Copied", "복사함"],

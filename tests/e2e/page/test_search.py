@@ -152,7 +152,7 @@ def test_the_command_that_is_shown_does_the_same(open_page: OpenPage, cars: Serv
     page = open_page(cars.url)
     page.set_input_files(CHOOSE, photo)
     classes(page)
-    page.click("text=The same search as a command")
+    page.click("text=This search in code")
     command = page.inner_text(".copy code")
     assert shlex.split(command) == ["curl", "-F", "file=@my car.jpg", f"{cars.url}/search?k=10"]
     done = subprocess.run(["bash", "-c", f"{command} -sS"], cwd=photo.parent, capture_output=True, check=True)

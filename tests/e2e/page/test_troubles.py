@@ -37,7 +37,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_forgotten(
         page.set_input_files(CHOOSE, photo)
         page.wait_for_selector(".card")
         wait_until(page, "[...document.querySelectorAll('.card img')].some((image) => image.naturalWidth > 0)")
-        page.click("text=The same search as a command")
+        page.click("text=This search in code")
         assert '-H "X-Api-Key: $KEY"' in page.inner_text(".copy code")
         assert SEARCHER not in page.content()
         page.reload()
