@@ -46,7 +46,7 @@ class Auth:
         if scope["type"] == "http":
             context: RequestContext = scope["context"]
             rules = context.route.rules
-            if rules.writes:
+            if rules.writes and context.method in context.route.methods:
                 self._refuse_to_write(scope)
             asked = bool(self._keys) and rules.key_scope is not None and not self._is_link(rules, scope)
             context.client = self._holder(rules, scope) if asked else address_of(scope)
