@@ -154,7 +154,7 @@ class DeltaLog:
             database.execute("INSERT INTO changes VALUES (?, ?, NULL, '{}', NULL)", (sequence, identity))
 
     def has_changed(self) -> bool:
-        """Whether anybody has written since this was last asked; True the first time."""
+        """Tells if a process wrote to the log after the previous call; the first call returns True."""
         with self._reading() as database:
             version = int(database.execute("PRAGMA data_version").fetchone()[0])
         before, self._seen = self._seen, version

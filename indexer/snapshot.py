@@ -107,7 +107,7 @@ class Snapshot:
     # What is known of a photo.
 
     def knows(self, identity: str) -> bool:
-        """Whether an id was put or deleted; what the version has of it is out of date then."""
+        """Tells if the log has a change of an id; the version's own row of that id is then out of date."""
         return identity in self._places
 
     def by_id(self, identity: str) -> GalleryItem:

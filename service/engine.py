@@ -178,7 +178,7 @@ class Engine:
         return vector
 
     def fits(self, embedding_id: str) -> bool:
-        """Whether embeddings of an id may be compared with those of this version."""
+        """Tells if embeddings with this embedding id may be compared with those of this version."""
         return self.embedder.card.interchangeable(self.manifest.embedding_id, embedding_id)
 
     @property

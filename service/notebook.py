@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.engine import Engine, Hit
 
 WIDTH = 160
-"""Of a hit's picture, in pixels."""
+"""The width of the picture of a hit, in pixels."""
 
 
 class Hits(list["Hit"]):

@@ -23,7 +23,7 @@ SUSPECT_SHARE = 0.8
 """Share of a photo's nearest photos that must be of one other class for its own to be in doubt."""
 
 SUSPECT_PHOTOS = 4
-"""So many of them at least: a class of two photos says too little."""
+"""The fewest neighbours of another class that make a label doubtful: two photos say too little."""
 
 FEW_PHOTOS = 5
 """Classes with fewer photos are told: docs/benchmark.md says how much photos add."""

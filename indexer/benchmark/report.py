@@ -103,12 +103,12 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether the nearest photo is of the query's class."""
+        """True where the nearest photo has the class of the query."""
         return self.nearest_label == self.label
 
     @property
     def class_right(self) -> bool:
-        """Whether the decided class is the query's."""
+        """True where the decision names the class of the query."""
         return self.decided == self.label
 
 

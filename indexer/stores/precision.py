@@ -27,7 +27,7 @@ class Storage(StrEnum):
 
     @property
     def rescored(self) -> bool:
-        """Whether scores are those of the vectors that were given, which lie beside the index."""
+        """True where a store computes scores from the original vectors, in `embeddings.f32` beside the index."""
         return self in (Storage.sq8, Storage.ivf_rabitq)
 
     def row_bytes(self, dim: int) -> int:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Wanted(NamedTuple):
-    """Whether a client wants HTML, and whether it takes JSON."""
+    """The media types that a client accepts: HTML before JSON, and JSON at all."""
 
     html: bool
     json: bool

@@ -32,7 +32,7 @@ PUBLISHED = {"classes": 78, "photos": 11_046, "correct": 9_333}
 """The score that the original project published, on photos of its own."""
 
 ALL_CLASSES = 30
-"""So many classes are shown as they are; of more, the two ends, and the others folded."""
+"""Up to this number all classes are shown; of more, the lowest and highest are shown and the others are folded."""
 WORST_CLASSES, BEST_CLASSES, FOLDED_CLASSES = 15, 5, 1_000
 CONFUSIONS, EXAMPLES = 8, 3
 ERRORS = 12

@@ -276,7 +276,7 @@ def test_a_photo_that_is_none_is_refused(unchanged: Shop) -> None:
     assert_problem(in_json, "unsupported_content_type")
 
 
-# Who may write.
+# Keys and origins that may change the gallery.
 
 WRITES = [("PUT", "/gallery/a.jpg"), ("DELETE", "/gallery/car%201/0.jpg"), ("POST", "/gallery")]
 
