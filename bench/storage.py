@@ -20,7 +20,7 @@ from rich.table import Table
 from bench.procfs import anonymous_bytes
 from indexer.benchmark.storage_recall import sampled
 from indexer.build import embeddings_of
-from indexer.recipes import made
+from indexer.recipes import create_measured
 from indexer.stores.faiss import FaissStore
 from indexer.stores.ivf import IvfStore, Lists
 from indexer.stores.originals import Originals
@@ -98,7 +98,7 @@ def measure(
     rows, dim = originals.matrix.shape
     for storage in storages:
         started = time.perf_counter()
-        store, recall = made(originals, storage, sample)
+        store, recall = create_measured(originals, storage, sample)
         build_s = time.perf_counter() - started
         lists = store.lists if isinstance(store, IvfStore) else None
         with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from indexer.embed import Embedded, Lookup, Usable, copies_among, embed_photos, 
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
-from indexer.recipes import stored
+from indexer.recipes import create_store
 from indexer.stores.faiss import FaissStore
 from indexer.stores.originals import Originals
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
@@ -328,7 +328,7 @@ def publish_version(
         return current, False
     vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
     originals = Originals.read(vectors, embedder.dim, len(items))
-    store, recipe = stored(originals, choice)
+    store, recipe = create_store(originals, choice)
     decider = Decider.of(store, originals.matrix, names.codes, names.labels)
     now = _time_of_version(index)
     manifest = Manifest(

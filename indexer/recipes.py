@@ -25,8 +25,8 @@ FIRST_SHARE = 256
 """Calibration begins with reading one list of so many."""
 
 
-def stored(originals: Originals, choice: str) -> tuple[FaissStore | IvfStore, dict[str, Any]]:
-    """A store of all vectors, and its recipe with the measured recall; raises StorageTooLossy."""
+def create_store(originals: Originals, choice: str) -> tuple[FaissStore | IvfStore, dict[str, Any]]:
+    """Makes a store of all vectors, and its recipe with the measured recall; raises StorageTooLossy."""
     automatic = choice == "auto"
     wanted = _by_preference(len(originals), originals.matrix.shape[1]) if automatic else [Storage(choice)]
     chosen = {CHOSEN: "auto"} if automatic else {}
@@ -34,7 +34,7 @@ def stored(originals: Originals, choice: str) -> tuple[FaissStore | IvfStore, di
     for storage in wanted:
         if sample is None or not storage.lossy:
             return FaissStore.create(originals.matrix, storage), {**storage.recipe, **chosen}
-        store, recall = made(originals, storage, sample)
+        store, recall = create_measured(originals, storage, sample)
         try:
             refuse_lossy(storage, recall)
         except StorageTooLossy:
@@ -59,8 +59,8 @@ def _by_preference(count: int, dim: int) -> list[Storage]:
     return [*lists, *([Storage.sq8] if short else []), Storage.fp16, Storage.fp32]
 
 
-def made(originals: Originals, storage: Storage, sample: Sample) -> tuple[FaissStore | IvfStore, Recall]:
-    """A store of all vectors and its recall; of inverted lists it reads as many as that takes, at most half of them."""
+def create_measured(originals: Originals, storage: Storage, sample: Sample) -> tuple[FaissStore | IvfStore, Recall]:
+    """Makes a store of all vectors and measures its recall; reads as many inverted lists as needed, at most half."""
     if storage is not Storage.ivf_rabitq:
         flat = FaissStore.create(originals.matrix, storage)
         return flat, recall_of(flat, originals, sample)

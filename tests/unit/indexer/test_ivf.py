@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexer.benchmark.storage_recall import Recall
-from indexer.recipes import stored
+from indexer.recipes import create_store
 from indexer.stores.exact import ExactStore
 from indexer.stores.ivf import IvfStore, Lists, lists_for
 from indexer.stores.originals import Originals
@@ -53,7 +53,7 @@ def test_lists_are_read_as_they_were_written(written: Path) -> None:
 
 
 def test_as_many_lists_are_read_as_the_recall_takes_and_the_manifest_is_told() -> None:
-    store, recipe = stored(ORIGINALS, "ivf-rabitq")
+    store, recipe = create_store(ORIGINALS, "ivf-rabitq")
     assert isinstance(store, IvfStore)
     assert recipe == {
         "kind": "IndexIVFRaBitQ", "nlist": NLIST, "nprobe": store.lists.nprobe, "candidates": 100,
@@ -68,26 +68,26 @@ def test_vectors_that_half_of_the_lists_do_not_suffice_for_are_refused_and_auto_
 ) -> None:
     without_structure = Originals(unit(np.random.default_rng(0).standard_normal((800, DIM))))
     with pytest.raises(StorageTooLossy, match=r"Stored in ivf-rabitq, .* and 0\.99 is the least"):
-        stored(without_structure, "ivf-rabitq")
+        create_store(without_structure, "ivf-rabitq")
     monkeypatch.setattr("indexer.recipes.MIN_MEASURED", 800)
     monkeypatch.setattr("indexer.recipes.LISTS_FROM", 799)
-    _, recipe = stored(without_structure, "auto")
+    _, recipe = create_store(without_structure, "auto")
     assert recipe["kind"] in ("IndexScalarQuantizer", "IndexFlatIP")
-    _, recipe = stored(ORIGINALS, "auto")
+    _, recipe = create_store(ORIGINALS, "auto")
     assert (recipe["kind"], recipe["chosen"]) == ("IndexIVFRaBitQ", "auto")
 
 
 def test_auto_takes_eight_bits_where_two_versions_in_sixteen_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indexer.recipes.available_bytes", lambda: 2 * 2 * 2_000 * DIM - 1)
     monkeypatch.setattr("indexer.recipes.recall_of", lambda *_: Recall(1.0, 2_000))
-    assert stored(ORIGINALS, "auto")[0].storage is Storage.sq8
+    assert create_store(ORIGINALS, "auto")[0].storage is Storage.sq8
     monkeypatch.setattr("indexer.recipes.available_bytes", lambda: 2 * 2 * 2_000 * DIM)
-    assert stored(ORIGINALS, "auto")[0].storage is Storage.fp16
+    assert create_store(ORIGINALS, "auto")[0].storage is Storage.fp16
 
 
 def test_a_graph_finds_the_lists_of_large_galleries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indexer.stores.ivf.HNSW_FROM", 1)
-    store, recipe = stored(ORIGINALS, "ivf-rabitq")
+    store, recipe = create_store(ORIGINALS, "ivf-rabitq")
     assert isinstance(store, IvfStore)
     assert recipe["recall_at_1"] >= 0.99
     store.write(tmp_path / "index.faiss")
