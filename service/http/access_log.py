@@ -16,7 +16,7 @@ from opentelemetry.trace import get_current_span
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Draining, Overloaded, PayloadTooLarge, UploadTimeout
+from service.errors import Draining, Overloaded, UploadTimeout
 from service.http.context import RequestContext, RouteInfo, Rules
 from service.http.errors import problem, response_to
 from service.http.proxies import own_path
@@ -24,7 +24,7 @@ from service.http.state import State
 from service.observability.logging import request_id
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-CUT_OFF = (PayloadTooLarge.code, UploadTimeout.code, "internal")
+CUT_OFF = (UploadTimeout.code, "internal")
 """After these errors the connection ends: the rest of the body is not read, or the server's state is not known."""
 
 log = logging.getLogger("carsearch")
@@ -89,7 +89,7 @@ class AccessLog:
 
     def _common(self, context: RequestContext, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         common = [(b"x-request-id", context.request_id.encode()), (b"x-content-type-options", b"nosniff")]
-        unread = not context.body_complete and _is_endless(headers, self._state.settings.max_body_bytes)
+        unread = not context.body_complete and _is_endless(headers, self._state.limits.batch_bytes)
         if unread or self._state.draining.is_set() or context.code in CUT_OFF:
             common.append((b"connection", b"close"))
         return common
@@ -110,7 +110,7 @@ class AccessLog:
             log.log(level, "%s %s %d %s %.1f ms", *told, extra={"fields": _fields(context, took_s)})
 
 
-def _is_endless(headers: dict[bytes, bytes], max_body_bytes: int) -> bool:
+def _is_endless(headers: dict[bytes, bytes], most_bytes: int) -> bool:
     """Whether an unread body is too long to be read and thrown away, or may be; its connection ends then.
 
     A connection that is closed with unread data in it is reset: a proxy that is still sending would lose the answer. A
@@ -118,7 +118,7 @@ def _is_endless(headers: dict[bytes, bytes], max_body_bytes: int) -> bool:
     """
     length = headers.get(b"content-length", b"")
     unbounded = b"transfer-encoding" in headers or b"expect" in headers
-    return unbounded or (length.isdigit() and int(length) > max_body_bytes)
+    return unbounded or (length.isdigit() and int(length) > most_bytes)
 
 
 def _fields(context: RequestContext, took_s: float) -> dict[str, object]:

@@ -142,9 +142,12 @@ def test_a_body_that_is_not_read_ends_the_connection_unless_its_end_is_known(
     assert (refused.headers.get("connection") == "close") is closes
 
 
-def test_a_body_that_is_too_large_ends_the_connection(api_client: AppClient) -> None:
-    refused = api_client.exchange("POST", "/nowhere", {"Content-Length": str(MAX_BODY_BYTES + 1)}).answer()
-    assert (refused.status_code, refused.headers["connection"]) == (413, "close")
+@pytest.mark.parametrize(("length", "closes"), [(MAX_BODY_BYTES + 1, False), (32 << 20, False), ((32 << 20) + 1, True)])
+def test_a_body_that_is_too_large_ends_the_connection_where_it_is_not_read_to_its_end(
+    api_client: AppClient, length: int, closes: bool
+) -> None:
+    refused = api_client.exchange("POST", "/nowhere", {"Content-Length": str(length)}).answer()
+    assert (refused.status_code, refused.headers.get("connection") == "close") == (413, closes)
 
 
 def test_a_body_that_was_read_does_not(api_client: AppClient) -> None:
