@@ -82,7 +82,9 @@ class Auth:
             raise Unauthorized("The link has expired or was changed; search again, or send an API key.")
         if not found:
             raise Unauthorized("Send an API key that this server knows, in the header X-API-Key.")
-        if rules.key_scope == "admin" and all(key.scope != "admin" for key in found):
+        context: RequestContext = scope["context"]
+        context.admin = any(key.scope == "admin" for key in found)
+        if rules.key_scope == "admin" and not context.admin:
             raise Forbidden("This API key is for searches; this needs one of the scope admin.")
         return found[0].holder
 
