@@ -79,7 +79,8 @@ def find_duplicates(engine: Engine, begin: Place, min_score: float | None, most:
         first, later = _copies(engine, rows)
         begun = int(np.searchsorted(numbers[later], begin.after, "right"))
         page = slice(begun, begun + most)
-        told = [Pair(*pair, 1.0, True) for pair in rows[np.stack([first[page], later[page]], axis=1)].tolist()]
+        both = zip(rows[first[page]].tolist(), rows[later[page]].tolist(), strict=True)
+        told = [Pair(one, copy, 1.0, True) for one, copy in both]
         full = len(later) > begun + most
         begin = Place(False, int(numbers[later[page]][-1])) if full else Place(near=True)
         yield Found(tuple(told), begin, 0, len(rows), None, full)

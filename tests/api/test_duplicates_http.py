@@ -55,7 +55,7 @@ class Lot:
 
     def serving(self, limits: Limits | None = None, **settings: Any) -> Any:
         chosen = {"keys_file": self.folder / "keys", "delta_dir": self.folder / "delta", **settings}
-        return running_app(self.index.root, **({"limits": limits} if limits else {}), **chosen)
+        return running_app(self.index.root, limits=limits or Limits(), **chosen)
 
 
 def asked(client: AppClient, **query: Any) -> dict[str, Any]:
@@ -133,13 +133,12 @@ def test_pages_follow_each_other_without_a_gap(tmp_path: Path, fake_embedder: Em
     photos = {f"a/{number:02}.png": at(0) for number in range(25)}
     photos |= {f"b/{number:02}.png": at(1, 32 + number) for number in range(21)}
     with Lot(tmp_path, fake_embedder, photos).serving(Limits(duplicates_s=0)) as client:
-        told, sizes, compared, after = [], [], [], "copies:-1"
-        while after is not None:
-            page = asked(client, min_score=0.9999, after=after, limit=10)
-            told += pairs(page)
-            sizes.append(len(page["duplicates"]))
-            compared.append(page["compared"])
-            after = page["next"]
+        pages = [asked(client, min_score=0.9999, limit=10)]
+        while pages[-1]["next"] is not None:
+            pages.append(asked(client, min_score=0.9999, after=pages[-1]["next"], limit=10))
+        told = [pair for page in pages for pair in pairs(page)]
+        sizes = [len(page["duplicates"]) for page in pages]
+        compared = [page["compared"] for page in pages]
         assert [(first, later) for first, later, _, same_file in told if same_file] == [
             ("a/00.png", f"a/{number:02}.png") for number in range(1, 25)
         ]
