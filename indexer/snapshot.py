@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -127,9 +127,10 @@ class Snapshot:
         change = self._put[row - self.first]
         return change.id, change.label
 
-    def contents(self) -> Rows:
+    def contents(self) -> Iterator[Rows]:
         """As `ItemTable.contents`, of all rows, also those that are not there any more."""
-        return np.concatenate([self._items.contents(), np.array([hash(one.sha256) for one in self._put], np.int64)])
+        yield from self._items.contents()
+        yield np.array([hash(one.sha256) for one in self._put], np.int64)
 
     def vectors(self, store: CandidateStore, rows: Rows) -> Embeddings:
         """The vectors of some rows, int64 (n,) -> float32 (n, D)."""

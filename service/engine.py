@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -425,8 +425,8 @@ class Engine:
         rows = self.snapshot.rows if rows is None else rows
         return rows, self.snapshot.order_of(rows)
 
-    def contents(self) -> Rows:
-        """A number for each row, int64 (n,), that copies of a file share and other photos do not."""
+    def contents(self) -> Iterator[Rows]:
+        """A number for each row that copies of a file share and other photos do not: int64 (n,), in parts."""
         return self._gallery.contents()
 
     def neighbours_of(self, rows: Rows) -> Neighbours:
