@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -127,11 +127,18 @@ class Snapshot:
         change = self._put[row - self.first]
         return change.id, change.label
 
-    def vector_of(self, row: int) -> Embeddings:
-        """The vector float32 (D,) of a photo that was put."""
-        block, place = divmod(row - self.first, BLOCK_ROWS)
-        vector: Embeddings = self._blocks[block].vectors(np.array([place]))[0]
-        return vector
+    def contents(self) -> Iterator[Rows]:
+        """As `ItemTable.contents`, of all rows, also those that are not there any more."""
+        yield from self._items.contents()
+        yield np.array([hash(one.sha256) for one in self._put], np.int64)
+
+    def vectors(self, store: CandidateStore, rows: Rows) -> Embeddings:
+        """The vectors of some rows, int64 (n,) -> float32 (n, D)."""
+        found = store.vectors(np.where(rows < self.first, rows, 0))
+        for place in np.flatnonzero(rows >= self.first):
+            block, number = divmod(int(rows[place]) - self.first, BLOCK_ROWS)
+            found[place] = self._blocks[block].vectors(np.array([number]))[0]
+        return found
 
     # Classes.
 

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -288,7 +288,7 @@ class Engine:
         """What one query finds, and the milliseconds of `forward` and `search`."""
         started = time.perf_counter()
         like = query.like
-        embeddings = self.submit([query], lone=True).wait() if like is None else self._vector_of(like)
+        embeddings = self.submit([query], lone=True).wait() if like is None else self._vectors(np.array([like]))
         embedded = time.perf_counter()
         (found,) = self.nearest(embeddings, [query])
         search_ms = (time.perf_counter() - embedded) * 1000
@@ -425,11 +425,19 @@ class Engine:
         rows = self.snapshot.rows if rows is None else rows
         return rows, self.snapshot.order_of(rows)
 
-    def _vector_of(self, row: int) -> Embeddings:
-        """The vector of a row, float32 (1, D)."""
-        if self.snapshot is not None and row >= self.snapshot.first:
-            return self.snapshot.vector_of(row)[None]
-        return self.store.vectors(np.array([row]))
+    def contents(self) -> Iterator[Rows]:
+        """A number for each row that copies of a file share and other photos do not: int64 (n,), in parts."""
+        return self._gallery.contents()
+
+    def neighbours_of(self, rows: Rows) -> Neighbours:
+        """The ten nearest other photos of each of some rows, int64 (n,)."""
+        near = self._near(self._vectors(rows), NEIGHBOURS + 1, None, None)
+        others = np.argsort(near.rows == rows[:, None], axis=1, kind="stable")[:, :NEIGHBOURS]  # itself goes last
+        return Neighbours(np.take_along_axis(near.rows, others, 1), np.take_along_axis(near.scores, others, 1))
+
+    def _vectors(self, rows: Rows) -> Embeddings:
+        """The vectors of some rows, int64 (n,) -> float32 (n, D)."""
+        return self.store.vectors(rows) if self.snapshot is None else self.snapshot.vectors(self.store, rows)
 
     def original(self, item: GalleryItem) -> bytes:
         """The file of a photo of the gallery; raises FileUnreadable, and UnknownItem when it has changed."""

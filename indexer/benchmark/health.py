@@ -1,15 +1,17 @@
 """The health of a set of photos: near copies, photos whose class may be wrong, classes with few photos.
 
-All of it is read from what an evaluation has found, the ten nearest photos of each query.
+All of it is read from what an evaluation has found, the ten nearest photos of each query. A server looks for near
+copies in its gallery by the same rules.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from indexer.benchmark.report import Details
+from model.types import Embeddings, Rows
 
 NEAR_COPY = 0.82
 """Cosine from which photos are near copies: in the model for real photos one shot has more, encoded anew or cut a
@@ -53,21 +55,37 @@ class Suspect:
     """The nearest photos of that class, best first."""
 
 
-def near_copy_cosine(details: Details) -> float:
-    """The cosine from which two photos of this evaluation count as near copies."""
-    usual = float(np.quantile(details.scores[:, 0], ALIKE_SHARE))
+def near_copy_cosine(nearest: Embeddings) -> float:
+    """The cosine from which two photos of a set count as near copies, by those of photos to their nearest (n,)."""
+    usual = float(np.quantile(nearest, ALIKE_SHARE))
     return max(NEAR_COPY, min(usual, ALIKE_AT_MOST))
+
+
+def near_pairs(
+    near: Rows, scores: Embeddings, cosine: float, same_file: Callable[[int, int], bool]
+) -> Iterator[tuple[int, int, float]]:
+    """Each query with each of its nearest rows that has at least this cosine and is not the same file: near copies.
+
+    `near` int64 (n, K) are the nearest rows of n queries, -1 where there are no more, and `scores` float32 (n, K) their
+    cosines. A pair is the number of its query, its row and its cosine, at most 1.
+    """
+    for query, place in np.argwhere((near >= 0) & (scores >= cosine)).tolist():
+        row = int(near[query, place])
+        if not same_file(query, row):
+            yield query, row, min(float(scores[query, place]), 1.0)
 
 
 def near_copies(details: Details, cosine: float) -> list[NearCopy]:
     """Pairs of a query and a photo among its nearest with at least this cosine and other content, most alike first."""
     found: dict[frozenset[str], NearCopy] = {}
-    for query, place in np.argwhere((details.near >= 0) & (details.scores >= cosine)):
-        photo, row = details.photos[query], details.near[query, place]
-        if details.hashes[query] != details.found_hashes[row]:
-            score = min(float(details.scores[query, place]), 1.0)
-            pair = NearCopy(photo.id, photo.label, details.ids[row], details.labels[row], score)
-            found.setdefault(frozenset((pair.id, pair.other)), pair)
+
+    def same_file(query: int, row: int) -> bool:
+        return details.hashes[query] == details.found_hashes[row]
+
+    for query, row, score in near_pairs(details.near, details.scores, cosine, same_file):
+        photo = details.photos[query]
+        pair = NearCopy(photo.id, photo.label, details.ids[row], details.labels[row], score)
+        found.setdefault(frozenset((pair.id, pair.other)), pair)
     return sorted(found.values(), key=lambda pair: (-pair.cosine, pair.id, pair.other))
 
 

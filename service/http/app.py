@@ -30,7 +30,7 @@ from service.http.document import describe
 from service.http.limits import Limits
 from service.http.links import ImageLinks, read_secret
 from service.http.proxies import own_path
-from service.http.routes import changes, evaluate, gallery, ops, page, search
+from service.http.routes import changes, duplicates, evaluate, gallery, ops, page, search
 from service.http.state import State
 from service.http.workers import Workers
 from service.jobs import Evaluations
@@ -43,7 +43,7 @@ END_S = 5
 
 log = logging.getLogger("carsearch")
 
-ROUTERS = [module.router for module in (search, evaluate, gallery, changes, ops, page)]
+ROUTERS = [module.router for module in (search, evaluate, gallery, duplicates, changes, ops, page)]
 API_ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 DESCRIPTION = "Errors have one shape, `application/problem+json`, with a stable `code`."
 TAGS = [

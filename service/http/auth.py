@@ -58,7 +58,8 @@ class Auth:
             raise Forbidden(f"Nobody may change the gallery of a server without keys; {PREFIX}KEYS_FILE names them.")
         headers = Headers(scope=scope)
         own = f"{scope['scheme']}://{headers.get('host', '')}".lower()
-        if headers.get("origin", own) != own:
+        # Browsers say themselves what is one origin; a proxy that ends TLS further out hides that of the page.
+        if headers.get("sec-fetch-site") != "same-origin" and headers.get("origin", own) != own:
             raise Forbidden("A page of another origin may not change the gallery.")
 
     def _is_link(self, rules: Rules, scope: Scope) -> bool:
@@ -82,7 +83,9 @@ class Auth:
             raise Unauthorized("The link has expired or was changed; search again, or send an API key.")
         if not found:
             raise Unauthorized("Send an API key that this server knows, in the header X-API-Key.")
-        if rules.key_scope == "admin" and all(key.scope != "admin" for key in found):
+        context: RequestContext = scope["context"]
+        context.admin = any(key.scope == "admin" for key in found)
+        if rules.key_scope == "admin" and not context.admin:
             raise Forbidden("This API key is for searches; this needs one of the scope admin.")
         return found[0].holder
 

@@ -44,6 +44,8 @@ class RequestContext:
     method: str
     client: str = ""
     """The holder of the API key, or the client's address."""
+    admin: bool = False
+    """Whether the request has a key of the scope admin."""
     status: int = 0
     code: str = "ok"
     cause: str | None = None

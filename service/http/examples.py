@@ -133,6 +133,8 @@ _HIT = {
     "image": "/gallery/Mistrelle/Mk1-dark%20grey-065-105-night.jpg/image",
     "metadata": {"price": 18900, "year": 2019},
 }
+_PHOTO_TOLD = {name: _HIT[name] for name in ("id", "class", "image", "metadata")}
+_COPY = {"id": "Mistrelle/copy.jpg", "image": "/gallery/Mistrelle/copy.jpg/image"}
 _VERSIONS = {
     "index": "20261128T144939.034979Z-ddd4332c",
     "model": "resnet18",
@@ -166,13 +168,18 @@ _DONE: dict[str, Any] = {
     "search": _SEARCH,
     "search_batch": {"results": [{"name": "photo.jpg", "result": _SEARCH}]},
     "list_gallery": {
-        "photos": [{name: _HIT[name] for name in ("id", "class", "image", "metadata")}],
+        "photos": [_PHOTO_TOLD],
         "next": 0,
         "total": 264,
     },
-    "put_photo": {name: _HIT[name] for name in ("id", "class", "image", "metadata")},
-    "put_photos": {
-        "photos": [{"name": "photo.jpg", "photo": {name: _HIT[name] for name in ("id", "class", "image", "metadata")}}]
+    "put_photo": _PHOTO_TOLD,
+    "put_photos": {"photos": [{"name": "photo.jpg", "photo": _PHOTO_TOLD}]},
+    "list_duplicates": {
+        "duplicates": [{"photos": [_PHOTO_TOLD, _PHOTO_TOLD | _COPY], "score": 1.0, "same_file": True}],
+        "next": "near:4095",
+        "min_score": 0.82,
+        "compared": 4096,
+        "total": 11046,
     },
     "evaluate": {"mode": "leave-one-out", "top1": 0.8449, "correct": 9333, "total": 11046, "classes": 78},
     "list_evaluations": {"evaluations": [{name: told for name, told in _EVALUATION.items() if name != "html"}]},
@@ -192,6 +199,7 @@ _DONE: dict[str, Any] = {
         "serving_since": "2026-11-28T14:49:41Z",
         "datasets": ["val"],
         "metadata": {"price": "number", "year": "number"},
+        "may_change": False,
         "refused_version": None,
     },
 }

@@ -26,6 +26,8 @@ class Limits:
     batch_photos: int = 64
     batch_deadline_s: float = 60
     """For the upload of a batch, and once more for its answers."""
+    duplicates_s: float = 5
+    """After this time the search for duplicates answers with what it has found."""
     archive_bytes: int = 512 * MIB
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     sync_photos: int = 500

@@ -103,6 +103,26 @@ class GalleryPage(Schema):
     total: int = Field(description="Photos that pass, on all pages.")
 
 
+class Duplicate(Schema):
+    """Two photos that show the same; the later one in the list of the gallery stands second."""
+
+    photos: list[GalleryPhoto]
+    score: float = Field(description="Cosine of the embeddings; 1 for copies of a file.")
+    same_file: bool = Field(description="Whether both are the same file, byte for byte.")
+
+
+class DuplicatesPage(Schema):
+    """Some pairs: first all copies of a file, each with the first photo of that file, and then near copies."""
+
+    duplicates: list[Duplicate]
+    next: str | None = Field(description="`after` for the next page; null at the end. A page may be empty before it.")
+    min_score: float | None = Field(
+        description="The score from which photos are near copies, for the next page; null while copies are told."
+    )
+    compared: int = Field(description="Photos whose near copies have been looked for, on all pages so far.")
+    total: int = Field(description="Photos of the gallery.")
+
+
 class Problem(Schema):
     """An error, by RFC 9457; `code` is stable, `detail` is one sentence for people."""
 
@@ -175,4 +195,5 @@ class Info(Schema):
     serving_since: AwareDatetime | None = Field(description="When this server began to answer with the version.")
     datasets: list[str]
     metadata: dict[str, Literal["text", "number", "date"]] = Field(description="Columns to filter by, and their kinds.")
+    may_change: bool = Field(description="Whether whoever asks may put and delete photos here.")
     refused_version: str | None = Field(description="A version that CURRENT names but that did not verify.")

@@ -238,7 +238,7 @@ class Health:
 
 def health(evaluation: Evaluation, details: Details, pictures: Pictures) -> Health:
     """Copies, near copies, classes with few photos, and photos that look like another class."""
-    cosine, doubtful = near_copy_cosine(details), suspects(details)
+    cosine, doubtful = near_copy_cosine(details.scores[:, 0]), suspects(details)
     pairs = near_copies(details, cosine)
     return Health(
         copies=[(group, pictures.query(group[0])) for group in evaluation.copies[:COPIES]],

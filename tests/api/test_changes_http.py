@@ -292,11 +292,15 @@ def test_a_key_for_searches_and_none_do_not_write(unchanged: Shop, method: str, 
 def test_a_page_of_another_origin_does_not_write_even_with_a_key(
     unchanged: Shop, method: str, path: str, origin: str
 ) -> None:
-    assert_problem(unchanged.one.request(method, path, headers=KEY | {"Origin": origin}), "forbidden")
+    for site in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):
+        assert_problem(unchanged.one.request(method, path, headers=KEY | {"Origin": origin} | site), "forbidden")
 
 
-def test_a_page_of_the_server_itself_writes(shop: Shop) -> None:
-    headers = KEY | JPEG | {"Origin": "http://testserver"}
+@pytest.mark.parametrize(
+    "own", [{"Origin": "http://testserver"}, {"Origin": "https://cars.example", "Sec-Fetch-Site": "same-origin"}]
+)
+def test_a_page_of_the_server_itself_writes_also_behind_a_proxy_that_ends_tls(shop: Shop, own: dict[str, str]) -> None:
+    headers = KEY | JPEG | own
     assert shop.one.request("PUT", "/gallery/a.jpg", content=car_photo(), headers=headers).status_code == 200
 
 

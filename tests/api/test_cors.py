@@ -65,6 +65,7 @@ def test_a_page_asks_before_it_searches_or_reads_and_needs_no_key_for_that(
         ("POST", "/search", "null", "x-api-key"),
         ("DELETE", "/search", SHOP, "x-api-key"),
         ("POST", "/gallery/classes", SHOP, "x-api-key"),
+        ("POST", "/gallery/duplicates", SHOP, "x-api-key"),
         ("POST", "/search", SHOP, "cookie"),
     ],
 )

@@ -12,6 +12,7 @@ from indexer.versions import IndexDirectory
 from service.http.app import API_ROUTES
 from service.http.schemas import (
     BatchResponse,
+    DuplicatesPage,
     EvaluationList,
     GalleryPage,
     GalleryPhoto,
@@ -33,6 +34,7 @@ ROUTES = {
     ("DELETE", "/evaluations/{identity}"),
     ("GET", "/gallery"),
     ("POST", "/gallery"),
+    ("POST", "/gallery/duplicates"),
     ("PUT", "/gallery/{identity}"),
     ("DELETE", "/gallery/{identity}"),
     ("GET", "/gallery/classes"),
@@ -100,6 +102,7 @@ def test_operations_have_the_names_that_clients_call_theirs(document: dict[str, 
             "put_photo",
             "put_photos",
             "delete_photo",
+            "list_duplicates",
             "livez",
             "readyz",
             "metrics",
@@ -143,6 +146,7 @@ def test_an_example_of_an_answer_is_one(document: dict[str, Any]) -> None:
     models: dict[str, type[BaseModel]] = {
         "search": SearchResponse, "search_batch": BatchResponse, "list_gallery": GalleryPage, "info": Info,
         "list_evaluations": EvaluationList, "put_photo": GalleryPhoto, "put_photos": PutManyResponse,
+        "list_duplicates": DuplicatesPage,
         "get_evaluation": EvaluationRecord, "cancel_evaluation": EvaluationRecord,
     }  # fmt: skip
     for operation in operations(document).values():
@@ -184,6 +188,7 @@ def test_the_exported_document_is_the_server_s() -> None:
         ("GET", "/gallery/{identity}/image", {"200", "304", "404", "429", "503"}),
         ("GET", "/gallery", {"200", "422", "429", "503"}),
         ("GET", "/gallery/classes", {"200", "429", "503"}),
+        ("POST", "/gallery/duplicates", {"200", "403", "422", "429", "503"}),
         ("GET", "/readyz", {"200", "503"}),
         ("GET", "/livez", {"200"}),
         ("GET", "/metrics", {"200"}),

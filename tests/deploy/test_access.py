@@ -15,6 +15,7 @@ from bench.serving import free_port
 from indexer.versions import IndexDirectory
 from tests.deploy.calls import PHOTO, assert_problem, raw
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx, unchanged
+from tests.support.calls import eventually
 from tests.support.servers import Server, running_server
 
 pytestmark = [pytest.mark.deploy, needs_nginx]
@@ -67,8 +68,10 @@ def test_the_link_of_a_hit_needs_no_key_and_no_client_says_the_prefix(keyed: Key
 def test_evaluations_are_listed_for_operators(keyed: Keyed) -> None:
     listed = httpx.get(f"{keyed.nginx.url}/evaluations", headers={"X-Api-Key": ADMIN_KEY})
     assert (listed.status_code, listed.json()) == (200, {"evaluations": []})
-    (line,) = [line for line in keyed.nginx.log if line["request_id"] == listed.headers["x-request-id"]]
-    assert line["route"] == "/evaluations"
+    told = listed.headers["x-request-id"], "/evaluations"
+    eventually(
+        lambda: told in [(line["request_id"], line["route"]) for line in keyed.nginx.log], "nginx's line is there"
+    )
 
 
 def test_a_key_opens_what_is_in_its_scope(keyed: Keyed) -> None:

@@ -4,6 +4,7 @@ import base64
 import http.server
 import json
 import shutil
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ import httpx
 import pytest
 
 from bench.serving import free_port
+from indexer.build import build_index
 from indexer.versions import CURRENT_NAME, IndexDirectory
+from model.embedder import Embedder
 from tests.deploy.calls import MIB, PHOTO, assert_problem, raw
 from tests.deploy.nginx import Nginx, needs_nginx, port_of, running_nginx
+from tests.support.calls import eventually
 from tests.support.photos import KOREAN, car_photo
 from tests.support.servers import Server, running_server, wait_for
 
@@ -125,6 +129,7 @@ def test_metrics_are_not_for_the_world(proxy: Nginx, path: str) -> None:
         ("/info", 65537, 0, True),
         ("/gallery", 32 * MIB + 1, 0, True),
         ("/gallery/a/b.jpg", 15 * MIB + 1, 0, True),
+        ("/gallery/duplicates", 15 * MIB + 1, 0, True),
     ],
 )
 def test_each_route_has_its_limit(proxy: Nginx, path: str, length: int, sent: int, of_nginx: bool) -> None:
@@ -282,6 +287,30 @@ def test_changes_pass_the_proxy_and_another_replica_makes_them(tmp_path: Path, r
         assert own.status_code == 204
     assert {line["route"] for line in nginx.log} == {"/gallery", "/gallery/{identity}", "/gallery/{identity}/image"}
     assert "secret" not in json.dumps(nginx.log) + nginx.errors
+
+
+def test_duplicates_are_looked_for_on_another_replica_and_one_page_at_a_time(
+    tmp_path: Path, gallery: Path, shipped_embedder: Embedder
+) -> None:
+    index = IndexDirectory(tmp_path / "index")
+    shutil.copytree(gallery, tmp_path / "gallery")
+    first = min((tmp_path / "gallery").rglob("*.jpg"))
+    shutil.copy(first, first.parent / "copy.jpg")
+    build_index(tmp_path / "gallery", index, shipped_embedder)
+    with (
+        not_ready_server(tmp_path) as empty,
+        running_server(index.root, tmp_path / "log") as server,
+        running_nginx(tmp_path / "nginx", [port_of(empty.url), port_of(server.url)]) as nginx,
+    ):
+        for _ in range(4):
+            answer = httpx.post(f"{nginx.url}/gallery/duplicates", params={"min_score": 1}, timeout=70)
+            assert [one["same_file"] for one in answer.json()["duplicates"]] == [True]
+        with socket.create_connection(("127.0.0.1", nginx.port)) as first_page:
+            first_page.sendall(b"POST /gallery/duplicates HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+            eventually(lambda: httpx.post(f"{nginx.url}/gallery/duplicates").status_code == 429, "the second one waits")
+            assert httpx.get(f"{nginx.url}/gallery/classes").status_code == 200
+    assert {line["route"] for line in nginx.log} == {"/gallery/duplicates", "/gallery/classes"}
+    assert "503, 200" in {line["upstream_status"] for line in nginx.log}
 
 
 def test_an_evaluation_is_not_asked_for_twice(tmp_path: Path, server: Server, gallery: Path) -> None:

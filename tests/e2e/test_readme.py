@@ -106,7 +106,7 @@ def test_the_commands_about_galleries_work(tmp_path: Path) -> None:
 
 
 @needs_curl
-def test_the_ways_to_search_over_http_work(tmp_path: Path) -> None:
+def test_the_ways_to_search_and_to_find_duplicates_over_http_work(tmp_path: Path) -> None:
     for name, kind in (("one", 1), ("two", 2)):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for shot in range(3):
@@ -114,7 +114,7 @@ def test_the_ways_to_search_over_http_work(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(car_photo(1, 9))
     (tmp_path / "another.jpg").write_bytes(car_photo(2, 9))
     lines = commands(ROOT / "docs" / "api.md")
-    assert len(lines) == 6
+    assert len(lines) == 7
     run(["carsearch index photos", "carsearch serve --port 8000", *lines], tmp_path)
 
 

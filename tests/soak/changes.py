@@ -47,8 +47,8 @@ IDS = [
 ]
 KEY = "admin-0123456789abc"
 WEIGHTS = {
-    "put": 45, "delete": 22, "search": 15, "fold": 4, "rebuild": 4, "roll_back": 4, "change_the_folder": 2,
-    "back_up": 2, "restore": 1, "change_the_model": 1,
+    "put": 40, "put_many": 5, "delete": 22, "search": 15, "fold": 4, "rebuild": 4, "roll_back": 4,
+    "change_the_folder": 2, "back_up": 2, "restore": 1, "change_the_model": 1,
 }  # fmt: skip
 Gallery = dict[str, str]
 """Id -> class."""
@@ -74,7 +74,7 @@ def run(extent: Extent, folder: Path, say: Callable[[str], None]) -> list[Figure
             name = shop.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             tally.done[name] += 1
             getattr(shop, name)()
-            if name not in ("put", "search") or number % 10 == 0 or number == wanted:
+            if name not in ("put", "put_many", "search") or number % 10 == 0 or number == wanted:
                 shop.check(name)
             if number % 50 == 0:
                 say(f"{number:,} operations, {tally.kills} kills")
@@ -181,6 +181,19 @@ class _Shop:
             else:
                 self.tally.problems["missing"].append(f"{name} right after it was put: {found.text[:200]}")
 
+    def put_many(self) -> None:
+        """Three photos in one form, all or none of them."""
+        names, number = self.chance.sample(IDS, 3), sum(self.tally.done.values())
+        labels = [f"put {number}, {place}" for place in range(3)]
+        table = "path,id,class\n" + "".join(f'{place}.jpg,{names[place]},"{labels[place]}"\n' for place in range(3))
+        photos = [(f"{place}.jpg", car_photo(self.chance.randrange(1, 9), place)) for place in range(3)]
+        answer = self.ask("POST", "/gallery", files=[("file", part) for part in [("photos.csv", table), *photos]])
+        if answer is not None and answer.status_code == 200 and "problem" in answer.text:
+            self.tally.problems["other"].append(f"photos of a form: {answer.text[:200]}")
+            return
+        for name, label in zip(names, labels, strict=True):
+            self.settle(name, label, answer, 200)
+
     def delete(self) -> None:
         name = self.chance.choice(IDS)
         if len(self.expected().keys() - {name}) > 2:
@@ -276,16 +289,26 @@ class _Shop:
             while Counter(self.expected().items()) != Counter(seen) and time.monotonic() < deadline:
                 time.sleep(0.05)
                 seen = self.shown(client)
-            expected, ids = self.expected(), Counter(name for name, _ in seen)
-            problems = self.tally.problems
-            problems["doubled"] += [f"{name} after {after}" for name, count in ids.items() if count > 1]
-            problems["missing"] += [f"{name} after {after}" for name in expected if not ids[name]]
-            problems["back"] += [f"{name} after {after}" for name in ids if name not in expected]
+            expected, problems = self.expected(), self.tally.problems
+            for way, ids in (("in the list", [name for name, _ in seen]), ("in a search", self.found(client))):
+                if ids is None:
+                    continue
+                counts, where = Counter(ids), f"{way} after {after}"
+                problems["doubled"] += [f"{name} {where}" for name, count in counts.items() if count > 1]
+                problems["missing"] += [f"{name} {where}" for name in expected if not counts[name]]
+                problems["back"] += [f"{name} {where}" for name in counts if name not in expected]
             problems["lost"] += [
                 f"{name} after {after}: {label}, not {expected[name]}"
                 for name, label in seen
                 if name in expected and expected[name] != label
             ]
+
+    def found(self, client: httpx.Client) -> list[str] | None:
+        """Ids that a search finds among more photos than there are; None where the server was killed."""
+        answer = self.ask("POST", "/search", client, params={"k": 100}, files={"file": car_photo(1, 1)})
+        if answer is None or answer.status_code != 200:
+            return None
+        return [hit["id"] for hit in answer.json()["results"]]
 
     def shown(self, client: httpx.Client) -> list[tuple[str, str]]:
         """Ids and classes on one server, page by page."""

@@ -59,21 +59,21 @@ def _page(
     """A `GalleryPage`; `link` gives the path of a photo's image by its id."""
     rows, numbers = engine.listed(labels, where)
     begin = int(np.searchsorted(numbers, after, "right"))
-    names = [engine.name_of(row) for row in rows[begin : begin + limit].tolist()]
-    metadata = engine.metadata_of([identity for identity, _ in names])
     return {
-        "photos": [
-            {
-                "id": identity,
-                "class": label or None,
-                "image": link(identity),
-                "metadata": metadata.get(identity, {}),
-            }
-            for identity, label in names
-        ],
+        "photos": told(engine, rows[begin : begin + limit].tolist(), link),
         "next": int(numbers[begin + limit - 1]) if begin + limit < len(rows) else None,
         "total": len(rows),
     }
+
+
+def told(engine: Engine, rows: Sequence[int], link: Callable[[str], str]) -> list[dict[str, Any]]:
+    """A `GalleryPhoto` of each row; `link` gives the path of a photo's image by its id."""
+    names = [engine.name_of(row) for row in rows]
+    metadata = engine.metadata_of([identity for identity, _ in names])
+    return [
+        {"id": identity, "class": label or None, "image": link(identity), "metadata": metadata.get(identity, {})}
+        for identity, label in names
+    ]
 
 
 @router.get("/gallery/classes", responses=problems(429, 503))

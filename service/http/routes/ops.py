@@ -67,5 +67,6 @@ async def info(request: Request) -> Info:
         serving_since=state.reloader.since,
         datasets=sorted(state.settings.datasets),
         metadata={column.name: column.kind for column in engine.columns} if engine else {},
+        may_change=request.scope["context"].admin and state.reloader.delta is not None,
         refused_version=state.reloader.refused_version,
     )

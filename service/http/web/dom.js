@@ -47,9 +47,19 @@ export function progress(label) {
   };
 }
 
+const replaced = new Map();
+const pathOf = (link) => link.split("?")[0];
+
+/** Has the picture of a photo that was put loaded anew: a browser asks for an address that it shows only once. */
+export function loadAnew(link) {
+  replaced.set(pathOf(link), (replaced.get(pathOf(link)) ?? 0) + 1);
+}
+
 /** A photo of the gallery in a width of about so many pixels, loaded when it comes near; tried again when it fails. */
 export function picture(link, width, alt) {
-  const address = `${link}${link.includes("?") ? "&" : "?"}width=${width}`;
+  // The server rounds widths up to one of a few: a little less is the same picture, at another address.
+  const wanted = width - ((replaced.get(pathOf(link)) ?? 0) % 100);
+  const address = `${link}${link.includes("?") ? "&" : "?"}width=${wanted}`;
   const image = h("img", { loading: "lazy", decoding: "async", alt, src: address });
   let tries = 0;
   image.addEventListener("error", () => {
@@ -59,10 +69,17 @@ export function picture(link, width, alt) {
   return image;
 }
 
-/** A place to drop a file, or to choose one; the whole box is the label of its input. */
-export function dropzone({ accept, title, hint, taken }) {
-  const input = h("input", { type: "file", accept, class: "unseen", onchange: () => {
-    if (input.files.length) taken(input.files[0]);
+/** Removes a part of a list; what follows it gets the focus that it had. */
+export function removeItem(item) {
+  const next = item.contains(document.activeElement) ? (item.nextElementSibling ?? item.previousElementSibling) : null;
+  item.remove();
+  next?.querySelector("button")?.focus();
+}
+
+/** A place to drop a file, or to choose one; the whole box is the label of its input. `taken` gets the first file, and all. */
+export function dropzone({ accept, title, hint, taken, multiple = false }) {
+  const input = h("input", { type: "file", accept, multiple, class: "unseen", onchange: () => {
+    if (input.files.length) taken(input.files[0], [...input.files]);
     input.value = ""; // so that the same file may be chosen again
   } });
   const box = h("div", { class: "drop" },
@@ -84,11 +101,11 @@ export function acceptDrops(element, taken) {
   element.addEventListener("dragleave", mark(-1));
   element.addEventListener("dragover", mark(0));
   element.addEventListener("drop", (event) => {
-    const [file] = event.dataTransfer.files;
+    const files = [...event.dataTransfer.files];
     depth = 0;
     element.classList.remove("over");
     event.preventDefault();
-    if (file) taken(file);
+    if (files.length) taken(files[0], files);
   });
 }
 

@@ -1,5 +1,6 @@
 // Which photos: fields for a class and for a filter on metadata, which the search and the gallery share.
 import { ask, Problem } from "./api.js";
+import { know } from "./change.js";
 import { field, h } from "./dom.js";
 import { t } from "./text.js";
 
@@ -34,6 +35,7 @@ export function filterFields() {
     async load() {
       const [found, info] = await Promise.all([ask("GET", "gallery/classes"), ask("GET", "info")]);
       classes = found;
+      know(info, found);
       names.replaceChildren(...Object.keys(classes).map((name) => h("option", { value: name })));
       const columns = Object.entries(info.metadata);
       whereField.hidden = !columns.length;

@@ -1,6 +1,8 @@
 // The gallery: its classes and photos, page by page as they come into sight.
 import { address, ask } from "./api.js";
-import { h, picture, problemBox, tell } from "./dom.js";
+import { addPhotos, mayChange } from "./change.js";
+import { h, picture, problemBox, removeItem, tell } from "./dom.js";
+import { duplicatesBox } from "./duplicates.js";
 import { filterFields } from "./filters.js";
 import { searchLike } from "./search.js";
 import { number, t } from "./text.js";
@@ -9,6 +11,8 @@ import { openPhoto } from "./viewer.js";
 const PAGE = 60;
 const CHIPS = 300;
 const parts = {};
+const shown = new Map(); // tiles by the ids of their photos
+let total = 0;
 let asked = {};
 let next = null;
 let turn = 0;
@@ -17,9 +21,15 @@ let loading = false;
 /** Shows the view; makes it the first time. */
 export function openGallery(section) {
   if (!parts.tiles) make(section);
-  parts.filters.load().then(showClasses, () => {}); // the list below tells what is wrong
+  loadClasses();
   if (!parts.tiles.childElementCount) begin();
 }
+
+/** Asks for the classes, and whether this key may change the gallery; the list below tells what is wrong. */
+const loadClasses = () => parts.filters.load().then((found) => {
+  showClasses(found);
+  parts.add.hidden = !mayChange();
+}, () => {});
 
 function make(section) {
   parts.filters = filterFields();
@@ -29,10 +39,11 @@ function make(section) {
   parts.tiles = h("ul", { class: "tiles" });
   parts.work = h("div", { class: "work" });
   parts.more = h("button", { type: "button", class: "plain more", hidden: true, onclick: load }, t("more"));
+  parts.add = h("button", { type: "button", class: "main add", hidden: true, onclick: () => addPhotos() }, t("addPhotos"));
   section.append(
-    h("div", { class: "lead" }, h("h1", {}, t("gallery")), h("p", {}, t("galleryLead"))),
+    h("div", { class: "lead" }, h("h1", {}, t("gallery")), h("p", {}, t("galleryLead")), parts.add),
     h("form", { class: "bar", onsubmit: (event) => { event.preventDefault(); begin(); } }, ...parts.filters.fields, h("button", { class: "plain" }, t("apply"))),
-    h("details", { class: "classes" }, parts.classes, parts.chips),
+    h("details", { class: "classes" }, parts.classes, parts.chips), duplicatesBox(),
     parts.count, parts.tiles, parts.work, parts.more);
   new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) load(); }, { rootMargin: "800px" }).observe(parts.more);
 }
@@ -49,6 +60,7 @@ function begin() {
   turn++;
   loading = false;
   next = -1;
+  shown.clear();
   parts.tiles.replaceChildren();
   parts.more.hidden = true;
   parts.count.textContent = "";
@@ -70,9 +82,9 @@ async function load() {
     const page = await ask("GET", address("gallery", { ...asked, after: next, limit: PAGE }));
     if (mine !== turn) return;
     next = page.next;
-    parts.tiles.append(...page.photos.map(tile));
-    const [shown, total] = [parts.tiles.childElementCount, page.total].map(number);
-    parts.count.textContent = page.total ? t("ofTotal", shown, total) : t("nothing");
+    total = page.total;
+    parts.tiles.append(...page.photos.filter((photo) => !shown.has(photo.id)).map(tile));
+    showCount();
     tell(parts.count.textContent);
     parts.work.replaceChildren();
   } catch (problem) {
@@ -85,8 +97,32 @@ async function load() {
   requestAnimationFrame(() => { parts.more.hidden = next === null; });
 }
 
+function showCount() {
+  parts.count.textContent = total ? t("ofTotal", number(shown.size), number(total)) : t("nothing");
+}
+
 function tile(photo) {
   const name = photo.class ?? t("unlabelled");
-  return h("li", {}, h("button", { type: "button", class: "thumb", onclick: () => openPhoto(photo, { like: searchLike }) },
+  const item = h("li", {}, h("button", { type: "button", class: "thumb", onclick: () => openPhoto(photo, { like: searchLike }) },
     picture(photo.image, 320, ""), h("span", {}, name)));
+  shown.set(photo.id, item);
+  return item;
 }
+
+/** Shows a change at once: the server may be one of several, and learn of it within a second. New photos stand first. */
+document.addEventListener("gallery-changed", ({ detail: { put, deleted } }) => {
+  if (!parts.tiles) return;
+  for (const photo of put) {
+    const old = shown.get(photo.id);
+    if (old) old.replaceWith(tile(photo));
+    else parts.tiles.prepend(tile(photo));
+    total += old ? 0 : 1;
+  }
+  if (shown.has(deleted)) {
+    removeItem(shown.get(deleted));
+    shown.delete(deleted);
+    total--;
+  }
+  showCount();
+  loadClasses();
+});

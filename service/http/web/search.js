@@ -1,7 +1,7 @@
 // The search: a photo in; the class first, then the nearest cars.
 import { address, ask, hasKey } from "./api.js";
 import { cropper } from "./crop.js";
-import { acceptDrops, copyLine, dropzone, field, h, picture, problemBox, progress, tell } from "./dom.js";
+import { acceptDrops, copyLine, dropzone, field, h, picture, problemBox, progress, removeItem, tell } from "./dom.js";
 import { filterFields } from "./filters.js";
 import { inWords, likelihood, number, percent, t } from "./text.js";
 import { openPhoto } from "./viewer.js";
@@ -52,6 +52,9 @@ function make(section) {
     event.preventDefault();
     location.hash = "#search";
     takeFile(file);
+  });
+  document.addEventListener("gallery-changed", ({ detail: { deleted } }) => {
+    for (const one of parts.found.querySelectorAll(".card")) if (one.dataset.id === deleted) removeItem(one);
   });
   document.addEventListener("server-back", () => { if (failed && query) run(); });
 }
@@ -221,7 +224,7 @@ function card(hit, box, why) {
   const name = hit.class ?? t("unlabelled");
   const explained = hit.rank <= EXPLAINED;
   const look = () => openPhoto(hit, { query: queryImage(), box, why: explained ? (waiting) => why(hit, waiting) : null, like: searchLike });
-  return h("li", { class: "card" },
+  return h("li", { class: "card", "data-id": hit.id },
     h("button", { type: "button", class: "thumb", "aria-label": `${t("look", `${name}, ${t("score")} ${hit.score.toFixed(3)}`)}${explained ? `, ${t("why")}` : ""}`, onclick: look },
       picture(hit.image, 320, ""), explained && h("span", { class: "ask-why" }, t("why"))),
     h("div", { class: "card-line" }, h("span", { class: "score", title: t("score") }, hit.score.toFixed(3)),

@@ -1,4 +1,5 @@
 // One photo of the gallery, large; for one that a search found, beside the photo that was searched for, and why they match.
+import { addPhotos, deletePhoto, mayChange } from "./change.js";
 import { h, openDialog, picture, problemBox, progress } from "./dom.js";
 import { t } from "./text.js";
 import { framed, layHeat, sumOf } from "./why.js";
@@ -22,6 +23,8 @@ export function openPhoto(photo, { query = null, box = null, why = null, like })
   const dialog = openDialog(name, pair, reason, details(photo),
     h("div", { class: "row" },
       h("button", { type: "button", class: "main", onclick: () => { dialog.close(); like(photo); } }, t("like")),
+      mayChange() && h("button", { type: "button", class: "plain", onclick: () => { dialog.close(); addPhotos(photo); } }, t("replacePhoto")),
+      mayChange() && h("button", { type: "button", class: "plain risky", onclick: () => deletePhoto(photo, () => dialog.close()) }, t("delete")),
       h("button", { type: "button", class: "plain", onclick: () => dialog.close() }, t("close"))));
   dialog.classList.add("viewer");
 

@@ -131,7 +131,7 @@ class Standing:
 
 ROUTES = {
     "none", "/", "/web/{name}", "/search", "/search/batch", "/evaluate", "/evaluations", "/evaluations/{identity}",
-    "/gallery", "/gallery/classes",
+    "/gallery", "/gallery/classes", "/gallery/duplicates",
     "/gallery/{identity:path}/image",
     "/livez", "/readyz", "/metrics", "/info", "/docs", "/openapi.json", "/docs/oauth2-redirect", "/static-offline-docs",
 }  # fmt: skip
