@@ -22,7 +22,6 @@ from indexer.embed import Embedded, Lookup, Usable, copies_among, embed_photos, 
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
-from indexer.recipes import create_store
 from indexer.stores.faiss import FaissStore
 from indexer.stores.originals import Originals
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
@@ -325,11 +324,10 @@ def publish_version(
     names = ItemNames((item.id, item.label) for item in items)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
     if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
-        return current, False
+        if index.holds(current):
+            return current, False
     vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
     originals = Originals.read(vectors, embedder.dim, len(items))
-    store, recipe = create_store(originals, choice)
-    decider = Decider.of(store, originals.matrix, names.codes, names.labels)
     now = _time_of_version(index)
     manifest = Manifest(
         id=f"{now:{VERSION_TIME}}-{content[:8]}",
@@ -337,7 +335,7 @@ def publish_version(
         dim=embedder.dim,
         count=len(items),
         metric="inner_product",
-        index_recipe=recipe,
+        index_recipe={},
         model_sha256=model_sha256,
         model_name=embedder.card.name,
         embedding_id=embedder.embedding_id,
@@ -348,7 +346,8 @@ def publish_version(
     )
 
     def write(directory: Path) -> Manifest:
-        store.write(directory / INDEX_NAME)
+        store, recipe = index.write_vectors(manifest.id, originals, choice, directory)
+        decider = Decider.of(store, originals.matrix, names.codes, names.labels)
         if store.storage.lossy:
             shutil.move(vectors, directory / EMBEDDINGS_NAME)  # it stays mapped
         write_items(directory / ITEMS_NAME, items, metadata)
@@ -356,7 +355,7 @@ def publish_version(
             decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
         (directory / SKIPPED_NAME).write_text(listed, encoding="utf-8")
-        return manifest
+        return replace(manifest, index_recipe=recipe)
 
     return index.publish(manifest.id, write), True
 
