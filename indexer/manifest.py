@@ -125,6 +125,8 @@ class Manifest:
                 raise IndexInvalid(f"{directory / MANIFEST_NAME} does not say how its lists are read.")
         vectors_bytes = self.storage.row_bytes(self.dim) * self.count
         if self.dim < 1 or not 0 <= vectors_bytes <= self.files[self.vectors_name].bytes:
-            raise IndexInvalid(f"{directory / self.vectors_name} cannot hold {self.count} vectors of {self.dim} dimensions.")
+            raise IndexInvalid(
+                f"{directory / self.vectors_name} cannot hold {self.count} vectors of {self.dim} dimensions."
+            )
         if self.metric != "inner_product":
             raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")

@@ -23,7 +23,7 @@ ALIAS, PREFIX = "carsearch", "carsearch_"
 
 
 class MilvusDirectory(IndexDirectory):
-    """An index directory beside a database of Milvus; what Milvus does not do raises BackendUnavailable."""
+    """An index directory beside a database of Milvus; what Milvus does not do raises StoreUnavailable."""
 
     def __init__(self, root: Path, address: str, token: str = "") -> None:
         super().__init__(root)

@@ -149,7 +149,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_store(cls, value: str) -> str:
         if not STORE.fullmatch(value):
-            raise ValueError(f"{value[:50]!r} is neither 'faiss' nor 'milvus' nor an address like 'http://milvus:19530'")
+            raise ValueError(
+                f"{value[:50]!r} is neither 'faiss' nor 'milvus' nor an address like 'http://milvus:19530'"
+            )
         return value
 
     @field_validator("trusted_proxies")

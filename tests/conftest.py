@@ -39,7 +39,17 @@ CARS = ROOT.parent / "shared" / "cars"
 MARKED_FOLDERS = {"e2e": ["e2e"], "deploy": ["deploy"], "soak": ["soak"], "soak/fuzz": ["fuzz"]}
 """Folder of tests/ -> the markers that all of its tests have."""
 
-FULL_SET = ("atheris", "matplotlib", "nbclient", "pip_audit", "playwright", "pymilvus", "pyvista", "schemathesis", "torch")
+FULL_SET = (
+    "atheris",
+    "matplotlib",
+    "nbclient",
+    "pip_audit",
+    "playwright",
+    "pymilvus",
+    "pyvista",
+    "schemathesis",
+    "torch",
+)
 """Packages that `make test` does not install and `make test-all` does."""
 
 MISSING = [name for name in FULL_SET if importlib.util.find_spec(name) is None]

@@ -13,18 +13,19 @@ import numpy as np
 from indexer.stores.candidates import CandidateStore, Scores
 from indexer.stores.originals import UNIT_TOLERANCE, Originals
 from indexer.stores.precision import Storage
-from model.errors import BackendUnavailable, IndexInvalid, VersionInUse, missing_dependency
+from model.errors import StoreUnavailable, IndexInvalid, VersionInUse, missing_dependency
 from model.retrieval import score_tolerance
 from model.types import Embeddings, Rows
 
 try:
+    import grpc
     from pymilvus import DataType, MilvusClient, MilvusException
 except ModuleNotFoundError as problem:
     raise missing_dependency(problem) or problem from problem
 
 ID, VECTOR = "id", "vector"
-CALL_S, LOAD_S = 8.0, 3600.0
-"""How long a search may take, and an insert or a load."""
+CALL_S, LOAD_S = 4.0, 3600.0
+"""How long a short call may take, with those that the client repeats where Milvus is gone; and an insert or a load."""
 
 NO_ALIAS = (100, 1600)
 """Codes of the error for an alias that is not there, of Milvus Lite and of the server."""
@@ -65,7 +66,7 @@ class Selection(NamedTuple):
 class Milvus:
     """A server at an address, as `http://milvus:19530/DATABASE`, or a file of Milvus Lite; safe to use from threads.
 
-    `token` is `user:password` or a key, empty for none. Every call raises BackendUnavailable for whatever Milvus or the
+    `token` is `user:password` or a key, empty for none. Every call raises StoreUnavailable for whatever Milvus or the
     way to it does not do.
     """
 
@@ -81,14 +82,17 @@ class Milvus:
         """A method of MilvusClient by its name."""
         try:
             return getattr(self._client, name)(*arguments, timeout=timeout_s, **options)
-        except MilvusException as problem:
-            raise BackendUnavailable(f"Milvus at {self.address} has failed: {problem.message}") from problem
+        except (MilvusException, grpc.RpcError) as problem:
+            # Clients read this too, so that it tells neither the address nor what Milvus says of itself.
+            raise StoreUnavailable(
+                f"Milvus has failed at {name}; look whether it runs where CARSEARCH_STORE says, and at the log."
+            ) from problem
 
     def named(self, alias: str) -> str | None:
         """The collection that an alias names; None where there is no such alias."""
         try:
             return str(self.call("describe_alias", alias)["collection_name"])
-        except BackendUnavailable as problem:
+        except StoreUnavailable as problem:
             if getattr(problem.__cause__, "code", None) in NO_ALIAS:
                 return None
             raise
@@ -137,7 +141,7 @@ class Milvus:
 
 
 class MilvusStore(CandidateStore):
-    """Unit rows float32 (count, D) in a collection that is loaded; raises BackendUnavailable where Milvus fails.
+    """Unit rows float32 (count, D) in a collection that is loaded; raises StoreUnavailable where Milvus fails.
 
     Answers are exact where Milvus compares all rows. Where it reads inverted lists, a search may miss a row as in
     `indexer.stores.ivf`.
@@ -188,7 +192,7 @@ class MilvusStore(CandidateStore):
             part = asked[start : start + ROWS_A_FILTER]
             found = self._call("query", filter=f"{ID} in {part.tolist()}", output_fields=[ID, VECTOR])
             if len(found) != len(part):
-                raise BackendUnavailable(f"Milvus has {len(found)} of {len(part)} rows of {self.collection}.")
+                raise StoreUnavailable(f"Milvus has {len(found)} of {len(part)} rows of {self.collection}.")
             there[np.searchsorted(asked, [one[ID] for one in found])] = [one[VECTOR] for one in found]
         return there[np.where(rows >= 0, np.searchsorted(asked, rows), -1)]
 
@@ -215,9 +219,7 @@ class MilvusStore(CandidateStore):
             np.pad(np.take_along_axis(rows, order, 1), missing, constant_values=-1),
         )
 
-    def _nearest(
-        self, queries: Embeddings, fetch: int, limit: int, text: str, available: int
-    ) -> tuple[Scores, Rows]:
+    def _nearest(self, queries: Embeddings, fetch: int, limit: int, text: str, available: int) -> tuple[Scores, Rows]:
         """Scores and rows that pass an expression, both (B, limit); more lists are read where few are `available`."""
         limit = min(limit, MOST_FETCHED)
         scores, rows = np.full((len(queries), limit), -np.inf, np.float32), np.full((len(queries), limit), -1, np.int64)
@@ -225,7 +227,15 @@ class MilvusStore(CandidateStore):
         nprobe = lists.nlist if fetch >= available else min(lists.nlist, lists.nprobe * len(self) // available)
         params = {"metric_type": "IP", "params": {"nprobe": nprobe} if lists.nlist else {}}
         asked = np.ascontiguousarray(queries, np.float32)
-        found = self._call("search", data=list(asked), limit=limit, filter=text, search_params=params, output_fields=[ID])
+        found = self._call(
+            "search",
+            data=list(asked),
+            limit=limit,
+            filter=text,
+            search_params=params,
+            output_fields=[ID],
+            timeout_s=CALL_S + len(asked),
+        )
         for place, hits in enumerate(found):
             scores[place, : len(hits)] = [hit["distance"] for hit in hits]
             rows[place, : len(hits)] = [hit[ID] for hit in hits]

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from model.errors import BackendUnavailable
+from model.errors import StoreUnavailable
 
 PROGRAM = Path(sys.prefix) / "milvus" / "bin" / "milvus-server"
 STARTED_S = 200
@@ -37,7 +37,7 @@ class MilvusServer:
             try:
                 Milvus(self.address).call("list_collections")
                 return
-            except BackendUnavailable:
+            except StoreUnavailable:
                 assert self._process.poll() is None, f"Milvus has ended: {self._folder / 'log'}"
                 assert time.monotonic() < deadline, f"Milvus does not answer: {self._folder / 'log'}"
                 time.sleep(1)

@@ -40,6 +40,7 @@ STORES: dict[str, CandidateStore] = {
     "ivf-rabitq, one list": LISTS,
 }
 
+
 @pytest.fixture(
     scope="module",
     params=[
