@@ -323,9 +323,9 @@ def publish_version(
     content = _content_sha256(items, skipped, made_with, *metadata.content, *reading.items())
     names = ItemNames((item.id, item.label) for item in items)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
-    if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
-        if index.holds(current):
-            return current, False
+    whole = has_decider or not names.labels
+    if current is not None and current.content_sha256 == content and whole and index.holds(current):
+        return current, False
     vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
     originals = Originals.read(vectors, embedder.dim, len(items))
     now = _time_of_version(index)
@@ -346,7 +346,7 @@ def publish_version(
     )
 
     def write(directory: Path) -> Manifest:
-        store, recipe = index.write_vectors(manifest.id, originals, choice, directory)
+        store, recipe = index.write_vectors(directory, originals, choice)
         decider = Decider.of(store, originals.matrix, names.codes, names.labels)
         if store.storage.lossy:
             shutil.move(vectors, directory / EMBEDDINGS_NAME)  # it stays mapped

@@ -16,8 +16,8 @@ from indexer.stores.ivf import lists_for
 from indexer.stores.milvus import CHECKED_ROWS, SEGMENT_BYTES, Lists, Milvus, MilvusStore
 from indexer.stores.originals import Originals
 from indexer.stores.precision import CHOSEN, Storage
-from indexer.versions import IndexDirectory
-from model.errors import CarsearchError, IndexInvalid
+from indexer.versions import KEEP_VERSIONS, IndexDirectory
+from model.errors import CarsearchError, IndexInvalid, VersionInUse
 
 ALIAS, PREFIX = "carsearch", "carsearch_"
 
@@ -53,16 +53,14 @@ class MilvusDirectory(IndexDirectory):
         name = collection_of(manifest.id)
         return manifest.storage is Storage.milvus and self.milvus.count(name) == manifest.count
 
-    def write_vectors(
-        self, version: str, originals: Originals, choice: str, directory: Path
-    ) -> tuple[MilvusStore, dict[str, Any]]:
+    def write_vectors(self, directory: Path, originals: Originals, choice: str) -> tuple[MilvusStore, dict[str, Any]]:
         """Makes the collection of a version that is being written; see `IndexDirectory.write_vectors`."""
         if choice != "auto":
             raise CarsearchError(f"Milvus stores vectors in its own way and not in {choice}: use --storage auto.")
         count, dim = originals.matrix.shape
         # Lists are made of every segment apart.
         nlist = lists_for(min(count, SEGMENT_BYTES // (4 * dim))) if count > LISTS_FROM else 0
-        store = MilvusStore.create(self.milvus, collection_of(version), originals, nlist)
+        store = MilvusStore.create(self.milvus, collection_in(directory), originals, nlist)
         if nlist:
             store, recall = calibrated(store.with_nprobe, nlist, originals, sampled(originals))
             refuse_lossy(Storage.ivf_rabitq, recall)
@@ -79,7 +77,7 @@ class MilvusDirectory(IndexDirectory):
         name, lists = collection_of(manifest.id), Lists(manifest.index_recipe["nlist"], manifest.index_recipe["nprobe"])
         if (found := self.milvus.count(name)) != manifest.count:
             raise IndexInvalid(
-                f"Milvus has {found or 'no'} rows of version {manifest.id}, which has {manifest.count}; make them again: "
+                f"Milvus has {found or 'no'} rows of version {manifest.id} for {manifest.count}; make them again: "
                 f"carsearch versions rollback {manifest.id} --index {self.root}"
             )
         store = MilvusStore(self.milvus, name, manifest.dim, manifest.count, lists)
@@ -92,18 +90,35 @@ class MilvusDirectory(IndexDirectory):
             originals = Originals.read(self.path_of(version) / EMBEDDINGS_NAME, manifest.dim, manifest.count)
             name, lists = collection_of(version), Lists(manifest.index_recipe["nlist"], manifest.index_recipe["nprobe"])
             if self.milvus.count(name) != manifest.count:
+                if self.milvus.named(ALIAS) == name:
+                    self.milvus.call("drop_alias", ALIAS)  # a collection that has one cannot be made again
                 self.milvus.fill(name, originals, lists.nlist)
             MilvusStore(self.milvus, name, manifest.dim, manifest.count, lists).check(originals)
         return super().switch(version)
 
+    def clean(self, keep: int = KEEP_VERSIONS) -> None:
+        """Removes old versions, and keeps only the current one and the one before it in the memory of Milvus."""
+        super().clean(keep)
+        current = self.current()
+        for version in self.versions()[:-2]:
+            if version != current and self.milvus.call("has_collection", collection_of(version)):
+                self.milvus.call("release_collection", collection_of(version))
+
     def remove_directory(self, path: Path) -> None:
         """Drops the collection of a version first, so that none is left that no directory names."""
         if path.parent.name == "versions":
-            version = path.name.removeprefix(".").removesuffix(".deleted").removesuffix(".tmp")
-            self.milvus.drop(collection_of(version))
+            name = collection_in(path)
+            if self.milvus.named(ALIAS) == name:  # Milvus 2.3 would drop what servers search in
+                raise VersionInUse(f"Version {path.name} is the current one in Milvus.")
+            self.milvus.drop(name)
         super().remove_directory(path)
 
 
 def collection_of(version: str) -> str:
     """The name of a version's collection."""
     return PREFIX + version.replace(".", "_").replace("-", "_")
+
+
+def collection_in(directory: Path) -> str:
+    """The name of the collection of the version in a directory, under whatever name a crash has left that."""
+    return collection_of(directory.name.removeprefix(".").removesuffix(".deleted").removesuffix(".tmp"))

@@ -90,9 +90,9 @@ class IndexDirectory:
         return manifest.storage is not Storage.milvus
 
     def write_vectors(
-        self, version: str, originals: Originals, choice: str, directory: Path
+        self, directory: Path, originals: Originals, choice: str
     ) -> tuple[CandidateStore, dict[str, Any]]:
-        """Stores the vectors of a version that is being written to a directory, and says how: the store and its recipe.
+        """Stores the vectors of the version that is being written to a directory; gives the store and its recipe.
 
         Raises StorageTooLossy.
         """

@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """In the slim set a module that is marked "slow", "torch" or "engines" as a whole is not imported: its imports would fail."""
+    """In the slim set a module that is marked as a whole is not imported: its imports would fail."""
     if not MISSING or collection_path.suffix != ".py":
         return None
     return bool(NEEDS_FULL_SET.search(collection_path.read_text(encoding="utf-8"))) or None

@@ -133,7 +133,7 @@ class LocalStore(CandidateStore):
         """The scores of all rows for a query float32 (D,), on one thread: float32 (N,)."""
 
     def best_of_groups(self, query: Embeddings, groups: Rows, k: int) -> tuple[Rows, Scores]:
-        """See `CandidateStore.best_of_groups`; all rows are scored once, and those that may be the best are rescored."""
+        """See `CandidateStore`; all rows are scored once, and those that may be the best are rescored."""
         self.set_threads(1)
         approximate = self.all_scores(query).astype(np.float64)
         approximate[groups < 0] = -np.inf

@@ -6,6 +6,7 @@ read from the collection, and `exact_scores` of these decides.
 
 import functools
 import logging
+import time
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from indexer.stores.candidates import CandidateStore, Scores
 from indexer.stores.originals import UNIT_TOLERANCE, Originals
 from indexer.stores.precision import Storage
-from model.errors import StoreUnavailable, IndexInvalid, VersionInUse, missing_dependency
+from model.errors import IndexInvalid, StoreUnavailable, missing_dependency
 from model.retrieval import score_tolerance
 from model.types import Embeddings, Rows
 
@@ -27,8 +28,11 @@ ID, VECTOR = "id", "vector"
 CALL_S, LOAD_S = 4.0, 3600.0
 """How long a short call may take, with those that the client repeats where Milvus is gone; and an insert or a load."""
 
-NO_ALIAS = (100, 1600)
-"""Codes of the error for an alias that is not there, of Milvus Lite and of the server."""
+GONE_S = 2.0
+"""How long Milvus is left alone after it was gone."""
+
+NO_SERVER, NOT_THERE = 2, 100
+"""Codes of the errors for a server that is gone, and for a name that is no collection and no alias."""
 
 MOST_FETCHED = 16_384
 """Milvus answers with no more; a search that would need more candidates does with these."""
@@ -49,7 +53,7 @@ CHECKED_ROWS = 100
 
 
 class Lists(NamedTuple):
-    """The inverted lists that Milvus makes of a segment, and how many of them a search reads; 0 where there are none."""
+    """How many inverted lists Milvus makes of a segment, and how many of them a search reads; 0 for none."""
 
     nlist: int = 0
     nprobe: int = 0
@@ -72,6 +76,7 @@ class Milvus:
 
     def __init__(self, address: str, token: str = "") -> None:
         self.address, self._token = address, token
+        self._gone_until_s = 0.0
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises
 
     @functools.cached_property
@@ -79,10 +84,16 @@ class Milvus:
         return MilvusClient(uri=self.address, token=self._token, timeout=CALL_S)
 
     def call(self, name: str, *arguments: Any, timeout_s: float = CALL_S, **options: Any) -> Any:
-        """A method of MilvusClient by its name."""
+        """A method of MilvusClient by its name; where Milvus has just been gone it is not asked."""
+        if time.monotonic() < self._gone_until_s:
+            raise StoreUnavailable("Milvus does not answer; try again in some seconds.")
         try:
             return getattr(self._client, name)(*arguments, timeout=timeout_s, **options)
         except (MilvusException, grpc.RpcError) as problem:
+            code = getattr(problem, "code", None)
+            if not isinstance(code, int) or code == NO_SERVER:  # others are what a server tells
+                # The client waits for a connection with a lock that all threads want.
+                self._gone_until_s = time.monotonic() + GONE_S
             # Clients read this too, so that it tells neither the address nor what Milvus says of itself.
             raise StoreUnavailable(
                 f"Milvus has failed at {name}; look whether it runs where CARSEARCH_STORE says, and at the log."
@@ -91,9 +102,10 @@ class Milvus:
     def named(self, alias: str) -> str | None:
         """The collection that an alias names; None where there is no such alias."""
         try:
-            return str(self.call("describe_alias", alias)["collection_name"])
+            # Not describe_alias: Milvus 2.3 looks into the default database, whatever the address says.
+            return str(self.call("describe_collection", alias)["collection_name"])
         except StoreUnavailable as problem:
-            if getattr(problem.__cause__, "code", None) in NO_ALIAS:
+            if getattr(problem.__cause__, "code", None) == NOT_THERE:
                 return None
             raise
 
@@ -112,15 +124,12 @@ class Milvus:
         return int(found["count(*)"])
 
     def drop(self, collection: str) -> None:
-        """Drops a collection, if there is one; raises VersionInUse where an alias names it, which Milvus 2.3 does not."""
-        if not self.call("has_collection", collection):
-            return
-        if aliases := self.call("list_aliases", collection)["aliases"]:
-            raise VersionInUse(f"Milvus answers from {collection} to whoever asks for {aliases[0]}.")
-        self.call("drop_collection", collection, timeout_s=LOAD_S)
+        """Drops a collection if there is one, whatever alias names it."""
+        if self.call("has_collection", collection):
+            self.call("drop_collection", collection, timeout_s=LOAD_S)
 
     def fill(self, collection: str, originals: Originals, nlist: int) -> None:
-        """Makes a collection of unit rows float32 (n, D), with so many inverted lists a segment or none, and loads it."""
+        """Makes a collection of unit rows float32 (n, D), with so many inverted lists or none, and loads it."""
         count, dim = originals.matrix.shape
         rows = max(1, INSERT_BYTES // (4 * dim))
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)

@@ -1,4 +1,4 @@
-"""How an index stores its vectors: fp32, fp16, 8 bits per value, one bit in lists, or in Milvus. Does not import FAISS."""
+"""How an index stores its vectors: fp32, fp16, 8 bits per value, one bit in lists, Milvus. Does not import FAISS."""
 
 from collections.abc import Mapping
 from enum import StrEnum

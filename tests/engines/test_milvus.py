@@ -108,7 +108,7 @@ def test_a_version_is_a_collection_and_the_alias_is_current(
     index.remove(versions[-1])
     assert len(collections(index)) == 2
     with pytest.raises(VersionInUse):
-        index.milvus.drop(index.milvus.named("carsearch"))  # type: ignore[attr-defined]  # a MilvusDirectory
+        index.remove_directory(index.path_of(index.current()))
     again = publish(index, tmp_path, fake_embedder, 2)
     assert index.current() == again.version
 
@@ -128,7 +128,7 @@ def test_a_publication_that_fails_leaves_the_alias_and_no_collection(
     before = publish(index, tmp_path, fake_embedder, 2)
     from indexer.stores.milvus import MilvusStore
 
-    def one_row_less(self: Any, originals: Any) -> None:
+    def one_row_less(*_: object) -> None:
         raise IndexInvalid("Milvus holds 11 rows, and 12 were inserted.")
 
     monkeypatch.setattr(MilvusStore, "check", one_row_less)

@@ -29,7 +29,7 @@ class MilvusServer:
         from indexer.stores.milvus import Milvus
 
         assert PROGRAM.exists(), f"There is no {PROGRAM}: make test-engines"
-        arguments = [PROGRAM, "--data", self._folder / "data", "--proxy-port", str(self._port)]
+        arguments: list[str | Path] = [PROGRAM, "--data", self._folder / "data", "--proxy-port", str(self._port)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + STARTED_S
@@ -47,3 +47,4 @@ class MilvusServer:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._process = None

@@ -127,6 +127,12 @@ def test_a_filter_finds_as_many_as_there_are(
         assert found[:wanted].tolist() == by_definition(store, query[0], k, among)
 
 
+def test_among_rows_in_many_runs_the_nearest_are_found(store: CandidateStore) -> None:
+    among = np.flatnonzero(np.arange(ROWS) // 10 % 2)
+    for query in MATRIX[100:103]:
+        assert store.search(query[None], 10, among=among).rows[0].tolist() == by_definition(store, query, 10, among)
+
+
 def test_the_best_rows_of_groups_are_exact(store: CandidateStore) -> None:
     groups = np.random.default_rng(5).integers(-1, 50, ROWS)
     for query in MATRIX[QUERIES]:
