@@ -260,3 +260,17 @@ def test_a_server_that_is_killed_loses_nothing(milvus: MilvusServer, tmp_path: P
 
 def answers(client: AppClient) -> bool:
     return client.post("/search", files={"file": car_photo(1, 9)}).status_code == 200
+
+
+def test_a_large_gallery_is_searched_in_lists(
+    address: str, priced: Path, tmp_path: Path, fake_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.milvus_versions.LISTS_FROM", 50)
+    index = directory(tmp_path / "index", address)
+    published = build_index(priced, index, fake_embedder)
+    recipe = index.manifest(published.version).index_recipe
+    assert published.recall is not None
+    assert published.recall >= 0.99
+    assert 1 <= recipe["nprobe"] <= recipe["nlist"] == 8
+    hits = Engine.load(index, runtime="fake").search(car_photo(3, 2), 3, ["car 3"], "price = 302")
+    assert [hit.id for hit in hits] == ["car 3/2.jpg"]
