@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 
 from bench.rendered_cars.catalogue import LIKENESS
-from indexer.stores.precision import Storage
+from indexer.stores.precision import IN_FILES, Storage
 from model.errors import CarsearchError, DataInvalid, missing_dependency
 from service.cli.output import complain, err, progress_bar, say
 from service.cli.output import out as console
@@ -220,7 +220,7 @@ def storage(
 
     if index_dir is None and not rows:
         raise typer.BadParameter("Name an index or a number of made-up vectors: --index or --rows.")
-    numbers, storages = queries or [1, 8, 32], only or list(Storage)
+    numbers, storages = queries or [1, 8, 32], only or list(IN_FILES)
     costs = []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "embeddings.f32"

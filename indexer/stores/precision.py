@@ -37,6 +37,9 @@ class Storage(StrEnum):
         return -(-dim * bits // 8)
 
 
+IN_FILES = tuple(storage for storage in Storage if storage is not Storage.milvus)
+"""Those that are a file of the index."""
+
 StorageChoice = Literal["auto", "fp32", "fp16", "sq8", "ivf-rabitq"]
 """What the user asks for; what `auto` is, is decided in `indexer/recipes.py`."""
 

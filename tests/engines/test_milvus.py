@@ -22,6 +22,8 @@ from tests.support.calls import assert_problem, eventually
 from tests.support.milvus import MilvusServer
 from tests.support.photos import car_photo, write_gallery
 
+pytestmark = pytest.mark.timeout(900)  # a server starts in a minute, and takes seconds for each version
+
 NUMBERS = itertools.count()
 CLASSES, PHOTOS = 12, 6
 ADMIN = "admin-0123456789abc"
