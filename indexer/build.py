@@ -18,7 +18,16 @@ import numpy as np
 from indexer.checkpoint import Checkpoint
 from indexer.decider import Decider
 from indexer.delta import Change, DeltaLog, KnownPhoto
-from indexer.embed import Embedded, Lookup, Usable, copies_among, embed_photos, nothing_known
+from indexer.embed import (
+    Embedded,
+    Lookup,
+    Unchanged,
+    Usable,
+    copies_among,
+    embed_photos,
+    nothing_known,
+    nothing_unchanged,
+)
 from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
@@ -81,6 +90,7 @@ def build_index(
     class_depth: int | None = None,
     exclude: Sequence[str] | None = None,
     allow_removals: bool = False,
+    trust_mtime: bool = False,
     delta: DeltaLog | None = None,
     progress: Progress = silent,
 ) -> BuildResult:
@@ -89,8 +99,8 @@ def build_index(
     Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
     current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`, by default as
-    the current version was built with from the same gallery. What the log `delta` says of an id wins over the folder;
-    it is pruned then.
+    the current version was built with from the same gallery. With `trust_mtime` files are not read again that have the
+    `indexer.stamps` of the current version. What the log `delta` says of an id wins over the folder; it is pruned then.
 
     Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the same gallery's
     photos is gone and removals are not allowed (a folder may be not mounted), IndexLocked when another process is
@@ -103,30 +113,31 @@ def build_index(
         current, told = _current(index)
         found, reading = _read(gallery, index.root, told, class_depth, exclude)
         before = [] if current is None else _items_in(index.path_of(current.id))
-        choice = str(storage) if storage else choice_of(told)
         # The old version's vectors are in memory during this call only.
         known = published_embeddings(index, current, embedder.embedding_id, before)
-        changes = [] if delta is None else delta.last_of_each()
-        photos = found.items if delta is None else _merged(found.items, delta, changes)
-        if delta is not None:
-            known = _or_of_log(known, delta, embedder.embedding_id)
-        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, index.root / WORK_NAME, progress)
-        del known
+        photos, known, changes = _with_log(found.items, known, delta, embedder.embedding_id)
+        unchanged = _unchanged_since(index, current, gallery) if trust_mtime else nothing_unchanged
+        work = index.root / WORK_NAME
+        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, unchanged, work, progress)
+        del known, unchanged
         _refuse_unusable(gallery, embedded, skipped, strict)
         removed = _removed(before, gallery, embedded, {change.id for change in changes})
-        if current is not None and not allow_removals and current.gallery["root"] == str(_root_of(gallery)):
-            _refuse_shrunk(gallery, removed, current.count)
+        if not allow_removals and _is_of(gallery, current):
+            _refuse_shrunk(gallery, removed, len(before))
         if changes:
             reading[SEQUENCE] = changes[-1].sequence
         items = [_item_of(row, gallery, one) for row, one in enumerate(embedded)]
+        if trust_mtime and not any(item.stamp for item in before):
+            current = None  # a version without stamps gives way to one that the next run need not read photos for
+        choice = str(storage or choice_of(told))
         manifest, changed = publish_version(
             index, current, embedder, _root_of(gallery), items, embedded, skipped, choice, reading
         )
-        shutil.rmtree(index.root / WORK_NAME, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
         index.clean(keep)
         if delta is not None:
             delta.prune()
-    notes = [*([found.doubt] if found.doubt else []), *found.notes]
+    notes = [note for note in (found.doubt, *found.notes) if note]
     return result_of(manifest, changed, embedded, skipped, notes, fresh=fresh, removed=removed)
 
 
@@ -164,21 +175,21 @@ def _metadata_of(embedded: Sequence[Usable]) -> Metadata:
     return Metadata.of([one.photo.metadata if isinstance(one.photo, Item | KnownPhoto) else {} for one in embedded])
 
 
-def _merged(items: Sequence[Photo], delta: DeltaLog, changes: Sequence[Change]) -> list[Photo]:
-    """The photos of a folder with what the log says of them, in the order of their ids."""
+def _with_log(
+    items: Sequence[Photo], published: Lookup, delta: DeltaLog | None, embedding_id: str
+) -> tuple[Sequence[Photo], Lookup, list[Change]]:
+    """The photos of a folder with what the log says of them, in the order of their ids; embeddings of both; changes."""
+    if delta is None:
+        return items, published, []
+    changes = delta.last_of_each()
     changed = {change.id for change in changes}
     left = [item for item in items if item.id not in changed]
-    return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id)
-
-
-def _or_of_log(published: Lookup, delta: DeltaLog, embedding_id: str) -> Lookup:
-    """Looks an embedding up in a version, and then in the log."""
 
     def known(sha256: str) -> Embeddings | None:
         vector = published(sha256)
         return vector if vector is not None else delta.embedding(sha256, lambda name: name == embedding_id)
 
-    return known
+    return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id), known, changes
 
 
 def _read(
@@ -206,6 +217,7 @@ def _embed(
     skipped_before: Sequence[Skipped],
     embedder: Embedder,
     published: Lookup,
+    unchanged: Unchanged,
     work: Path,
     progress: Progress,
 ) -> tuple[list[Usable], list[Skipped], int]:
@@ -227,19 +239,27 @@ def _embed(
                     return vector
             return None
 
-        for batch in embed_photos(photos, embedder, known, learning=True):
+        for batch in embed_photos(photos, embedder, known, learning=True, unchanged=unchanged):
             unsaved |= batch.fresh
             if len(unsaved) >= PHOTOS_PER_SAVE:
                 checkpoint.add(unsaved)
                 unsaved = {}
             fresh += len(batch.fresh)
-            embedded += [Usable(one.photo, one.sha256) for one in batch.embedded]
+            embedded += [Usable(one.photo, one.sha256, stamp=one.stamp) for one in batch.embedded]
             file.writelines(vector_bytes(batch.embedded))
             skipped += batch.skipped
             done += batch.photos
             progress(done, len(photos))
         checkpoint.add(unsaved)
     return embedded, skipped, fresh
+
+
+def _unchanged_since(index: IndexDirectory, current: Manifest | None, gallery: Path) -> Unchanged:
+    """Knows photos of the current version, where it is of the same gallery, by their ids, paths and stamps."""
+    if current is None or not _is_of(gallery, current):
+        return nothing_unchanged
+    table = ItemTable(index.path_of(current.id) / ITEMS_NAME)  # closed with the last reference to it
+    return lambda photo, stamp: table.sha256_of_unchanged(photo.id, _path_in(gallery, photo), stamp)
 
 
 def vector_bytes(embedded: Iterable[Embedded]) -> Iterator[bytes]:
@@ -400,26 +420,31 @@ def _root_of(gallery: Path) -> Path:
     return _folder_of(gallery).resolve()
 
 
+def _is_of(gallery: Path, version: Manifest | None) -> bool:
+    """Tells if a version was built from this gallery."""
+    return version is not None and version.gallery["root"] == str(_root_of(gallery))
+
+
 def _item_of(row: int, gallery: Path, one: Usable) -> GalleryItem:
-    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
+    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one.photo), one.stamp)
 
 
-def _path_in(gallery: Path, one: Usable) -> bytes:
+def _path_in(gallery: Path, photo: Photo) -> bytes:
     """The path of a photo relative to its gallery, as raw bytes; empty for one of the log."""
-    if isinstance(one.photo, KnownPhoto):
-        return one.photo.path
-    assert isinstance(one.photo, Item)  # noqa: S101  # from read_items
+    if isinstance(photo, KnownPhoto):
+        return photo.path
+    assert isinstance(photo, Item)  # noqa: S101  # from read_items
     folder = _folder_of(gallery)
     # A gallery may be reached through a link; its photos still lie inside it then.
-    inside = one.photo.path.is_relative_to(folder)
-    return os.fsencode(os.path.relpath(one.photo.path, folder if inside else _root_of(gallery)))
+    inside = photo.path.is_relative_to(folder)
+    return os.fsencode(os.path.relpath(photo.path, folder if inside else _root_of(gallery)))
 
 
 def _removed(
     before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Usable], changed: Set[str]
 ) -> list[GalleryItem]:
     """The photos of the version before that are gone, by their paths in the gallery, and not by the log."""
-    paths = {_path_in(gallery, one) for one in embedded}
+    paths = {_path_in(gallery, one.photo) for one in embedded}
     return [item for item in before if item.path not in paths and item.path and item.id not in changed]
 
 

@@ -78,7 +78,7 @@ def _embedded_in(directory: Path, manifest: Manifest) -> list[Embedded]:
         own = cells.get(item.id, {})
         metadata = {name: str(own.get(name, "")) for name in columns}
         photo = KnownPhoto(item.id, item.label, item.sha256, metadata, item.path)
-        found.append(Embedded(photo, item.sha256, vector))
+        found.append(Embedded(photo, item.sha256, vector, stamp=item.stamp))
     return found
 
 
@@ -94,4 +94,4 @@ def _embedded_by_servers(delta: DeltaLog, photo: KnownPhoto, model: StoredModel)
 
 def _item_of(row: int, one: Embedded) -> GalleryItem:
     assert isinstance(one.photo, KnownPhoto)  # noqa: S101  # from this module
-    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, one.photo.path)
+    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, one.photo.path, one.stamp)

@@ -27,7 +27,8 @@ CREATE TABLE items (
     id TEXT NOT NULL UNIQUE,
     class TEXT,                 -- NFC; NULL for a photo without a class
     sha256 TEXT NOT NULL,       -- of the photo's bytes as they were embedded
-    path BLOB NOT NULL          -- raw bytes, relative to the gallery's root
+    path BLOB NOT NULL,         -- raw bytes, relative to the gallery's root
+    stamp BLOB                  -- of indexer.stamps, when the file was read; older tables lack it
 );
 CREATE INDEX items_by_class ON items (class);
 """
@@ -45,7 +46,7 @@ class GalleryItem:
     """One photo of a gallery.
 
     `label` is empty where it has no class; `path` is relative to the gallery's root, as raw bytes. A photo that was put
-    has none: it lies in the log of changes (`indexer.delta`), by its sha256.
+    has none: it lies in the log of changes (`indexer.delta`), by its sha256. `stamp` is that of `indexer.stamps`.
     """
 
     row: int
@@ -53,6 +54,7 @@ class GalleryItem:
     label: str
     sha256: str
     path: bytes
+    stamp: bytes | None = None
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -68,8 +70,8 @@ def write_items(path: Path, items: Iterable[GalleryItem], metadata: Metadata | N
         with closing(sqlite3.connect(uri, uri=True)) as database, database:
             database.execute("PRAGMA journal_mode = OFF")
             database.executescript(SCHEMA)
-            rows = ((item.row, item.id, item.label or None, item.sha256, item.path) for item in items)
-            database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
+            rows = ((item.row, item.id, item.label or None, item.sha256, item.path, item.stamp) for item in items)
+            database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
             if metadata is not None and metadata.columns:
                 write_metadata(database, metadata)
     except sqlite3.Error as problem:
@@ -85,6 +87,8 @@ class ItemTable:
         self._filters = self._database = self._connected(path)
         try:
             (self._count, first, last, mistyped), duplicate = self._row(COUNTS), self._row(DUPLICATES)
+            self.stamped = bool(self._row("SELECT count(*) FROM pragma_table_info('items') WHERE name = 'stamp'")[0])
+            """False for a table from before files were stamped."""
             self.columns = read_columns(self._database, self._count)
         except sqlite3.Error as problem:
             self.close()
@@ -138,6 +142,15 @@ class ItemTable:
         if not found:
             raise UnknownItem("The gallery has no photo with this id.")
         return found[0]
+
+    def sha256_of_unchanged(self, identity: str, path: bytes, stamp: bytes) -> str | None:
+        """The sha256 of a photo's content where its file has the stamp that it had when it was read."""
+        if not self.stamped:
+            return None
+        with self._lock:
+            query = "SELECT sha256 FROM items WHERE id = ? AND path = ? AND stamp = ?"
+            found = self._database.execute(query, [identity, path, stamp]).fetchone()
+        return None if found is None else found[0]
 
     def all(self) -> list[GalleryItem]:
         """Every item, in row order; read in chunks, so that searches can use the table in between."""
@@ -203,7 +216,8 @@ class ItemTable:
 
     def _select(self, condition: str, values: Sequence[int | str]) -> list[GalleryItem]:
         with self._lock:
-            query = f"SELECT row, id, coalesce(class, ''), sha256, path FROM items {condition}"  # noqa: S608  # conditions from above
+            columns = f"row, id, coalesce(class, ''), sha256, path, {'stamp' if self.stamped else 'NULL'}"
+            query = f"SELECT {columns} FROM items {condition}"  # noqa: S608  # conditions from above
             return [GalleryItem(*row) for row in self._database.execute(query, values).fetchall()]
 
 
