@@ -246,6 +246,21 @@ def build_memory(
     _tell([table_of(growth)], asdict(growth), report)
 
 
+@app.command("build-scale")
+def build_scale(
+    photos: Annotated[int, typer.Option(min=200, help="Photos to make up and index.")] = 20_000,
+    model: Annotated[str, typer.Option(help="Whose number of dimensions the vectors have.")] = "resnet18",
+    folder: Annotated[Path | None, typer.Option(help="Where photos and index go; may hold those photos.")] = None,
+    report: Report = None,
+) -> None:
+    """Index made-up photos without a network, kill that half-way, resume, change and fold; check it all."""
+    from bench.build_scale import measure, table_of
+
+    with TemporaryDirectory() as temporary:
+        scale = measure(photos, model, folder or Path(temporary))
+    _tell([table_of(scale)], asdict(scale), report)
+
+
 @app.command()
 def performance(
     model: Annotated[str, typer.Option(help="Name of a model that ships, or a directory.")] = "resnet18",
