@@ -144,7 +144,5 @@ def table_of(scale: Scale) -> Table:
     table = Table("step", "photos embedded", "seconds", "peak of anonymous memory")
     for step in scale.steps:
         table.add_row(step.name, f"{step.embedded:,}", f"{step.seconds:.0f}", f"{step.peak_bytes / 2**20:.0f} MiB")
-    table.caption = (
-        f"{scale.photos:,} photos in {scale.storage}; none missing, none twice, {scale.embedded_again} embedded twice"
-    )
+    table.caption = f"{scale.photos:,} photos in {scale.storage}: all there once, {scale.embedded_again} embedded twice"
     return table

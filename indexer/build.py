@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from indexer.embed import (
     nothing_known,
     nothing_unchanged,
 )
-from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
+from indexer.items import GalleryItem, ItemNames, ItemTable, RowsByContent, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
 from indexer.recipes import create_store
@@ -112,7 +113,7 @@ def build_index(
     with index.lock():
         current, told = _current(index)
         found, reading = _read(gallery, index.root, told, class_depth, exclude)
-        before = [] if current is None else _items_in(index.path_of(current.id))
+        before = () if current is None else ItemTable(index.path_of(current.id) / ITEMS_NAME)
         # The old version's vectors are in memory during this call only.
         known = published_embeddings(index, current, embedder.embedding_id, before)
         photos, known, changes = _with_log(found.items, known, delta, embedder.embedding_id)
@@ -126,12 +127,12 @@ def build_index(
             _refuse_shrunk(gallery, removed, len(before))
         if changes:
             reading[SEQUENCE] = changes[-1].sequence
-        items = [_item_of(row, gallery, one) for row, one in enumerate(embedded)]
+        item_of = partial(_item_of, gallery)
         if trust_mtime and not any(item.stamp for item in before):
             current = None  # a version without stamps gives way to one that the next run need not read photos for
         choice = str(storage or choice_of(told))
         manifest, changed = publish_version(
-            index, current, embedder, _root_of(gallery), items, embedded, skipped, choice, reading
+            index, current, embedder, _root_of(gallery), item_of, embedded, skipped, choice, reading
         )
         shutil.rmtree(work, ignore_errors=True)
         index.clean(keep)
@@ -268,7 +269,7 @@ def vector_bytes(embedded: Iterable[Embedded]) -> Iterator[bytes]:
 
 
 def published_embeddings(
-    index: IndexDirectory, current: Manifest | None, embedding_id: str, items: Sequence[GalleryItem] | None = None
+    index: IndexDirectory, current: Manifest | None, embedding_id: str, items: Iterable[GalleryItem] | None = None
 ) -> Lookup:
     """Looks up embeddings of a version that has the same embedding id; `items` are its items where they are known.
 
@@ -279,21 +280,15 @@ def published_embeddings(
     directory = index.path_of(current.id)
     try:
         of_rows = embeddings_of(directory, current)
-        items = _items_in(directory) if items is None else items
-    except (IndexInvalid, OSError):
+        rows = RowsByContent(ItemTable(directory / ITEMS_NAME) if items is None else items)
+    except (IndexInvalid, OSError, ValueError):
         return nothing_known  # damaged; the new version replaces it
-    rows = {item.sha256: item.row for item in items}
 
     def known(sha256: str) -> Embeddings | None:
-        row = rows.get(sha256)
+        row = rows.row_of(sha256)
         return None if row is None else of_rows(np.array([row]))[0]
 
     return known
-
-
-def _items_in(directory: Path) -> list[GalleryItem]:
-    with closing(ItemTable(directory / ITEMS_NAME)) as table:
-        return table.all()
 
 
 def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embeddings]:
@@ -326,28 +321,30 @@ def publish_version(
     current: Manifest | None,
     embedder: Embedder | StoredModel,
     root: Path,
-    items: Sequence[GalleryItem],
+    item_of: Callable[[int, Usable], GalleryItem],
     embedded: Sequence[Usable],
     skipped: Sequence[Skipped],
     choice: str,
     reading: dict[str, Any],
 ) -> tuple[Manifest, bool]:
-    """Publishes items whose vectors are the rows of `work/embeddings.f32`; gives back the current version where that is
-    the same.
+    """Publishes photos whose vectors are the rows of `work/embeddings.f32`; gives back the current version where that
+    is the same.
 
-    `root` is the folder that their paths are relative to, `reading` what the next version has to remember. The caller
-    holds the lock. True for a new version.
+    `item_of` makes the item of a row, more than once: all of them would take 270 MB a million. `root` is the folder
+    that their paths are relative to, `reading` what the next version has to remember. The caller holds the lock. True
+    for a new version.
     """
+    items = partial(map, item_of, range(len(embedded)), embedded)
     metadata = _metadata_of(embedded)
     model_sha256 = index.publish_model(embedder.directory)
     made_with = [str(root), model_sha256, embedder.embedding_id, choice]
-    content = _content_sha256(items, skipped, made_with, *metadata.content, *reading.items())
-    names = ItemNames((item.id, item.label) for item in items)
+    content = _content_sha256(items(), skipped, made_with, *metadata.content, *reading.items())
+    names = ItemNames((one.photo.id, one.photo.label) for one in embedded)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
     if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
         return current, False
     vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
-    originals = Originals.read(vectors, embedder.dim, len(items))
+    originals = Originals.read(vectors, embedder.dim, len(embedded))
     store, recipe = create_store(originals, choice)
     decider = Decider.of(store, originals.matrix, names.codes, names.labels)
     now = _time_of_version(index)
@@ -355,7 +352,7 @@ def publish_version(
         id=f"{now:{VERSION_TIME}}-{content[:8]}",
         created=now.isoformat(timespec="seconds"),
         dim=embedder.dim,
-        count=len(items),
+        count=len(embedded),
         metric="inner_product",
         index_recipe=recipe,
         model_sha256=model_sha256,
@@ -371,7 +368,7 @@ def publish_version(
         store.write(directory / INDEX_NAME)
         if store.storage.lossy:
             shutil.move(vectors, directory / EMBEDDINGS_NAME)  # it stays mapped
-        write_items(directory / ITEMS_NAME, items, metadata)
+        write_items(directory / ITEMS_NAME, items(), metadata)
         if decider is not None:
             decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
@@ -381,7 +378,7 @@ def publish_version(
     return index.publish(manifest.id, write), True
 
 
-def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
+def _content_sha256(items: Iterable[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
     """The hash of [items, skipped, *others] as JSON, which is never in memory as a whole."""
     digest = hashlib.sha256(b"[[")
     for item in items:
@@ -425,7 +422,7 @@ def _is_of(gallery: Path, version: Manifest | None) -> bool:
     return version is not None and version.gallery["root"] == str(_root_of(gallery))
 
 
-def _item_of(row: int, gallery: Path, one: Usable) -> GalleryItem:
+def _item_of(gallery: Path, row: int, one: Usable) -> GalleryItem:
     return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one.photo), one.stamp)
 
 
@@ -435,13 +432,16 @@ def _path_in(gallery: Path, photo: Photo) -> bytes:
         return photo.path
     assert isinstance(photo, Item)  # noqa: S101  # from read_items
     folder = _folder_of(gallery)
+    text, above = str(photo.path), f"{folder}/"
+    if text.startswith(above) and "/.." not in text:  # as nearly all are; the other way takes ten times as long
+        return os.fsencode(text.removeprefix(above))
     # A gallery may be reached through a link; its photos still lie inside it then.
     inside = photo.path.is_relative_to(folder)
     return os.fsencode(os.path.relpath(photo.path, folder if inside else _root_of(gallery)))
 
 
 def _removed(
-    before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Usable], changed: Set[str]
+    before: Iterable[GalleryItem], gallery: Path, embedded: Sequence[Usable], changed: Set[str]
 ) -> list[GalleryItem]:
     """The photos of the version before that are gone, by their paths in the gallery, and not by the log."""
     paths = {_path_in(gallery, one.photo) for one in embedded}

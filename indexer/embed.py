@@ -1,7 +1,7 @@
 """Photos to embeddings with the sha256 of their content: shared by index builds and evaluations."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,12 +102,14 @@ def embed_photos(
             yield run.finish(batch)
 
 
-def copies_among(photos: Iterable[Usable]) -> list[list[str]]:
+def copies_among(photos: Sequence[Usable]) -> list[list[str]]:
     """The ids of photos with the same content, in groups of two and more."""
+    times = Counter(one.sha256 for one in photos)
     groups: dict[str, list[str]] = defaultdict(list)
     for one in photos:
-        groups[one.sha256].append(one.photo.id)
-    return [group for group in groups.values() if len(group) > 1]
+        if times[one.sha256] > 1:
+            groups[one.sha256].append(one.photo.id)
+    return list(groups.values())
 
 
 class _Run:
