@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from bench.rendered_cars.catalogue import LIKENESS
+from indexer.stores.originals import Originals
 from indexer.stores.precision import Storage
 from model.errors import CarsearchError, DataInvalid, missing_dependency
 from service.cli.output import complain, err, progress_bar, say
@@ -27,7 +28,7 @@ PROGRAM = "python -m bench"
 MEASURED = Path(__file__).resolve().parent.parent / "docs" / "measured"
 LOG_EVERY_S = 30.0
 
-EXTRAS = {"matplotlib": "bench", "pyvista": "render", "vtkmodules": "render"}
+EXTRAS = {"hnswlib": "bench", "matplotlib": "bench", "pyvista": "render", "vtkmodules": "render"}
 """Package that only bench/ needs -> the extra that brings it."""
 
 app = typer.Typer(
@@ -41,6 +42,11 @@ app = typer.Typer(
 class SplitChoice(StrEnum):
     train = "train"
     test = "test"
+
+
+class GraphChoice(StrEnum):
+    hnswlib = "hnswlib"
+    faiss = "faiss-hnsw"
 
 
 Data = Annotated[list[Path], typer.Option("--data", help="A labelled set; may be repeated.")]
@@ -211,6 +217,7 @@ def storage(
     queries: Annotated[
         list[int] | None, typer.Option(min=1, help="Queries a call; may be repeated; 1, 8 and 32 by default.")
     ] = None,
+    beside: Annotated[list[GraphChoice] | None, typer.Option(help="Graphs on the same vectors; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time for each figure.")] = 1.0,
     report: Report = None,
 ) -> None:
@@ -222,13 +229,22 @@ def storage(
         raise typer.BadParameter("Name an index or a number of made-up vectors: --index or --rows.")
     numbers, storages = queries or [1, 8, 32], only or list(Storage)
     costs = []
+
+    def add(vectors: Originals) -> None:
+        costs.extend(measure(vectors, path, storages, numbers, seconds))
+        if beside:
+            from bench import graphs
+
+            kinds = [graphs.Graph(name) for name in beside]
+            costs.extend(graphs.measure(vectors, path, kinds, numbers, seconds))
+
     with TemporaryDirectory() as folder:
         path = Path(folder) / "embeddings.f32"
         if index_dir is not None:
-            costs += measure(write_vectors_of(IndexDirectory(index_dir), path), path, storages, numbers, seconds)
+            add(write_vectors_of(IndexDirectory(index_dir), path))
         for count in rows or []:
             path.unlink(missing_ok=True)
-            costs += measure(write_made_up(path, count, dim), path, storages, numbers, seconds)
+            add(write_made_up(path, count, dim))
     _tell([table_of(costs)], [asdict(cost) for cost in costs], report)
 
 
