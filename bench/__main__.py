@@ -277,6 +277,24 @@ def build_scale(
     _tell([table_of(scale)], asdict(scale), report)
 
 
+@app.command("serve-scale")
+def serve_scale(
+    small: Annotated[int, typer.Option(min=200, help="Photos of the small gallery.")] = 11_000,
+    large: Annotated[int, typer.Option(min=200, help="Photos of the large gallery.")] = 1_000_000,
+    model: Annotated[str | None, typer.Option(help="Name of a model that ships, or a directory.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the galleries go; those that are there are kept.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of both servers.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each load.")] = 10.0,
+    report: Report = None,
+) -> None:
+    """Measure /search over HTTP with 32 clients on a small and a large gallery of made-up vectors, in turns."""
+    from bench.serve_scale import measure, table_of
+
+    with TemporaryDirectory() as temporary:
+        compared = measure(small, large, model, folder or Path(temporary), rounds, seconds)
+    _tell([table_of(compared)], asdict(compared) | {"ratio": compared.ratio}, report)
+
+
 @app.command()
 def performance(
     model: Annotated[str, typer.Option(help="Name of a model that ships, or a directory.")] = "resnet18",
