@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,17 @@ import numpy as np
 from indexer.checkpoint import Checkpoint
 from indexer.decider import Decider
 from indexer.delta import Change, DeltaLog, KnownPhoto
-from indexer.embed import Embedded, Lookup, Usable, copies_among, embed_photos, nothing_known
-from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
+from indexer.embed import (
+    Embedded,
+    Lookup,
+    Unchanged,
+    Usable,
+    copies_among,
+    embed_photos,
+    nothing_known,
+    nothing_unchanged,
+)
+from indexer.items import GalleryItem, ItemNames, ItemTable, RowsByContent, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
 from indexer.stores.faiss import FaissStore
@@ -80,6 +90,7 @@ def build_index(
     class_depth: int | None = None,
     exclude: Sequence[str] | None = None,
     allow_removals: bool = False,
+    trust_mtime: bool = False,
     delta: DeltaLog | None = None,
     progress: Progress = silent,
 ) -> BuildResult:
@@ -88,8 +99,8 @@ def build_index(
     Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
     current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`, by default as
-    the current version was built with from the same gallery. What the log `delta` says of an id wins over the folder;
-    it is pruned then.
+    the current version was built with from the same gallery. With `trust_mtime` files are not read again that have the
+    `indexer.stamps` of the current version. What the log `delta` says of an id wins over the folder; it is pruned then.
 
     Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the same gallery's
     photos is gone and removals are not allowed (a folder may be not mounted), IndexLocked when another process is
@@ -101,31 +112,32 @@ def build_index(
     with index.lock():
         current, told = _current(index)
         found, reading = _read(gallery, index.root, told, class_depth, exclude)
-        before = [] if current is None else _items_in(index.path_of(current.id))
-        choice = str(storage) if storage else choice_of(told)
+        before = () if current is None else ItemTable(index.path_of(current.id) / ITEMS_NAME)
         # The old version's vectors are in memory during this call only.
         known = published_embeddings(index, current, embedder.embedding_id, before)
-        changes = [] if delta is None else delta.last_of_each()
-        photos = found.items if delta is None else _merged(found.items, delta, changes)
-        if delta is not None:
-            known = _or_of_log(known, delta, embedder.embedding_id)
-        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, index.root / WORK_NAME, progress)
-        del known
+        photos, known, changes = _with_log(found.items, known, delta, embedder.embedding_id)
+        unchanged = _unchanged_since(index, current, gallery) if trust_mtime else nothing_unchanged
+        work = index.root / WORK_NAME
+        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, unchanged, work, progress)
+        del known, unchanged
         _refuse_unusable(gallery, embedded, skipped, strict)
         removed = _removed(before, gallery, embedded, {change.id for change in changes})
-        if current is not None and not allow_removals and current.gallery["root"] == str(_root_of(gallery)):
-            _refuse_shrunk(gallery, removed, current.count)
+        if not allow_removals and _is_of(gallery, current):
+            _refuse_shrunk(gallery, removed, len(before))
         if changes:
             reading[SEQUENCE] = changes[-1].sequence
-        items = [_item_of(row, gallery, one) for row, one in enumerate(embedded)]
+        item_of = partial(_item_of, gallery)
+        if trust_mtime and not any(item.stamp for item in before):
+            current = None  # a version without stamps gives way to one that the next run need not read photos for
+        choice = str(storage or choice_of(told))
         manifest, changed = publish_version(
-            index, current, embedder, _root_of(gallery), items, embedded, skipped, choice, reading
+            index, current, embedder, _root_of(gallery), item_of, embedded, skipped, choice, reading
         )
-        shutil.rmtree(index.root / WORK_NAME, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
         index.clean(keep)
         if delta is not None:
             delta.prune()
-    notes = [*([found.doubt] if found.doubt else []), *found.notes]
+    notes = [note for note in (found.doubt, *found.notes) if note]
     return result_of(manifest, changed, embedded, skipped, notes, fresh=fresh, removed=removed)
 
 
@@ -163,21 +175,21 @@ def _metadata_of(embedded: Sequence[Usable]) -> Metadata:
     return Metadata.of([one.photo.metadata if isinstance(one.photo, Item | KnownPhoto) else {} for one in embedded])
 
 
-def _merged(items: Sequence[Photo], delta: DeltaLog, changes: Sequence[Change]) -> list[Photo]:
-    """The photos of a folder with what the log says of them, in the order of their ids."""
+def _with_log(
+    items: Sequence[Photo], published: Lookup, delta: DeltaLog | None, embedding_id: str
+) -> tuple[Sequence[Photo], Lookup, list[Change]]:
+    """The photos of a folder with what the log says of them, in the order of their ids; embeddings of both; changes."""
+    if delta is None:
+        return items, published, []
+    changes = delta.last_of_each()
     changed = {change.id for change in changes}
     left = [item for item in items if item.id not in changed]
-    return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id)
-
-
-def _or_of_log(published: Lookup, delta: DeltaLog, embedding_id: str) -> Lookup:
-    """Looks an embedding up in a version, and then in the log."""
 
     def known(sha256: str) -> Embeddings | None:
         vector = published(sha256)
         return vector if vector is not None else delta.embedding(sha256, lambda name: name == embedding_id)
 
-    return known
+    return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id), known, changes
 
 
 def _read(
@@ -205,6 +217,7 @@ def _embed(
     skipped_before: Sequence[Skipped],
     embedder: Embedder,
     published: Lookup,
+    unchanged: Unchanged,
     work: Path,
     progress: Progress,
 ) -> tuple[list[Usable], list[Skipped], int]:
@@ -226,13 +239,13 @@ def _embed(
                     return vector
             return None
 
-        for batch in embed_photos(photos, embedder, known, learning=True):
+        for batch in embed_photos(photos, embedder, known, learning=True, unchanged=unchanged):
             unsaved |= batch.fresh
             if len(unsaved) >= PHOTOS_PER_SAVE:
                 checkpoint.add(unsaved)
                 unsaved = {}
             fresh += len(batch.fresh)
-            embedded += [Usable(one.photo, one.sha256) for one in batch.embedded]
+            embedded += [Usable(one.photo, one.sha256, stamp=one.stamp) for one in batch.embedded]
             file.writelines(vector_bytes(batch.embedded))
             skipped += batch.skipped
             done += batch.photos
@@ -241,13 +254,21 @@ def _embed(
     return embedded, skipped, fresh
 
 
+def _unchanged_since(index: IndexDirectory, current: Manifest | None, gallery: Path) -> Unchanged:
+    """Knows photos of the current version, where it is of the same gallery, by their ids, paths and stamps."""
+    if current is None or not _is_of(gallery, current):
+        return nothing_unchanged
+    table = ItemTable(index.path_of(current.id) / ITEMS_NAME)  # closed with the last reference to it
+    return lambda photo, stamp: table.sha256_of_unchanged(photo.id, _path_in(gallery, photo), stamp)
+
+
 def vector_bytes(embedded: Iterable[Embedded]) -> Iterator[bytes]:
     """The rows of `embeddings.f32`."""
     return (one.embedding.astype("<f4", copy=False).tobytes() for one in embedded)
 
 
 def published_embeddings(
-    index: IndexDirectory, current: Manifest | None, embedding_id: str, items: Sequence[GalleryItem] | None = None
+    index: IndexDirectory, current: Manifest | None, embedding_id: str, items: Iterable[GalleryItem] | None = None
 ) -> Lookup:
     """Looks up embeddings of a version that has the same embedding id; `items` are its items where they are known.
 
@@ -258,21 +279,15 @@ def published_embeddings(
     directory = index.path_of(current.id)
     try:
         of_rows = embeddings_of(directory, current)
-        items = _items_in(directory) if items is None else items
-    except (IndexInvalid, OSError):
+        rows = RowsByContent(ItemTable(directory / ITEMS_NAME) if items is None else items)
+    except (IndexInvalid, OSError, ValueError):
         return nothing_known  # damaged; the new version replaces it
-    rows = {item.sha256: item.row for item in items}
 
     def known(sha256: str) -> Embeddings | None:
-        row = rows.get(sha256)
+        row = rows.row_of(sha256)
         return None if row is None else of_rows(np.array([row]))[0]
 
     return known
-
-
-def _items_in(directory: Path) -> list[GalleryItem]:
-    with closing(ItemTable(directory / ITEMS_NAME)) as table:
-        return table.all()
 
 
 def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embeddings]:
@@ -305,35 +320,37 @@ def publish_version(
     current: Manifest | None,
     embedder: Embedder | StoredModel,
     root: Path,
-    items: Sequence[GalleryItem],
+    item_of: Callable[[int, Usable], GalleryItem],
     embedded: Sequence[Usable],
     skipped: Sequence[Skipped],
     choice: str,
     reading: dict[str, Any],
 ) -> tuple[Manifest, bool]:
-    """Publishes items whose vectors are the rows of `work/embeddings.f32`; gives back the current version where that is
-    the same.
+    """Publishes photos whose vectors are the rows of `work/embeddings.f32`; gives back the current version where that
+    is the same.
 
-    `root` is the folder that their paths are relative to, `reading` what the next version has to remember. The caller
-    holds the lock. True for a new version.
+    `item_of` makes the item of a row, more than once: all of them would take 270 MB a million. `root` is the folder
+    that their paths are relative to, `reading` what the next version has to remember. The caller holds the lock. True
+    for a new version.
     """
+    items = partial(map, item_of, range(len(embedded)), embedded)
     metadata = _metadata_of(embedded)
     model_sha256 = index.publish_model(embedder.directory)
     made_with = [str(root), model_sha256, embedder.embedding_id, choice]
-    content = _content_sha256(items, skipped, made_with, *metadata.content, *reading.items())
-    names = ItemNames((item.id, item.label) for item in items)
+    content = _content_sha256(items(), skipped, made_with, *metadata.content, *reading.items())
+    names = ItemNames((one.photo.id, one.photo.label) for one in embedded)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
     whole = has_decider or not names.labels
     if current is not None and current.content_sha256 == content and whole and index.holds(current):
         return current, False
     vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
-    originals = Originals.read(vectors, embedder.dim, len(items))
+    originals = Originals.read(vectors, embedder.dim, len(embedded))
     now = _time_of_version(index)
     manifest = Manifest(
         id=f"{now:{VERSION_TIME}}-{content[:8]}",
         created=now.isoformat(timespec="seconds"),
         dim=embedder.dim,
-        count=len(items),
+        count=len(embedded),
         metric="inner_product",
         index_recipe={},
         model_sha256=model_sha256,
@@ -350,7 +367,7 @@ def publish_version(
         decider = Decider.of(store, originals.matrix, names.codes, names.labels)
         if store.storage.lossy:
             shutil.move(vectors, directory / EMBEDDINGS_NAME)  # it stays mapped
-        write_items(directory / ITEMS_NAME, items, metadata)
+        write_items(directory / ITEMS_NAME, items(), metadata)
         if decider is not None:
             decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
@@ -360,7 +377,7 @@ def publish_version(
     return index.publish(manifest.id, write), True
 
 
-def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
+def _content_sha256(items: Iterable[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
     """The hash of [items, skipped, *others] as JSON, which is never in memory as a whole."""
     digest = hashlib.sha256(b"[[")
     for item in items:
@@ -399,26 +416,34 @@ def _root_of(gallery: Path) -> Path:
     return _folder_of(gallery).resolve()
 
 
-def _item_of(row: int, gallery: Path, one: Usable) -> GalleryItem:
-    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
+def _is_of(gallery: Path, version: Manifest | None) -> bool:
+    """Tells if a version was built from this gallery."""
+    return version is not None and version.gallery["root"] == str(_root_of(gallery))
 
 
-def _path_in(gallery: Path, one: Usable) -> bytes:
+def _item_of(gallery: Path, row: int, one: Usable) -> GalleryItem:
+    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one.photo), one.stamp)
+
+
+def _path_in(gallery: Path, photo: Photo) -> bytes:
     """The path of a photo relative to its gallery, as raw bytes; empty for one of the log."""
-    if isinstance(one.photo, KnownPhoto):
-        return one.photo.path
-    assert isinstance(one.photo, Item)  # noqa: S101  # from read_items
+    if isinstance(photo, KnownPhoto):
+        return photo.path
+    assert isinstance(photo, Item)  # noqa: S101  # from read_items
     folder = _folder_of(gallery)
+    text, above = str(photo.path), f"{folder}/"
+    if text.startswith(above) and "/.." not in text:  # as nearly all are; the other way takes ten times as long
+        return os.fsencode(text.removeprefix(above))
     # A gallery may be reached through a link; its photos still lie inside it then.
-    inside = one.photo.path.is_relative_to(folder)
-    return os.fsencode(os.path.relpath(one.photo.path, folder if inside else _root_of(gallery)))
+    inside = photo.path.is_relative_to(folder)
+    return os.fsencode(os.path.relpath(photo.path, folder if inside else _root_of(gallery)))
 
 
 def _removed(
-    before: Sequence[GalleryItem], gallery: Path, embedded: Sequence[Usable], changed: Set[str]
+    before: Iterable[GalleryItem], gallery: Path, embedded: Sequence[Usable], changed: Set[str]
 ) -> list[GalleryItem]:
     """The photos of the version before that are gone, by their paths in the gallery, and not by the log."""
-    paths = {_path_in(gallery, one) for one in embedded}
+    paths = {_path_in(gallery, one.photo) for one in embedded}
     return [item for item in before if item.path not in paths and item.path and item.id not in changed]
 
 

@@ -52,15 +52,19 @@ def read_contents(directory: Path, manifest: Manifest, store: CandidateStore) ->
         raise
 
 
-def read_store(directory: Path, manifest: Manifest) -> FaissStore | IvfStore:
-    """Reads the vectors of a version whose files have been verified; raises IndexInvalid as `read_contents`."""
+def read_store(directory: Path, manifest: Manifest, *, whole: bool = True) -> FaissStore | IvfStore:
+    """Reads the vectors of a version whose files have been verified; raises IndexInvalid as `read_contents`.
+
+    Unless they are read as a `whole`, vectors that stay in their file are not looked at.
+    """
     if manifest.storage is Storage.milvus:
         raise IndexInvalid(f"The vectors of index version {manifest.id} are in Milvus: set CARSEARCH_STORE.")
     originals = None
     if manifest.storage.rescored:
         path = directory / EMBEDDINGS_NAME
         originals = Originals.read(path, manifest.dim, manifest.count)
-        check_unit(originals.matrix.__getitem__, manifest.count, path)
+        if whole:
+            check_unit(originals.matrix.__getitem__, manifest.count, path)
     if originals is not None and manifest.lists is not None:
         return IvfStore.read(directory / INDEX_NAME, originals, Lists(*manifest.lists))
     return FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count, manifest.storage, originals)

@@ -70,10 +70,10 @@ class MilvusDirectory(IndexDirectory):
         measured = {"recall_at_1": recall.share, "queries": recall.queries}
         return store, {**Storage.milvus.recipe, **store.lists._asdict(), **measured, CHOSEN: "auto"}
 
-    def contents(self, manifest: Manifest) -> Contents:
+    def contents(self, manifest: Manifest, *, whole: bool = True) -> Contents:
         """Opens the collection of a version; one that an earlier release or another store made is read as ever."""
         if manifest.storage is not Storage.milvus:
-            return super().contents(manifest)
+            return super().contents(manifest, whole=whole)
         name, lists = collection_of(manifest.id), Lists(manifest.index_recipe["nlist"], manifest.index_recipe["nprobe"])
         if (found := self.milvus.count(name)) != manifest.count:
             raise IndexInvalid(

@@ -100,10 +100,10 @@ class IndexDirectory:
         store.write(directory / INDEX_NAME)
         return store, recipe
 
-    def contents(self, manifest: Manifest) -> Contents:
-        """Loads a version that has been verified, as a server does; raises IndexInvalid."""
+    def contents(self, manifest: Manifest, *, whole: bool = True) -> Contents:
+        """Loads a version that has been verified, as a server does; `whole` as in `read_store`; raises IndexInvalid."""
         directory = self.path_of(manifest.id)
-        return read_contents(directory, manifest, read_store(directory, manifest))
+        return read_contents(directory, manifest, read_store(directory, manifest, whole=whole))
 
     def versions(self) -> list[str]:
         """Ids of the published versions, oldest first."""
@@ -121,14 +121,17 @@ class IndexDirectory:
             raise IndexInvalid(f"{directory} holds the manifest of version {manifest.id}.")
         return manifest
 
-    def verify(self, version: str) -> Manifest:
-        """Checks every byte of a version and its model; raises IndexInvalid, ModelInvalid or VersionNotFound."""
+    def verify(self, version: str, *, contents: bool = True) -> Manifest:
+        """Checks every byte of a version and its model; raises IndexInvalid, ModelInvalid or VersionNotFound.
+
+        Without `contents` the version's own files are there with their sizes.
+        """
         manifest = self.manifest(version)
         directory = self.path_of(version)
         if directory.is_symlink():
             raise IndexInvalid(f"{directory} is a link; a version is a directory of its own.")
         for name, record in manifest.files.items():
-            problem = record.problem(directory / name)
+            problem = record.problem(directory / name, content=contents)
             if problem:
                 raise IndexInvalid(f"The index version {directory.name} is damaged: {name} {problem}.")
         model = self.model_path(manifest.model_sha256)

@@ -13,6 +13,7 @@ from service.cli.options import (
     DeltaOption,
     ExcludeOption,
     FoldOption,
+    GalleryArgument,
     IndexOption,
     ListOption,
     ModelOption,
@@ -21,6 +22,7 @@ from service.cli.options import (
     RuntimeOption,
     StorageOption,
     ToOption,
+    TrustMtimeOption,
     VerifyOption,
 )
 from service.cli.output import complain, list_skipped, progress_bar, say, write_copies
@@ -32,10 +34,7 @@ if TYPE_CHECKING:
 
 
 def index(
-    gallery: Annotated[
-        Path | None,
-        typer.Argument(help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; or a CSV."),
-    ] = None,
+    gallery: GalleryArgument = None,
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
     runtime: RuntimeOption = "auto",
@@ -44,6 +43,7 @@ def index(
     class_depth: ClassDepthOption = None,
     exclude: ExcludeOption = None,
     allow_removals: AllowRemovalsOption = False,
+    trust_mtime: TrustMtimeOption = False,
     copies: CopiesOption = None,
     delta: DeltaOption = None,
     fold: FoldOption = False,
@@ -84,6 +84,7 @@ def index(
             class_depth=class_depth,
             exclude=exclude or None,
             allow_removals=allow_removals,
+            trust_mtime=trust_mtime,
             delta=log,
             progress=progress,
         )

@@ -7,6 +7,10 @@ import typer
 
 from indexer.stores.precision import StorageChoice
 
+GalleryArgument = Annotated[
+    Path | None,
+    typer.Argument(help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; or a CSV."),
+]
 ClassDepthOption = Annotated[
     int | None,
     typer.Option("--class-depth", min=0, help="Which folder names the class: 1 is the one at the top, 0 is none."),
@@ -30,6 +34,10 @@ FoldOption = Annotated[
 ]
 AllowRemovalsOption = Annotated[
     bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the gallery's photos is gone.")
+]
+TrustMtimeOption = Annotated[
+    bool,
+    typer.Option("--trust-mtime", help="Read no photo again whose file has the size, time and inode of the last run."),
 ]
 StorageOption = Annotated[
     StorageChoice | None,
