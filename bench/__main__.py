@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.rendered_cars.catalogue import LIKENESS
 from indexer.stores.originals import Originals
-from indexer.stores.precision import Storage
+from indexer.stores.precision import IN_FILES, Storage
 from model.errors import CarsearchError, DataInvalid, missing_dependency
 from service.cli.output import complain, err, progress_bar, say
 from service.cli.output import out as console
@@ -227,7 +227,7 @@ def storage(
 
     if index_dir is None and not rows:
         raise typer.BadParameter("Name an index or a number of made-up vectors: --index or --rows.")
-    numbers, storages = queries or [1, 8, 32], only or list(Storage)
+    numbers, storages = queries or [1, 8, 32], only or list(IN_FILES)
     costs = []
 
     def add(vectors: Originals) -> None:

@@ -32,7 +32,6 @@ from indexer.embed import (
 from indexer.items import GalleryItem, ItemNames, ItemTable, RowsByContent, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
-from indexer.recipes import create_store
 from indexer.stores.faiss import FaissStore
 from indexer.stores.originals import Originals
 from indexer.stores.precision import CHOSEN, Storage, StorageChoice
@@ -341,12 +340,11 @@ def publish_version(
     content = _content_sha256(items(), skipped, made_with, *metadata.content, *reading.items())
     names = ItemNames((one.photo.id, one.photo.label) for one in embedded)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
-    if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
+    whole = has_decider or not names.labels
+    if current is not None and current.content_sha256 == content and whole and index.holds(current):
         return current, False
     vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
     originals = Originals.read(vectors, embedder.dim, len(embedded))
-    store, recipe = create_store(originals, choice)
-    decider = Decider.of(store, originals.matrix, names.codes, names.labels)
     now = _time_of_version(index)
     manifest = Manifest(
         id=f"{now:{VERSION_TIME}}-{content[:8]}",
@@ -354,7 +352,7 @@ def publish_version(
         dim=embedder.dim,
         count=len(embedded),
         metric="inner_product",
-        index_recipe=recipe,
+        index_recipe={},
         model_sha256=model_sha256,
         model_name=embedder.card.name,
         embedding_id=embedder.embedding_id,
@@ -365,7 +363,8 @@ def publish_version(
     )
 
     def write(directory: Path) -> Manifest:
-        store.write(directory / INDEX_NAME)
+        store, recipe = index.write_vectors(directory, originals, choice)
+        decider = Decider.of(store, originals.matrix, names.codes, names.labels)
         if store.storage.lossy:
             shutil.move(vectors, directory / EMBEDDINGS_NAME)  # it stays mapped
         write_items(directory / ITEMS_NAME, items(), metadata)
@@ -373,7 +372,7 @@ def publish_version(
             decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
         (directory / SKIPPED_NAME).write_text(listed, encoding="utf-8")
-        return manifest
+        return replace(manifest, index_recipe=recipe)
 
     return index.publish(manifest.id, write), True
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from indexer.decider import Decider
 from indexer.items import ItemNames, ItemTable
 from indexer.manifest import CLASSES_NAME, EMBEDDINGS_NAME, INDEX_NAME, ITEMS_NAME, Manifest
+from indexer.stores.candidates import CandidateStore
 from indexer.stores.faiss import FaissStore
 from indexer.stores.ivf import IvfStore, Lists
 from indexer.stores.originals import Originals, check_unit
+from indexer.stores.precision import Storage
 from model.card import BF16, DECODER, FP32, INT8, ONNX_NAME, Card, load_card
 from model.embedder import Embedder, find_model, shipped_models
 from model.errors import DimMismatch, IndexInvalid, IndexNotFound, IndexTooLarge, ModelMismatch
@@ -28,18 +30,17 @@ IN_MEMORY = (INDEX_NAME, ITEMS_NAME, CLASSES_NAME)
 class Contents(NamedTuple):
     """A version in memory."""
 
-    store: FaissStore | IvfStore
+    store: CandidateStore
     items: ItemTable
     names: ItemNames
     decider: Decider | None
 
 
-def read_contents(directory: Path, manifest: Manifest, *, whole: bool = True) -> Contents:
-    """Reads a version whose files have been verified; raises IndexInvalid when they are not what its manifest says.
+def read_contents(directory: Path, manifest: Manifest, store: CandidateStore) -> Contents:
+    """Reads what lies beside the vectors of a version whose files have been verified.
 
-    Unless it is read as a `whole`, vectors that stay in their file are not looked at.
+    Raises IndexInvalid when they are not what its manifest says.
     """
-    store = _store_in(directory, manifest, whole)
     items = ItemTable(directory / ITEMS_NAME)
     try:
         if len(items) != manifest.count:
@@ -51,7 +52,13 @@ def read_contents(directory: Path, manifest: Manifest, *, whole: bool = True) ->
         raise
 
 
-def _store_in(directory: Path, manifest: Manifest, whole: bool) -> FaissStore | IvfStore:
+def read_store(directory: Path, manifest: Manifest, *, whole: bool = True) -> FaissStore | IvfStore:
+    """Reads the vectors of a version whose files have been verified; raises IndexInvalid as `read_contents`.
+
+    Unless they are read as a `whole`, vectors that stay in their file are not looked at.
+    """
+    if manifest.storage is Storage.milvus:
+        raise IndexInvalid(f"The vectors of index version {manifest.id} are in Milvus: set CARSEARCH_STORE.")
     originals = None
     if manifest.storage.rescored:
         path = directory / EMBEDDINGS_NAME

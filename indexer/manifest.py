@@ -88,6 +88,11 @@ class Manifest:
         return self.index_recipe["recall_at_1"] if self.storage.lossy else None
 
     @property
+    def vectors_name(self) -> str:
+        """The file that a search reads vectors from, or that they were given to Milvus from."""
+        return EMBEDDINGS_NAME if self.storage is Storage.milvus else INDEX_NAME
+
+    @property
     def lists(self) -> tuple[int, int, int] | None:
         """Lists, lists that a search reads, and candidates that it rescores; None where all rows are compared."""
         if self.storage is not Storage.ivf_rabitq:
@@ -109,15 +114,19 @@ class Manifest:
         lossy = self.storage.lossy
         if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has no measured recall for its storage.")
-        always = {INDEX_NAME, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}
+        always = {self.vectors_name, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}
         if self.files.keys() not in (always, always | FOR_DECISIONS):
             raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
-        if self.storage is Storage.ivf_rabitq:
-            numbers = [self.index_recipe.get(name) for name in ("nlist", "nprobe", "candidates")]
-            if not all(isinstance(number, int) and 1 <= number <= MOST for number in numbers):
+        of_lists = {Storage.ivf_rabitq: ("nlist", "nprobe", "candidates"), Storage.milvus: ("nlist", "nprobe")}
+        if self.storage in of_lists:
+            numbers = [self.index_recipe.get(name) for name in of_lists[self.storage]]
+            least = 0 if self.storage is Storage.milvus else 1  # Milvus compares all rows of small galleries
+            if not all(isinstance(number, int) and least <= number <= MOST for number in numbers):
                 raise IndexInvalid(f"{directory / MANIFEST_NAME} does not say how its lists are read.")
         vectors_bytes = self.storage.row_bytes(self.dim) * self.count
-        if self.dim < 1 or not 0 <= vectors_bytes <= self.files[INDEX_NAME].bytes:
-            raise IndexInvalid(f"{directory / INDEX_NAME} cannot hold {self.count} vectors of {self.dim} dimensions.")
+        if self.dim < 1 or not 0 <= vectors_bytes <= self.files[self.vectors_name].bytes:
+            raise IndexInvalid(
+                f"{directory / self.vectors_name} cannot hold {self.count} vectors of {self.dim} dimensions."
+            )
         if self.metric != "inner_product":
             raise IndexInvalid(f"{directory} was built for the metric {self.metric!r}, not inner_product.")

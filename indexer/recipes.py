@@ -1,6 +1,7 @@
 """How a gallery's vectors are stored: what was asked for, or by `auto` what its size and its measured recall allow."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from indexer.benchmark.storage_recall import (
     MIN_MEASURED,
@@ -12,6 +13,7 @@ from indexer.benchmark.storage_recall import (
     sampled,
 )
 from indexer.memory import available_bytes
+from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore, gpus
 from indexer.stores.ivf import IvfStore
 from indexer.stores.originals import Originals
@@ -23,6 +25,8 @@ LISTS_FROM = 200_000
 
 FIRST_SHARE = 256
 """Calibration begins with reading one list of so many."""
+
+Store = TypeVar("Store", bound=VectorStore)
 
 
 def create_store(originals: Originals, choice: str) -> tuple[FaissStore | IvfStore, dict[str, Any]]:
@@ -65,14 +69,21 @@ def create_measured(originals: Originals, storage: Storage, sample: Sample) -> t
         flat = FaissStore.create(originals.matrix, storage)
         return flat, recall_of(flat, originals, sample)
     store = IvfStore.create(originals, held_out=sample.rows)
+    return calibrated(store.with_nprobe, store.lists.nlist, originals, sample)
 
-    def reading(nprobe: int) -> tuple[IvfStore, Recall]:
-        candidate = store.with_nprobe(nprobe)
+
+def calibrated(
+    with_nprobe: Callable[[int], Store], nlist: int, originals: Originals, sample: Sample
+) -> tuple[Store, Recall]:
+    """A store that reads as many of its lists as its measured recall needs, at most half, and that recall."""
+
+    def reading(nprobe: int) -> tuple[Store, Recall]:
+        candidate = with_nprobe(nprobe)
         return candidate, recall_of(candidate, originals, sample)
 
-    nprobe = max(1, store.lists.nlist // FIRST_SHARE)
+    nprobe = max(1, nlist // FIRST_SHARE)
     chosen = reading(nprobe)
-    while chosen[1].share < MIN_RECALL_OF_LISTS and 2 * nprobe <= store.lists.nlist // 2:
+    while chosen[1].share < MIN_RECALL_OF_LISTS and 2 * nprobe <= nlist // 2:
         nprobe *= 2
         chosen = reading(nprobe)
     # Half as many were too few; perhaps a quarter or an eighth less suffice.

@@ -22,9 +22,14 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from indexer.load import read_contents, refuse_other_decoder
-from indexer.manifest import MANIFEST_NAME, Manifest
+from indexer.load import Contents, read_contents, read_store, refuse_other_decoder
+from indexer.manifest import INDEX_NAME, MANIFEST_NAME, Manifest
+from indexer.recipes import create_store
+from indexer.stores.candidates import CandidateStore
+from indexer.stores.originals import Originals
+from indexer.stores.precision import Storage
 from model.card import CARD_NAME, card_sha256, verify_artifact
 from model.errors import (
     CarsearchError,
@@ -71,6 +76,34 @@ class IndexDirectory:
         if not name or "/" in name or name.startswith(".") or len(name) > 255:
             raise IndexInvalid(f"{self.root / CURRENT_NAME} does not name a version.")
         return name
+
+    def pointer(self) -> tuple[str, int]:
+        """The current version, and a number that changes when it is published again; raises as `current`, OSError."""
+        return self.current(), (self.root / CURRENT_NAME).stat().st_mtime_ns
+
+    def point_at(self, version: str) -> None:
+        """Makes a version the current one, whatever it is."""
+        write_durably(self.root / CURRENT_NAME, f"{version}\n".encode())
+
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether the vectors of a verified version are where this directory keeps them."""
+        return manifest.storage is not Storage.milvus
+
+    def write_vectors(
+        self, directory: Path, originals: Originals, choice: str
+    ) -> tuple[CandidateStore, dict[str, Any]]:
+        """Stores the vectors of the version that is being written to a directory; gives the store and its recipe.
+
+        Raises StorageTooLossy.
+        """
+        store, recipe = create_store(originals, choice)
+        store.write(directory / INDEX_NAME)
+        return store, recipe
+
+    def contents(self, manifest: Manifest, *, whole: bool = True) -> Contents:
+        """Loads a version that has been verified, as a server does; `whole` as in `read_store`; raises IndexInvalid."""
+        directory = self.path_of(manifest.id)
+        return read_contents(directory, manifest, read_store(directory, manifest, whole=whole))
 
     def versions(self) -> list[str]:
         """Ids of the published versions, oldest first."""
@@ -171,7 +204,7 @@ class IndexDirectory:
         try:
             return self.switch(version)
         except CarsearchError:
-            _remove(self.path_of(version))
+            self.remove_directory(self.path_of(version))
             raise
 
     def _publish(self, target: Path, write: Callable[[Path], None]) -> None:
@@ -184,9 +217,9 @@ class IndexDirectory:
                 for name in names:
                     fsync_file(Path(folder, name))
                 fsync_directory(Path(folder))
-        except (OSError, IndexInvalid) as problem:
-            shutil.rmtree(temporary, ignore_errors=True)  # the disk may be full
-            if isinstance(problem, IndexInvalid):
+        except (OSError, CarsearchError) as problem:
+            self.remove_directory(temporary)  # the disk may be full
+            if isinstance(problem, CarsearchError):
                 raise
             where = problem.filename or temporary
             raise IndexInvalid(f"{where} cannot be written: {problem.strerror or problem}.") from problem
@@ -198,8 +231,8 @@ class IndexDirectory:
         """Points CURRENT at a version, after verifying it and loading it as a server will."""
         manifest = self.verify(version)
         refuse_other_decoder(self, manifest)
-        read_contents(self.path_of(version), manifest).items.close()
-        write_durably(self.root / CURRENT_NAME, f"{version}\n".encode())
+        self.contents(manifest).items.close()
+        self.point_at(version)
         return manifest
 
     def rollback(self, version: str | None = None) -> str:
@@ -246,7 +279,11 @@ class IndexDirectory:
         for folder, names in (("versions", kept), ("models", models)):
             for path in sorted((self.root / folder).iterdir()):
                 if path.name not in names:
-                    _remove(path)
+                    self.remove_directory(path)
+
+    def remove_directory(self, path: Path) -> None:
+        """Removes the directory of a version or a model, under whatever name a crash has left it."""
+        _remove(path)
 
     def _model_of(self, version: str) -> str | None:
         try:

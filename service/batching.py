@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.errors import StoreUnavailable
 from model.runtimes.base import Pending
 from model.types import Embeddings
 from service.engine import Engine, Query, SearchResult
@@ -171,9 +172,13 @@ def _answer_alone(waiting: _Waiting) -> SearchResult:
 
 
 def _answer_one_by_one(waiting: Sequence[_Waiting], problem: BaseException) -> None:
-    """After a failure: photos that failed together are tried alone, so that only the bad one fails."""
-    if len(waiting) == 1:
-        waiting[0].reply.set_exception(problem)
+    """After a failure: photos that failed together are tried alone, so that only the bad one fails.
+
+    Where Milvus is gone, none of them is bad, and each would wait for it.
+    """
+    if len(waiting) == 1 or isinstance(problem, StoreUnavailable):
+        for one in waiting:
+            one.reply.set_exception(problem)
         return
     for one in waiting:
         try:

@@ -17,7 +17,7 @@ from indexer.decider import Decider, Decision
 from indexer.decision import NEIGHBOURS
 from indexer.delta import Change, DeltaLog, photo_path
 from indexer.items import GalleryItem, ItemNames, ItemTable, sha256_bytes
-from indexer.load import load_embedder, read_contents
+from indexer.load import load_embedder
 from indexer.manifest import Manifest
 from indexer.metadata import Column, Value
 from indexer.snapshot import Snapshot
@@ -150,7 +150,7 @@ class Engine:
                 f"{sha256[:12]}; build the index again or serve without --model."
             )
         embedder = load_embedder(index, manifest, runtime, cache_dir, previous.embedder if previous else None)
-        contents = read_contents(index.path_of(manifest.id), manifest, whole=not verified)
+        contents = index.contents(manifest, whole=not verified)
         return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]), delta_dir)
 
     def caught_up(self, changes: DeltaLog) -> "Engine":
@@ -462,6 +462,7 @@ def _check_k(k: int) -> None:
         raise InvalidK(f"k must be a whole number from 1 to {MAX_K}.")
 
 
-def open_index(index: str | Path, version: str | None = None, *, runtime: str = "auto") -> Engine:
+def open_index(index: str | Path | IndexDirectory, version: str | None = None, *, runtime: str = "auto") -> Engine:
     """Opens an index directory, by default in its current version; raises as `Engine.load`."""
-    return Engine.load(IndexDirectory(Path(index)), version, runtime=runtime)
+    directory = index if isinstance(index, IndexDirectory) else IndexDirectory(Path(index))
+    return Engine.load(directory, version, runtime=runtime)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from indexer.delta import DeltaLog
 from indexer.load import marked_as_loading, refuse_too_large
 from indexer.memory import available_bytes
-from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.errors import CarsearchError, DeltaUnusable, IndexNotFound
+from service.directory import open_directory
 from service.engine import Engine
 from service.observability.metrics import Metrics
 from service.process import lower_priority
@@ -42,7 +42,7 @@ class Reloader:
         self.settings = settings
         self.metrics = metrics
         self._interval_s = interval_s
-        self.index = IndexDirectory(settings.index_dir)
+        self.index = open_directory(settings.index_dir, settings)
         self.refused_version: str | None = None
         self.loaded: Engine | None = None
         """What answers; a request takes it once and keeps it."""
@@ -88,9 +88,8 @@ class Reloader:
         """Looks at CURRENT once and swaps to what it names if that is new and verifies."""
         self._heed_verification()
         try:
-            version = self.index.current()
-            # The time tells a version published again under its name from one that was refused a moment ago.
-            seen = (version, (self.index.root / CURRENT_NAME).stat().st_mtime_ns)
+            # The number tells a version published again under its name from one that was refused a moment ago.
+            seen = self.index.pointer()
         except (IndexNotFound, OSError) as problem:
             if self.why_not != NO_INDEX:
                 log.warning("%s", problem)
@@ -103,7 +102,7 @@ class Reloader:
         if seen == self._seen and not (refused and time.monotonic() >= self._retry_at):
             return
         self._seen = seen
-        previous = self.loaded
+        version, previous = seen[0], self.loaded
         if previous is not None and previous.manifest.id == version:
             self._clear()
             return

@@ -45,6 +45,10 @@ REMOVED = frozenset(f"{PREFIX}{name}" for name in (
 CLIENTS = frozenset({f"{PREFIX}KEY"})
 """Variables of clients in the same environment, which mean nothing to the server: the key of `carsearch search`."""
 
+FAISS, MILVUS, MILVUS_ADDRESS = "faiss", "milvus", "http://milvus:19530"
+STORE = re.compile(rf"{FAISS}|{MILVUS}|https?://[^\s/@]+(/\w+)?|\S+\.db")
+"""The last is a file of Milvus Lite, for tests and trials on one machine."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
@@ -55,6 +59,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     index_dir: Path = Field(Path("index"), description="Index directory that `carsearch index` writes.")
+    store: str = Field(
+        FAISS,
+        description="Where vectors are: `faiss` for files of the index, or Milvus by its address, as "
+        "`http://milvus:19530/DATABASE`; `milvus` is `http://milvus:19530`. Commands read it too.",
+    )
+    store_token_file: Path | None = Field(
+        None, description="File with `USER:PASSWORD` or the API key for Milvus; unset, it asks for none."
+    )
     model: str | None = Field(
         None, description="Name or directory of the model that the index must have been built with."
     )
@@ -132,6 +144,15 @@ class Settings(BaseSettings):
         "info", description="Least severe log record written."
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or JSON for machines.")
+
+    @field_validator("store")
+    @classmethod
+    def _is_store(cls, value: str) -> str:
+        if not STORE.fullmatch(value):
+            raise ValueError(
+                f"{value[:50]!r} is neither 'faiss' nor 'milvus' nor an address like 'http://milvus:19530'"
+            )
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -25,6 +25,7 @@ from service.cli import main as cli
 from service.cli import output
 from tests.support.app import AppClient, running_app
 from tests.support.made_once import made_once
+from tests.support.milvus import MilvusServer
 from tests.support.photos import car_photo, write_gallery
 from tests.support.servers import Server, running_server
 
@@ -38,11 +39,21 @@ CARS = ROOT.parent / "shared" / "cars"
 MARKED_FOLDERS = {"e2e": ["e2e"], "deploy": ["deploy"], "soak": ["soak"], "soak/fuzz": ["fuzz"]}
 """Folder of tests/ -> the markers that all of its tests have."""
 
-FULL_SET = ("atheris", "matplotlib", "nbclient", "pip_audit", "playwright", "pyvista", "schemathesis", "torch")
+FULL_SET = (
+    "atheris",
+    "matplotlib",
+    "nbclient",
+    "pip_audit",
+    "playwright",
+    "pymilvus",
+    "pyvista",
+    "schemathesis",
+    "torch",
+)
 """Packages that `make test` does not install and `make test-all` does."""
 
 MISSING = [name for name in FULL_SET if importlib.util.find_spec(name) is None]
-NEEDS_FULL_SET = re.compile(r"^pytestmark = .*\bmark\.(slow|torch)\b", re.MULTILINE)
+NEEDS_FULL_SET = re.compile(r"^pytestmark = .*\bmark\.(slow|torch|engines)\b", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """In the slim set a module that is marked "slow" or "torch" as a whole is not imported: its imports would fail."""
+    """In the slim set a module that is marked as a whole is not imported: its imports would fail."""
     if not MISSING or collection_path.suffix != ".py":
         return None
     return bool(NEEDS_FULL_SET.search(collection_path.read_text(encoding="utf-8"))) or None
@@ -227,3 +238,24 @@ def carsearch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a Milvus in a file."""
+    return str(tmp_path_factory.mktemp("milvus") / "lite.db")
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A Milvus server that may be killed, and is started again by the test that does."""
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def milvus_server(milvus: MilvusServer) -> str:
+    """The address of a Milvus server."""
+    return milvus.address

@@ -33,9 +33,6 @@ class CandidateStore(ABC):
     tolerance: float
     """Rows that are stored alike have scores of the index that differ by at most twice this."""
 
-    error: float
-    """An upper bound of the difference between `all_scores` and the exact score."""
-
     @property
     @abstractmethod
     def dim(self) -> int: ...
@@ -59,8 +56,12 @@ class CandidateStore(ABC):
         """
 
     @abstractmethod
-    def all_scores(self, query: Embeddings) -> Scores:
-        """The scores of all rows for a query float32 (D,), on one thread: float32 (N,)."""
+    def best_of_groups(self, query: Embeddings, groups: Rows, k: int) -> tuple[Rows, Scores]:
+        """The best row of each group, best first, of the k groups with the best ones, and their scores.
+
+        `query` float32 (D,); `groups` int64 (N,) has the group of each row from 0, and -1 for a row that is left out.
+        Scores and ties are exact.
+        """
 
     @abstractmethod
     def set_threads(self, threads: int | None) -> None:
@@ -104,28 +105,6 @@ class CandidateStore(ABC):
             fetch = min(available, 2 * fetch)
         return found
 
-    def best_of_groups(self, query: Embeddings, groups: Rows, k: int) -> tuple[Rows, Scores]:
-        """The best row of each group, best first, of the k groups with the best ones, and their scores.
-
-        `query` float32 (D,); `groups` int64 (N,) has the group of each row from 0, and -1 for a row that is left out.
-        Scores and ties are exact. All rows are scored once; those that may be the best are rescored.
-        """
-        self.set_threads(1)
-        approximate = self.all_scores(query).astype(np.float64)
-        approximate[groups < 0] = -np.inf
-        best = np.full(groups.max(initial=-1) + 2, -np.inf)  # the last is for the rows that are left out
-        np.maximum.at(best, groups, approximate)
-        lowest = np.partition(best, -k)[-k] if k < len(best) else -np.inf
-        may_be_best = approximate >= np.maximum(best[groups], lowest) - 2 * self.error
-        rows = np.flatnonzero(may_be_best & (groups >= 0))
-        chunk = max(1, RESCORED_BYTES // (self.dim * 8))
-        parts = [self.vectors(part)[None] for part in np.split(rows, range(chunk, len(rows), chunk))]
-        exact = np.concatenate([exact_scores(query[None], part)[0] for part in parts])
-        order = np.lexsort((rows, -exact))
-        _, first = np.unique(groups[rows[order]], return_index=True)
-        chosen = order[np.sort(first)[:k]]
-        return rows[chosen], exact[chosen]
-
     def _best(
         self, queries: Embeddings, k: int, approximate: Scores, rows: Rows, excluded: Rows | None
     ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
@@ -141,3 +120,32 @@ class CandidateStore(ABC):
         enough = chosen.shape[1] == k
         doubtful = approximate[:, -1] + 2 * self.tolerance >= chosen.min(axis=1) if enough else np.full(len(rows), True)
         return Neighbours(np.where(np.isneginf(scores), -1, best), scores), doubtful | np.isneginf(scores[:, -1])
+
+
+class LocalStore(CandidateStore):
+    """A store that can score all its rows in this process."""
+
+    error: float
+    """An upper bound of the difference between `all_scores` and the exact score."""
+
+    @abstractmethod
+    def all_scores(self, query: Embeddings) -> Scores:
+        """The scores of all rows for a query float32 (D,), on one thread: float32 (N,)."""
+
+    def best_of_groups(self, query: Embeddings, groups: Rows, k: int) -> tuple[Rows, Scores]:
+        """See `CandidateStore`; all rows are scored once, and those that may be the best are rescored."""
+        self.set_threads(1)
+        approximate = self.all_scores(query).astype(np.float64)
+        approximate[groups < 0] = -np.inf
+        best = np.full(groups.max(initial=-1) + 2, -np.inf)  # the last is for the rows that are left out
+        np.maximum.at(best, groups, approximate)
+        lowest = np.partition(best, -k)[-k] if k < len(best) else -np.inf
+        may_be_best = approximate >= np.maximum(best[groups], lowest) - 2 * self.error
+        rows = np.flatnonzero(may_be_best & (groups >= 0))
+        chunk = max(1, RESCORED_BYTES // (self.dim * 8))
+        parts = [self.vectors(part)[None] for part in np.split(rows, range(chunk, len(rows), chunk))]
+        exact = np.concatenate([exact_scores(query[None], part)[0] for part in parts])
+        order = np.lexsort((rows, -exact))
+        _, first = np.unique(groups[rows[order]], return_index=True)
+        chosen = order[np.sort(first)[:k]]
+        return rows[chosen], exact[chosen]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.stores.candidates import CandidateStore, Scores
+from indexer.stores.candidates import LocalStore, Scores
 from indexer.stores.originals import UNIT_TOLERANCE, Originals
 from indexer.stores.precision import Storage
 from model.cores import available_cores
@@ -38,7 +38,7 @@ def bitmap_selector(among: Rows, count: int) -> Any:
     return faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))  # type: ignore[call-arg, arg-type]  # SWIG
 
 
-class ExactStore(CandidateStore):
+class ExactStore(LocalStore):
     """Unit rows float32 (n, D), compared with every query one by one."""
 
     storage = Storage.fp32

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.stores.candidates import EXTRA_CANDIDATES, CandidateStore, Scores
+from indexer.stores.candidates import EXTRA_CANDIDATES, LocalStore, Scores
 from indexer.stores.originals import Originals
 from indexer.stores.precision import Storage
 from model.errors import CarsearchError, IndexInvalid, missing_dependency
@@ -50,7 +50,7 @@ def refuse_two_distributions() -> None:
         raise CarsearchError(f"Both {' and '.join(found)} are installed; keep one: pip uninstall {found[0]}.")
 
 
-class FaissStore(CandidateStore):
+class FaissStore(LocalStore):
     """Unit rows in fp32, fp16 or 8 bits, of which a search compares every one.
 
     Scores are those of the stored rows; in 8 bits they are those of the originals, which lie beside the index.

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 
 from indexer.stores.base import Neighbours
-from indexer.stores.candidates import CandidateStore, Scores
+from indexer.stores.candidates import LocalStore, Scores
 from indexer.stores.exact import ExactStore, bitmap_selector, set_threads
 from indexer.stores.originals import Originals
 from indexer.stores.precision import Storage
@@ -60,7 +60,7 @@ def lists_for(count: int) -> int:
     return int(2 ** min(wanted, int(np.log2(max(count // ROWS_A_LIST, 1)))))
 
 
-class IvfStore(CandidateStore):
+class IvfStore(LocalStore):
     """Unit rows in inverted lists; scores are those of the originals, which lie beside the index.
 
     A search may miss a row that lies in no list that it reads, or whose estimate is not among the candidates. Up to

@@ -1,4 +1,4 @@
-"""How an index stores its vectors: fp32, fp16, 8 bits per value, or one bit in lists. Does not import FAISS."""
+"""How an index stores its vectors: fp32, fp16, 8 bits per value, one bit in lists, Milvus. Does not import FAISS."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -14,6 +14,7 @@ class Storage(StrEnum):
     fp16 = "fp16"
     sq8 = "sq8"
     ivf_rabitq = "ivf-rabitq"
+    milvus = "milvus"
 
     @property
     def recipe(self) -> dict[str, str]:
@@ -22,7 +23,7 @@ class Storage(StrEnum):
 
     @property
     def lossy(self) -> bool:
-        """Whether stored vectors differ from those that were given."""
+        """Whether stored vectors may differ from those that were given, which then lie in `embeddings.f32`."""
         return self is not Storage.fp32
 
     @property
@@ -32,8 +33,12 @@ class Storage(StrEnum):
 
     def row_bytes(self, dim: int) -> int:
         """The bytes of a row's values."""
-        return -(-dim * {Storage.fp32: 32, Storage.fp16: 16, Storage.sq8: 8, Storage.ivf_rabitq: 1}[self] // 8)
+        bits = {Storage.fp16: 16, Storage.sq8: 8, Storage.ivf_rabitq: 1}.get(self, 32)
+        return -(-dim * bits // 8)
 
+
+IN_FILES = tuple(storage for storage in Storage if storage is not Storage.milvus)
+"""Those that are a file of the index."""
 
 StorageChoice = Literal["auto", "fp32", "fp16", "sq8", "ivf-rabitq"]
 """What the user asks for; what `auto` is, is decided in `indexer/recipes.py`."""
@@ -46,6 +51,7 @@ _RECIPES = {
     Storage.fp16: {"kind": "IndexScalarQuantizer", "type": "QT_fp16"},
     Storage.sq8: {"kind": "IndexScalarQuantizer", "type": "QT_8bit"},
     Storage.ivf_rabitq: {"kind": "IndexIVFRaBitQ"},
+    Storage.milvus: {"kind": "Milvus"},
 }
 
 

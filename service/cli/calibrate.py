@@ -24,9 +24,10 @@ def calibrate(
     """Leave each photo of an index out once (at most 5,000), and show how often the probabilities of classes hold."""
     from indexer.calibration import leave_one_out, reliability
     from indexer.decider import fitted_to_labelled
+    from service.directory import open_directory
     from service.engine import open_index
 
-    engine = open_index(index_dir, runtime=runtime)
+    engine = open_index(open_directory(index_dir), runtime=runtime)
     decider = engine.decider
     if decider is None:
         raise IndexInvalid(

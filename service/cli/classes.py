@@ -11,9 +11,9 @@ def classes(index_dir: IndexOption = Path("index"), json_: JsonOption = False) -
     """List the classes of an index with their numbers of photos."""
     from indexer.items import ItemTable
     from indexer.manifest import ITEMS_NAME
-    from indexer.versions import IndexDirectory
+    from service.directory import open_directory
 
-    index = IndexDirectory(index_dir)
+    index = open_directory(index_dir)
     current = index.manifest(index.current()).id
     with closing(ItemTable(index.path_of(current) / ITEMS_NAME)) as table:
         found = table.classes()

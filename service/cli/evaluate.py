@@ -92,6 +92,7 @@ def evaluate(
 
 def _engine(index_dir: Path | None, mode: str, runtime: str, precision: str | None) -> "Engine | None":
     """The index whose model, and perhaps gallery, is used; None where a model is named instead."""
+    from service.directory import open_directory
     from service.engine import open_index
 
     if index_dir is None:
@@ -100,7 +101,7 @@ def _engine(index_dir: Path | None, mode: str, runtime: str, precision: str | No
         return None
     if precision:
         raise typer.BadParameter("--precision goes with --model; an index has its own.")
-    return open_index(index_dir, runtime=runtime)
+    return open_index(open_directory(index_dir), runtime=runtime)
 
 
 def _write_files(evaluation: "Evaluation", report: Path | None, predictions: Path | None, copies: Path | None) -> None:

@@ -69,9 +69,9 @@ def index(
     _let_threads_sleep()
     from indexer.build import build_index
     from indexer.load import embedder_for
-    from indexer.versions import IndexDirectory
+    from service.directory import open_directory
 
-    directory = IndexDirectory(index_dir)
+    directory = open_directory(index_dir)
     embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
         result = build_index(
@@ -99,9 +99,9 @@ def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:
     if log is None:
         raise typer.BadParameter("--fold needs --delta with the folder of changes.")
     from indexer.fold import fold_index
-    from indexer.versions import IndexDirectory
+    from service.directory import open_directory
 
-    _tell(fold_index(IndexDirectory(index_dir), log, keep=keep))
+    _tell(fold_index(open_directory(index_dir), log, keep=keep))
 
 
 def _let_threads_sleep() -> None:

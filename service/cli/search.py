@@ -60,9 +60,10 @@ def search(
             if many:
                 return write_answers(search_each(server, many), len(many), to, json_)
             return _print_answer(search_one(server, data), json_)
+    from service.directory import open_directory
     from service.engine import open_index
 
-    engine = open_index(index_dir, runtime=runtime)
+    engine = open_index(open_directory(index_dir), runtime=runtime)
     query = partial(engine.query, k=k, among=engine.rows(class_ or [], where))
     tell = partial(_answer, engine, precision=precision or 0.95)
     if many:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model.errors import CarsearchError
+from model.errors import CarsearchError, IndexNotFound
 from service.cli.options import IndexOption, JsonOption
 from service.cli.output import out, say
 
@@ -34,9 +34,9 @@ def rollback(
     json_: JsonOption = False,
 ) -> None:
     """Go back to the version before, or to any other one; running servers follow."""
-    from indexer.versions import IndexDirectory
+    from service.directory import open_directory
 
-    current = IndexDirectory(index_dir).rollback(version)
+    current = open_directory(index_dir).rollback(version)
     _tell({"current": current}, f"CURRENT is now {current}.", json_)
 
 
@@ -47,9 +47,9 @@ def remove(
     json_: JsonOption = False,
 ) -> None:
     """Remove a version, and its model where no other version needs it."""
-    from indexer.versions import IndexDirectory
+    from service.directory import open_directory
 
-    IndexDirectory(index_dir).remove(version)
+    open_directory(index_dir).remove(version)
     _tell({"removed": version}, f"removed {version}", json_)
 
 
@@ -62,11 +62,16 @@ def _tell(value: dict[str, Any], sentence: str, json_: bool) -> None:
 
 def _list(index_dir: Path, json_: bool, *, verifying: bool) -> None:
     """Prints all versions; raises the first problem that is found, after all are printed."""
-    from indexer.versions import CURRENT_NAME, IndexDirectory
+    from service.directory import open_directory
 
-    directory = IndexDirectory(index_dir)
+    directory = open_directory(index_dir)
     versions = directory.versions()
-    current = "" if versions and not (directory.root / CURRENT_NAME).exists() else directory.current()
+    try:
+        current = directory.current()
+    except IndexNotFound:
+        if not versions:
+            raise
+        current = ""
     problems: list[CarsearchError] = []
     listed: list[dict[str, Any]] = []
     for version in versions:

@@ -24,7 +24,7 @@ from service.cli.output import progress_bar, say
 from service.demo.gallery import DemoGallery
 from service.engine import open_index
 from service.http.server import listen, serve
-from service.settings import load_settings
+from service.settings import FAISS, load_settings
 
 MODEL = "resnet18"
 VERSIONS_KEPT = 2
@@ -49,6 +49,7 @@ def run(host: str, port: int, directory: Path | None = None) -> None:
         _evaluate(gallery, index, _build(gallery, index, embedder), embedder)
         settings = load_settings(
             index_dir=index.root,
+            store=FAISS,
             gallery_dir=gallery.photos,
             model=str(embedder.directory),
             runtime=embedder.runtime.name,

@@ -100,9 +100,11 @@ def _drop_frames(error: BaseException | None) -> None:
     """Takes the frames from an error and its causes.
 
     They hold the photo and its pixels, up to 150 MB, and the task that holds the error: a cycle that would stay until
-    the garbage collector comes.
+    the garbage collector comes. An error may be its own cause: Milvus's client raises such ones.
     """
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

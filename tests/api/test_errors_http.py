@@ -13,7 +13,7 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from indexer.versions import IndexDirectory
-from model.errors import ImageUndecodable
+from model.errors import ImageUndecodable, StoreUnavailable
 from service.engine import Engine
 from service.http.context import RequestContext, RouteInfo
 from service.http.errors import response_to
@@ -166,6 +166,21 @@ def test_a_machine_that_is_out_of_something_is_told_as_overloaded(
         patch.setattr(Engine, "query", fail)
         failed = target.post("/search", files=PHOTO)
     assert_problem(failed, "overloaded")
+    assert target.post("/search", files=PHOTO).status_code == 200
+
+
+def test_an_error_that_is_its_own_cause_is_answered_too(target: AppClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milvus's client raises such ones: `raise e from e`."""
+
+    def fail(*_: object, **__: object) -> None:
+        gone = RuntimeError("no connection to 10.0.0.7")
+        gone.__cause__ = gone
+        raise StoreUnavailable("Milvus does not answer.") from gone
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "query", fail)
+        failed = target.post("/search", files=PHOTO)
+    assert_problem(failed, "backend_unavailable", "10.0.0.7")
     assert target.post("/search", files=PHOTO).status_code == 200
 
 

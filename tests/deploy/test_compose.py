@@ -19,12 +19,14 @@ PROFILES = {
     "gpu": {"init-gpu", "search-gpu"},
     "index": {"indexer", "versions"},
     "index-gpu": {"indexer-gpu", "versions-gpu"},
+    "index-milvus": {"indexer-milvus"},
+    "milvus": {"milvus", "etcd", "minio"},
     "train": {"trainer"},
     "monitoring": {"prometheus", "grafana"},
 }
 ALWAYS = {"init", "search", "proxy"}
 SERVICES = ALWAYS.union(*PROFILES.values())
-JOBS = {"init", "init-gpu", "indexer", "indexer-gpu", "versions", "versions-gpu", "trainer"}
+JOBS = {"init", "init-gpu", "indexer", "indexer-gpu", "versions", "versions-gpu", "indexer-milvus", "trainer"}
 OURS = {*JOBS, "search", "search-gpu"}
 SERVERS = ("search", "search-gpu")
 PUBLISHED = {
@@ -145,7 +147,9 @@ def test_only_the_proxy_can_be_reached_from_outside(services: dict[str, Any]) ->
     assert config()["networks"]["back"]["internal"] is True
     for name in SERVERS:
         assert list(services[name]["networks"]) == ["back"]
-    assert {name for name in services if services[name].get("network_mode") == "none"} == JOBS
+    assert {name for name in services if services[name].get("network_mode") == "none"} == JOBS - {"indexer-milvus"}
+    assert {name for name in services if "milvus" in services[name].get("networks", {})} == PROFILES["milvus"]
+    assert list(services["indexer-milvus"]["networks"]) == ["back"]
     assert {name for name in services if "front" in services[name].get("networks", {})} == {"proxy"}
 
 

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from bench.__main__ import app
 from bench.storage import Cost, measure, table_of, write_made_up, write_vectors_of
 from indexer.build import build_index
-from indexer.stores.precision import Storage
+from indexer.stores.precision import IN_FILES
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from tests.unit.indexer.sets import write_photos
 
 
-@pytest.fixture(params=list(Storage))
+@pytest.fixture(params=list(IN_FILES))
 def index(tmp_path: Path, fake_embedder: Embedder, request: pytest.FixtureRequest) -> IndexDirectory:
     photos = write_photos(tmp_path / "photos", [f"{label}/{shot}.jpg" for label in "ab" for shot in range(3)])
     made = IndexDirectory(tmp_path / "index")
@@ -43,8 +43,8 @@ def test_made_up_photos_are_nearer_to_those_of_their_class_than_to_others(tmp_pa
 
 def test_every_storage_is_measured_with_every_number_of_queries(tmp_path: Path) -> None:
     path = tmp_path / "vectors.f32"
-    costs = measure(write_made_up(path, 2_000, 32), path, list(Storage), [1, 3], seconds=0)
-    assert [(cost.storage, cost.queries) for cost in costs] == [(name, count) for name in Storage for count in (1, 3)]
+    costs = measure(write_made_up(path, 2_000, 32), path, list(IN_FILES), [1, 3], seconds=0)
+    assert [(cost.storage, cost.queries) for cost in costs] == [(name, count) for name in IN_FILES for count in (1, 3)]
     assert costs[0].recall_at_1 == 1.0
     assert all(cost.call_ms > 0 and cost.rows == 2_000 and cost.anonymous_bytes > 0 for cost in costs)
     whole, half, eighth, bits = (cost.index_bytes for cost in costs[::2])

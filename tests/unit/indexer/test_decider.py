@@ -11,7 +11,7 @@ import pytest
 from indexer.build import build_index
 from indexer.calibration import SHIPPED
 from indexer.decider import Decider
-from indexer.load import Contents, read_contents
+from indexer.load import Contents
 from indexer.manifest import CALIBRATION_NAME, CLASSES_NAME, FOR_DECISIONS, MANIFEST_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
@@ -31,7 +31,7 @@ def index(tmp_path: Path, gallery: Path, fake_embedder: Embedder) -> IndexDirect
 
 def contents_of(index: IndexDirectory) -> Contents:
     manifest = index.verify(index.current())
-    return read_contents(index.path_of(manifest.id), manifest)
+    return index.contents(manifest)
 
 
 def as_before_decisions(index: IndexDirectory) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from indexer.build import build_index
-from indexer.load import embedder_for, load_embedder, read_contents
+from indexer.load import embedder_for, load_embedder
 from indexer.manifest import INDEX_NAME, ITEMS_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
@@ -65,7 +65,7 @@ DAMAGES = pytest.mark.parametrize(
 
 def test_contents_are_store_items_and_names(index: IndexDirectory) -> None:
     manifest = index.verify(index.current())
-    contents = read_contents(index.path_of(manifest.id), manifest)
+    contents = index.contents(manifest)
     assert (len(contents.store), len(contents.items), contents.names.at(2)) == (3, 3, ("b/0.jpg", "b"))
     contents.items.close()
 
@@ -77,7 +77,7 @@ def test_files_that_are_not_what_the_manifest_says_are_refused(
     manifest = index.manifest(index.current())
     damage(index.path_of(manifest.id))
     with pytest.raises(error, match=sentence):
-        read_contents(index.path_of(manifest.id), manifest)
+        index.contents(manifest)
 
 
 @DAMAGES
