@@ -1,14 +1,16 @@
 """Photos to embeddings with the sha256 of their content: shared by index builds and evaluations."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from indexer.items import sha256_bytes
 from model.dataset import Photo, Skipped
-from model.embedder import Embedder
+from model.embedder import Embedder, Progress
 from model.errors import FileUnreadable, ImageRejected
 from model.names import printable
 from model.parallel import batched, decode_pool, map_in_order, prefetch
@@ -45,6 +47,22 @@ class EmbeddedBatch:
     @property
     def photos(self) -> int:
         return len(self.embedded) + len(self.skipped)
+
+
+class Engine(Protocol):
+    """Embeds the photos of a build, and keeps what is done in `work` until the build has been published."""
+
+    def __call__(
+        self,
+        photos: Sequence[Photo],
+        embedder: Embedder,
+        known: Lookup,
+        contents: Sequence[str],
+        work: Path,
+        progress: Progress,
+    ) -> Iterator[EmbeddedBatch]:
+        """Every photo once, in order. `contents` are the sha256 that `known` has an embedding for, or most of them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

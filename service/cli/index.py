@@ -11,6 +11,7 @@ from service.cli.options import (
     ClassDepthOption,
     CopiesOption,
     DeltaOption,
+    EngineOption,
     ExcludeOption,
     FoldOption,
     IndexOption,
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 def index(
     gallery: Annotated[
-        Path | None,
-        typer.Argument(help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; or a CSV."),
+        str | None,
+        typer.Argument(
+            help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; or a CSV; or a URL."
+        ),
     ] = None,
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
@@ -47,6 +50,7 @@ def index(
     copies: CopiesOption = None,
     delta: DeltaOption = None,
     fold: FoldOption = False,
+    engine: EngineOption = "local",
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: ListOption = False,
@@ -66,11 +70,16 @@ def index(
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
+    if engine == "ray" and log is not None:
+        raise typer.BadParameter("Leave --delta out with --engine ray, and take changes in afterwards with --fold.")
     _let_threads_sleep()
     from indexer.build import build_index
+    from indexer.checkpoint import embed_resumably
     from indexer.load import embedder_for
     from indexer.versions import IndexDirectory
 
+    if engine == "ray":
+        from indexer.distributed.on_ray import embed_on_ray
     directory = IndexDirectory(index_dir)
     embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
@@ -85,6 +94,7 @@ def index(
             exclude=exclude or None,
             allow_removals=allow_removals,
             delta=log,
+            engine=embed_on_ray if engine == "ray" else embed_resumably,
             progress=progress,
         )
     if copies is not None:

@@ -28,6 +28,10 @@ FoldOption = Annotated[
     bool,
     typer.Option("--fold", help="Take in what was put and deleted, and embed nothing; needs --delta."),
 ]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="What embeds: this process, or the Ray cluster that RAY_ADDRESS names."),
+]
 AllowRemovalsOption = Annotated[
     bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the gallery's photos is gone.")
 ]
