@@ -102,18 +102,13 @@ def build_index(
         found, reading = _read(gallery, index.root, told, class_depth, exclude)
         before = [] if current is None else _items_in(index.path_of(current.id))
         choice = str(storage) if storage else choice_of(told)
-        # The old version's vectors are in memory during this call only.
-        known = published_embeddings(index, current, embedder.embedding_id, before)
         changes = [] if delta is None else delta.last_of_each()
         photos = found.items if delta is None else _merged(found.items, delta, changes)
-        if delta is not None:
-            known = _or_of_log(known, delta, embedder.embedding_id)
-        contents = [] if known is nothing_known else [item.sha256 for item in before]
-        work = index.root / WORK_NAME
-        recipe = work / canonical_sha256([embedder.embedding_id])[:16]
-        batches = engine(photos, embedder, known, contents, recipe, progress)
-        embedded, skipped, fresh = _written(batches, found.skipped, work)
-        del known, contents
+        # The old version's vectors are in memory during this call only.
+        known, contents = _known(index, current, embedder.embedding_id, before, delta)
+        batches = engine(photos, embedder, known, contents, _work_of(index, embedder), progress)
+        embedded, skipped, fresh = _written(batches, found.skipped, index.root / WORK_NAME)
+        del known, batches
         _refuse_unusable(gallery, embedded, skipped, strict)
         removed = _removed(before, gallery, embedded, {change.id for change in changes})
         if current is not None and not allow_removals and current.gallery["root"] == _root_of(gallery):
@@ -124,7 +119,7 @@ def build_index(
         manifest, changed = publish_version(
             index, current, embedder, _root_of(gallery), items, embedded, skipped, choice, reading
         )
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(index.root / WORK_NAME, ignore_errors=True)
         index.clean(keep)
         if delta is not None:
             delta.prune()
@@ -173,14 +168,29 @@ def _merged(items: Sequence[Photo], delta: DeltaLog, changes: Sequence[Change]) 
     return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id)
 
 
-def _or_of_log(published: Lookup, delta: DeltaLog, embedding_id: str) -> Lookup:
-    """Looks an embedding up in a version, and then in the log."""
+def _known(
+    index: IndexDirectory,
+    current: Manifest | None,
+    embedding_id: str,
+    before: Sequence[GalleryItem],
+    delta: DeltaLog | None,
+) -> tuple[Lookup, list[str]]:
+    """Looks an embedding up in a version, and then in the log; the sha256 of those that the version has."""
+    published = published_embeddings(index, current, embedding_id, before)
+    contents = [] if published is nothing_known else [item.sha256 for item in before]
+    if delta is None:
+        return published, contents
 
     def known(sha256: str) -> Embeddings | None:
         vector = published(sha256)
         return vector if vector is not None else delta.embedding(sha256, lambda name: name == embedding_id)
 
-    return known
+    return known, contents
+
+
+def _work_of(index: IndexDirectory, embedder: Embedder) -> Path:
+    """Where an engine keeps what it has embedded with a model."""
+    return index.root / WORK_NAME / canonical_sha256([embedder.embedding_id])[:16]
 
 
 def _read(

@@ -132,7 +132,9 @@ def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: Sequence[st
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayError as problem:
         cause = problem.cause if isinstance(problem, RayTaskError) else problem
-        raise EngineFailed(f"Ray cannot go on: {cause} What is embedded is kept; run the same command again.") from problem
+        raise EngineFailed(
+            f"Ray cannot go on: {cause} What is embedded is kept; run the same command again."
+        ) from problem
 
 
 def _refuse_unmounted(table: pa.Table, photos: Mapping[str, Photo]) -> None:

@@ -1,8 +1,8 @@
 """Photos that lie in object storage, or in tar and Parquet shards: found and read through fsspec.
 
-    s3://bucket/photos            a folder, with the rules of a local one
-    s3://bucket/train-*.tar       shards; the names of their members have the same rules
-    shards/*.parquet              shards; the columns `image`, and where they are there `class` or `label`, and `id`
+s3://bucket/photos            a folder, with the rules of a local one
+s3://bucket/train-*.tar       shards; the names of their members have the same rules
+shards/*.parquet              shards; the columns `image`, and where they are there `class` or `label`, and `id`
 """
 
 import posixpath
@@ -192,9 +192,7 @@ def _from_parquet(files: Any, shards: list[tuple[str, Mapping[str, Any]]], class
     return ItemList(sorted(items, key=lambda item: item.id), [])
 
 
-def _rows_of(
-    table: "pq.ParquetFile", shard: str, url: str, stamp: str, *, labelled: bool
-) -> Iterator[ParquetPhoto]:
+def _rows_of(table: "pq.ParquetFile", shard: str, url: str, stamp: str, *, labelled: bool) -> Iterator[ParquetPhoto]:
     """The photos of a shard; without a column of ids, the id is made of the names of shard and row."""
     names = table.schema_arrow.names
     if IMAGE_COLUMN not in names:

@@ -14,6 +14,7 @@ from service.cli.options import (
     EngineOption,
     ExcludeOption,
     FoldOption,
+    GalleryArgument,
     IndexOption,
     ListOption,
     ModelOption,
@@ -30,15 +31,11 @@ from service.cli.versions import list_versions, rollback, verify
 if TYPE_CHECKING:
     from indexer.build import BuildResult
     from indexer.delta import DeltaLog
+    from indexer.embed import Engine
 
 
 def index(
-    gallery: Annotated[
-        str | None,
-        typer.Argument(
-            help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; or a CSV; or a URL."
-        ),
-    ] = None,
+    gallery: GalleryArgument = None,
     index_dir: IndexOption = Path("index"),
     model: ModelOption = None,
     runtime: RuntimeOption = "auto",
@@ -70,16 +67,11 @@ def index(
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
-    if engine == "ray" and log is not None:
-        raise typer.BadParameter("Leave --delta out with --engine ray, and take changes in afterwards with --fold.")
     _let_threads_sleep()
     from indexer.build import build_index
-    from indexer.checkpoint import embed_resumably
     from indexer.load import embedder_for
     from indexer.versions import IndexDirectory
 
-    if engine == "ray":
-        from indexer.distributed.on_ray import embed_on_ray
     directory = IndexDirectory(index_dir)
     embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
@@ -94,13 +86,26 @@ def index(
             exclude=exclude or None,
             allow_removals=allow_removals,
             delta=log,
-            engine=embed_on_ray if engine == "ray" else embed_resumably,
+            engine=_engine(engine, log),
             progress=progress,
         )
     if copies is not None:
         write_copies(copies, result.copies)
     list_skipped(result.skipped)
     _tell(result)
+
+
+def _engine(name: str, log: "DeltaLog | None") -> "Engine":
+    """What embeds."""
+    if name == "local":
+        from indexer.checkpoint import embed_resumably
+
+        return embed_resumably
+    if log is not None:  # its photos lie on this machine only
+        raise typer.BadParameter("Leave --delta out with --engine ray, and take changes in with --fold afterwards.")
+    from indexer.distributed.on_ray import embed_on_ray
+
+    return embed_on_ray
 
 
 def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:

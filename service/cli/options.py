@@ -7,6 +7,13 @@ import typer
 
 from indexer.stores.precision import StorageChoice
 
+GalleryArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; a CSV; tar or Parquet "
+        "shards; or the URL of a folder or of shards in a storage."
+    ),
+]
 ClassDepthOption = Annotated[
     int | None,
     typer.Option("--class-depth", min=0, help="Which folder names the class: 1 is the one at the top, 0 is none."),
