@@ -2,6 +2,7 @@
 # make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve; installs 6.5 GB
 # make test                                 the tests that need neither torch nor minutes; installs 0.5 GB
 # make test-all                             these, and then all the others; installs 7.5 GB
+# make test-engines                         the tests on a Ray cluster of this machine
 # make check                                linters and types; installs 7.5 GB
 # make fuzz SECONDS=600                     look for input that does harm: decoder, archive reader, the API; so long for each
 # make audit                                ask for known vulnerabilities of the packages of constraints.txt; needs the internet
@@ -15,11 +16,11 @@ DEMO ?= demo
 PORT ?= 8000
 SECONDS ?= 600
 # Markers of pyproject.toml: tests that have one of them are left to `make test-all`.
-MARKED := slow or e2e or deploy or fuzz or soak or torch
+MARKED := slow or e2e or deploy or fuzz or soak or torch or engines
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo train-demo gallery-named test test-rest test-all check bench endure soak fuzz audit test-image clean
+.PHONY: demo train-demo gallery-named test test-rest test-all test-engines check bench endure soak fuzz audit test-image clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/carsearch demo --port $(PORT)
@@ -41,9 +42,12 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(MARKED))" tests/unit tests/api
 
 test-rest: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(MARKED)" --require-full-set
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "($(MARKED)) and not engines" --require-full-set
 
 test-all: test test-rest
+
+test-engines: $(VENV)/.dev
+	$(BIN)/python -m pytest -m engines
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -95,5 +99,5 @@ $(VENV)/.train: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@echo 'Installing everything for development into $(VENV): PyTorch with CUDA too, about 7.5 GB on disk.'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cpu,train,render,otel,bench,test,dev]"
+	$(PIP) -e ".[cpu,ray,train,render,otel,bench,test,dev]"
 	@touch $@ $(VENV)/.demo $(VENV)/.test $(VENV)/.train

@@ -38,11 +38,11 @@ CARS = ROOT.parent / "shared" / "cars"
 MARKED_FOLDERS = {"e2e": ["e2e"], "deploy": ["deploy"], "soak": ["soak"], "soak/fuzz": ["fuzz"]}
 """Folder of tests/ -> the markers that all of its tests have."""
 
-FULL_SET = ("atheris", "matplotlib", "nbclient", "pip_audit", "playwright", "pyvista", "schemathesis", "torch")
+FULL_SET = ("atheris", "matplotlib", "nbclient", "pip_audit", "playwright", "pyvista", "ray", "schemathesis", "torch")
 """Packages that `make test` does not install and `make test-all` does."""
 
 MISSING = [name for name in FULL_SET if importlib.util.find_spec(name) is None]
-NEEDS_FULL_SET = re.compile(r"^pytestmark = .*\bmark\.(slow|torch)\b", re.MULTILINE)
+NEEDS_FULL_SET = re.compile(r"^pytestmark = .*\bmark\.(slow|torch|engines)\b", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """In the slim set a module that is marked "slow" or "torch" as a whole is not imported: its imports would fail."""
+    """In the slim set no module is imported that is marked "slow", "torch" or "engines" as a whole: it would fail."""
     if not MISSING or collection_path.suffix != ".py":
         return None
     return bool(NEEDS_FULL_SET.search(collection_path.read_text(encoding="utf-8"))) or None

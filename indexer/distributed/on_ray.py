@@ -37,6 +37,9 @@ MOST_PER_TASK = 1024
 TASKS_PER_NODE = 8
 """At least so many, where there are photos enough, so that no node waits long for the last one."""
 
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""Ray tells its makers nothing of its use, and the console nothing that is not the command's."""
+
 LOCAL: dict[str, Any] = {"num_cpus": 2, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
 """A cluster of this machine: an actor, which embeds on all cores whatever their number, and a CPU for Ray."""
 
@@ -118,6 +121,7 @@ def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: Sequence[st
     model = {name: (embedder.directory / name).read_bytes() for name in (*embedder.card.files, CARD_NAME)}
     shared = [ray.put(model), ray.put(np.sort(np.array(contents, "S64")))]
     DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     dataset = ray.data.from_arrow(tasks).map_batches(
         EmbeddingActor,
         fn_constructor_args=(shared, embedder.runtime.name, embedder.runtime.precision),
@@ -152,7 +156,7 @@ def _cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= QUIET
     alone = {} if "RAY_ADDRESS" in os.environ else LOCAL
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **alone)

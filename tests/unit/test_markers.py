@@ -7,12 +7,13 @@ from tests.conftest import ROOT
 
 
 def test_the_makefile_knows_every_marker() -> None:
-    """`make test` runs what has none of them, `make test-rest` what has one."""
+    """`make test` runs what has none of them, `make test-rest` what has one, `make test-engines` what it leaves out."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (marked,) = re.findall(r"^MARKED := (.+)$", makefile, re.MULTILINE)
     assert marked.split(" or ") == [marker.partition(":")[0] for marker in options["markers"]]
-    assert re.findall(r'-m "(.*?)"', makefile) == ["not ($(MARKED))", "$(MARKED)"]
+    assert re.findall(r'-m "(.*?)"', makefile) == ["not ($(MARKED))", "($(MARKED)) and not engines"]
+    assert re.findall(r"-m (engines)$", makefile, re.MULTILINE) == ["engines"]
 
 
 def test_no_module_of_make_test_skips_itself_where_a_package_is_missing() -> None:
