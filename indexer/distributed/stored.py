@@ -32,47 +32,51 @@ _reading = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class StoredPhoto(Item):
-    """A file of a storage, or `size_bytes` of one from `start` on. `path` is relative to the set.
+    """A file of a storage, or in a shard the `size_bytes` from `start` on. `path` is relative to the set.
 
     `stamp` changes when the content does.
     """
 
     url: str = ""
     stamp: str = ""
-    start: int = 0
     size_bytes: int = 0
+    start: int | None = None
 
     @property
     def place(self) -> tuple[str, int, int]:
         """Orders photos as they lie in shards."""
-        return self.url, 0, self.start
+        return self.url, 0, self.start or 0
 
     def read(self) -> bytes:
         """The photo's bytes; raises FileUnreadable where it is gone, and OSError where the storage fails."""
         if self.size_bytes > MAX_FILE_BYTES:
             raise FileUnreadable(f"The file is larger than {MAX_FILE_BYTES >> 20} MiB.")
+        if self.start is not None and not self.size_bytes:
+            return b""  # S3 refuses a range of no bytes
+        limits = {} if self.start is None else {"start": self.start, "end": self.start + self.size_bytes}
         files, path = _opened(self.url)
         try:
-            return bytes(files.cat_file(path, self.start, self.start + self.size_bytes))
+            return bytes(files.cat_file(path, **limits))
         except FileNotFoundError as problem:
             raise FileUnreadable("The file cannot be read: No such file or directory.") from problem
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetPhoto(StoredPhoto):
-    """A row of a Parquet file, `start` rows behind the first of a group of rows."""
+    """A row of a group of rows of a Parquet file."""
 
     group: int = 0
+    row: int = 0
 
     @property
     def place(self) -> tuple[str, int, int]:
         """Orders photos as they lie in shards."""
-        return self.url, self.group, self.start
+        return self.url, self.group, self.row
 
     def read(self) -> bytes:
         """The photo's bytes; raises FileUnreadable where the cell is empty, and OSError where the storage fails."""
         with _reading:
-            photo = _group_of(self.url, self.group)[self.start].as_py()
+            photo = _group_of(self.url, self.group)[self.row].as_py()
         photo = photo.get("bytes") if isinstance(photo, dict) else photo  # as Hugging Face's datasets have it
         if not isinstance(photo, bytes):
             raise FileUnreadable(f'The column "{IMAGE_COLUMN}" has no photo in this row.')
@@ -135,7 +139,7 @@ def _from_folder(files: Any, root: str, class_depth: int | None, exclude: Sequen
     found = files.find(root, detail=True)
     root = root.rstrip("/") + "/"
     by_name = {
-        name: StoredPhoto("", "", Path(name), {}, files.unstrip_protocol(path), _stamp(info), 0, info["size"])
+        name: StoredPhoto("", "", Path(name), {}, files.unstrip_protocol(path), _stamp(info), info["size"])
         for path, info in found.items()
         if (name := path.removeprefix(root)) and not name.endswith("/")
     }
@@ -150,7 +154,7 @@ def _from_tars(
         url, stamp = files.unstrip_protocol(path), _stamp(info)
         with files.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             return [
-                (name, StoredPhoto("", "", Path(name), {}, url, stamp, entry.offset_data, entry.size))
+                (name, StoredPhoto("", "", Path(name), {}, url, stamp, entry.size, entry.offset_data))
                 for entry in archive
                 if entry.isreg() and (name := entry.name.removeprefix("./"))
             ]
@@ -202,12 +206,12 @@ def _rows_of(table: "pq.ParquetFile", shard: str, url: str, stamp: str, *, label
     for group in range(table.num_row_groups):
         columns = [name for name in ("id", class_column) if name in names]
         rows = table.read_row_group(group, columns=columns).to_pylist()
-        for start, row in enumerate(rows or [{}] * table.metadata.row_group(group).num_rows):
+        for place, row in enumerate(rows or [{}] * table.metadata.row_group(group).num_rows):
             identity = row.get("id")
             identity = f"{shard}/{number:09d}" if identity is None else ids_of([str(identity)])[0]
             label = row.get(class_column)
             label = "" if label is None else normalise_label(str(label))
-            yield ParquetPhoto(identity, label, Path(identity), {}, url, stamp, start, group=group)
+            yield ParquetPhoto(identity, label, Path(identity), url=url, stamp=stamp, group=group, row=place)
             number += 1
 
 
