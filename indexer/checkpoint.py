@@ -82,11 +82,12 @@ def embed_resumably(
     photos: Sequence[Photo],
     embedder: Embedder,
     known: Lookup,
-    _contents: Sequence[str],
+    contents: Sequence[str],
     work: Path,
     progress: Progress,
 ) -> Iterator[EmbeddedBatch]:
     """The `Engine` that embeds in this process. What an interrupted build has embedded is looked up by its content."""
+    del contents  # `known` says the same
     unsaved: dict[str, Embeddings] = {}
     done = 0
     with closing(Checkpoint(work, embedder.dim)) as checkpoint:

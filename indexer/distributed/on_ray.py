@@ -8,7 +8,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from indexer.distributed.parts import Parts, table_of
 from indexer.distributed.stored import StoredPhoto
 from indexer.embed import EmbeddedBatch, Lookup, embed_photos
 from model.card import CARD_NAME
-from model.dataset import Item, Photo
+from model.dataset import Item, Photo, Skipped
 from model.embedder import Embedder, Progress
-from model.errors import EngineFailed, FileUnreadable
+from model.errors import CarsearchError, EngineFailed, FileUnreadable
 from model.parallel import batched
 from model.types import Embeddings
 
@@ -37,6 +37,7 @@ MOST_PER_TASK = 1024
 TASKS_PER_NODE = 8
 """At least so many, where there are photos enough, so that no node waits long for the last one."""
 
+GO_ON = "What is embedded is kept; run the same command again to go on."
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Ray tells its makers nothing of its use, and the console nothing that is not the command's."""
 
@@ -64,12 +65,12 @@ def embed_on_ray(
     finished = len(photos) - len(missing)
     del done
     progress(finished, len(photos))
-    with _cluster():
+    with _cluster() if missing else nullcontext():
         for job in batched(missing, PHOTOS_PER_JOB):
-            for table in _embedded(job, embedder, contents):
-                _refuse_unmounted(table, by_id)
-                parts.add(table)
-                finished += len(table)
+            for part in _embedded(job, embedder, contents):
+                _refuse_failed(part, by_id)
+                parts.add(part)
+                finished += len(part)
                 progress(finished, len(photos))
     yield from parts.batches(photos, known)
 
@@ -88,21 +89,32 @@ def stamp_of(photo: Photo) -> str:
 class EmbeddingActor:
     """A model in a process of a node, which embeds on all of its cores."""
 
-    def __init__(self, shared: Sequence[ray.ObjectRef], runtime: str, precision: str) -> None:
-        files, self._contents = ray.get(list(shared))
+    def __init__(self, shared: Sequence[ray.ObjectRef], runtime: str, precision: str, dim: int) -> None:
+        self._shared, self._runtime, self._precision, self._dim = shared, runtime, precision, dim
+        self._embedder: Embedder | None = None
+
+    def __call__(self, task: pa.Table) -> pa.Table:
+        """Pickled photos -> a part, or one row of EngineFailed: what Ray raises does not keep the sentence."""
+        photos: list[Photo] = [pickle.loads(photo) for photo in task["photo"].to_pylist()]  # noqa: S301  # of `_embedded`
+        labels = {photo.id: photo.label for photo in photos}
+        stamps = {photo.id: stamp_of(photo) for photo in photos}  # before they are read
+        try:
+            if self._embedder is None:
+                self._embedder = self._loaded()
+            return table_of(embed_photos(photos, self._embedder, self._found), labels, stamps, self._dim)
+        except Exception as problem:
+            why = str(problem) if isinstance(problem, CarsearchError) else f"{type(problem).__name__}: {problem}"
+            failed = EmbeddedBatch([], [Skipped("", EngineFailed.code, why)], {})
+            return table_of([failed], {"": ""}, {"": ""}, self._dim)
+
+    def _loaded(self) -> Embedder:
+        files, self._contents = ray.get(list(self._shared))
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
-            self._embedder = Embedder.load(folder, runtime, precision)
-
-    def __call__(self, task: pa.Table) -> pa.Table:
-        """Pickled photos -> a part."""
-        photos: list[Photo] = [pickle.loads(photo) for photo in task["photo"].to_pylist()]  # noqa: S301  # of `_embedded`
-        labels = {photo.id: photo.label for photo in photos}
-        stamps = {photo.id: stamp_of(photo) for photo in photos}  # before they are read
-        return table_of(embed_photos(photos, self._embedder, self._found), labels, stamps, self._embedder.dim)
+            return Embedder.load(folder, self._runtime, self._precision)
 
     def _found(self, sha256: str) -> Embeddings | None:
         name = sha256.encode()
@@ -124,7 +136,7 @@ def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: Sequence[st
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     dataset = ray.data.from_arrow(tasks).map_batches(
         EmbeddingActor,
-        fn_constructor_args=(shared, embedder.runtime.name, embedder.runtime.precision),
+        fn_constructor_args=(shared, embedder.runtime.name, embedder.runtime.precision, embedder.dim),
         compute=ActorPoolStrategy(size=actors),
         # One CPU of each node is left to Ray: a job whose actors hold them all may wait for ever.
         num_cpus=1 if gpus else max(1, min(cpus) - 1),
@@ -135,15 +147,14 @@ def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: Sequence[st
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayError as problem:
-        cause = problem.cause if isinstance(problem, RayTaskError) else problem
-        raise EngineFailed(
-            f"Ray cannot go on: {cause} What is embedded is kept; run the same command again."
-        ) from problem
+        raise EngineFailed(f"Ray ended the job: {str(problem).partition(os.linesep)[0]} {GO_ON}") from problem
 
 
-def _refuse_unmounted(table: pa.Table, photos: Mapping[str, Photo]) -> None:
-    """Raises EngineFailed where a node could not read a photo that this machine can."""
-    for row in table.select(["id", "code"]).to_pylist():
+def _refuse_failed(part: pa.Table, photos: Mapping[str, Photo]) -> None:
+    """Raises EngineFailed where a node failed, or could not read a photo that this machine can."""
+    for row in part.select(["id", "code", "message"]).to_pylist():
+        if row["code"] == EngineFailed.code:
+            raise EngineFailed(f"A node cannot embed: {row['message']} {GO_ON}")
         if row["code"] == FileUnreadable.code:
             with suppress(FileUnreadable):
                 photos[row["id"]].read()

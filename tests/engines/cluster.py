@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import ray
@@ -19,7 +20,7 @@ from model.errors import FileUnreadable
 LOOPBACK = "127.0.0.2"
 """Ray takes 127.0.0.1 for this machine's address in the network, where the cluster does not listen."""
 
-NODE = {"num_cpus": 2, "node_ip_address": LOOPBACK, "object_store_memory": 100 << 20}
+NODE: dict[str, Any] = {"num_cpus": 2, "node_ip_address": LOOPBACK, "object_store_memory": 100 << 20}
 """CPUs are declared: the nodes share the cores of the machine."""
 
 

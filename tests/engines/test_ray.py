@@ -179,8 +179,8 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(
     tmp_path: Path, cluster: Cluster, shipped_embedder: Embedder
 ) -> None:
     gallery, index = DemoGallery.load().photos, IndexDirectory(tmp_path / "index")
-    command = [sys.executable, "-m", "carsearch", "index", gallery, "--index", index.root, "--model", "resnet18"]
-    command += ["--engine", "ray"]
+    command = [sys.executable, "-m", "carsearch", "index", str(gallery), "--index", str(index.root)]
+    command += ["--model", "resnet18", "--engine", "ray"]
     environment = os.environ | {"RAY_ADDRESS": cluster.address}
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     while not list(index.root.glob("work/*/parts/*.parquet")):
@@ -210,6 +210,16 @@ def test_a_photo_that_only_a_node_cannot_read_ends_the_job(
     elsewhere = [UnmountedPhoto(one.id, one.label, one.path, {}, os.getpid()) for one in read_items(photos).items]
     with pytest.raises(EngineFailed, match="one path on every node"):
         on_ray(elsewhere, fake_embedder, tmp_path / "work")
+
+
+def test_a_node_that_cannot_run_the_model_ends_the_job_in_a_sentence(
+    tmp_path: Path, photos: Path, fake_model: Path
+) -> None:
+    model = shutil.copytree(fake_model, tmp_path / "model")
+    embedder = Embedder.load(model, "fake")
+    next(path for path in model.iterdir() if path.suffix == ".jpg").write_bytes(b"another photo")
+    with pytest.raises(EngineFailed, match=r"A node cannot embed: .*golden.*run the same command again"):
+        on_ray(read_items(photos).items, embedder, tmp_path / "work")
 
 
 def uploaded(folder: Path, bucket: str, prefix: str) -> str:
