@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from indexer.embed import Embedded, EmbeddedBatch, Lookup
 from model.dataset import Photo, Skipped
 from model.errors import IndexInvalid
-from model.storage import make_directory, write_durably
+from model.storage import make_directory, naming, write_durably
 from model.types import Embeddings
 
 PHOTOS_PER_BATCH = 1024
@@ -73,24 +73,24 @@ class Parts:
 
         Their vectors are put into that order in a file, and few of them are in memory at a time.
         """
-        vectors = np.memmap(self._folder / "ordered.f32", "<f4", "w+", shape=(len(photos), self._dim))
+        ordered = self._folder / "ordered.f32"
         contents, fresh = np.zeros(len(photos), "S64"), np.zeros(len(photos), bool)
         skipped: dict[int, Skipped] = {}
-        numbers = {photo.id: number for number, photo in enumerate(photos)}
-        for path in self._paths:
-            for row, vector in _rows_of(path, self._dim):
-                number = numbers.get(row["id"])
-                if number is None:
-                    continue  # of a photo that is gone
+        with (
+            naming(ordered),
+            ordered.open("wb") as file,
+        ):  # written through a mapping, a full disk would end the process
+            file.truncate(4 * self._dim * len(photos))
+            for path, number, row, vector in self._rows_of(photos):
                 skipped.pop(number, None)
+                contents[number], fresh[number] = b"", vector is not None and path not in self._earlier
                 if row["code"] is not None:
                     skipped[number] = Skipped(row["id"], row["code"], row["message"])
-                    continue
-                fresh[number] = vector is not None and path not in self._earlier
-                vector = known(row["sha256"]) if vector is None else vector
-                contents[number] = b"" if vector is None else row["sha256"]
-                vectors[number] = 0 if vector is None else vector
-        del numbers
+                elif vector is not None or (vector := known(row["sha256"])) is not None:
+                    contents[number] = row["sha256"]
+                    file.seek(4 * self._dim * number)
+                    file.write(vector.astype("<f4", copy=False).tobytes())
+        vectors = np.memmap(ordered, "<f4", "r", shape=(len(photos), self._dim))
         for start in range(0, len(photos), PHOTOS_PER_BATCH):
             here = range(start, min(start + PHOTOS_PER_BATCH, len(photos)))
             used = [number for number in here if number not in skipped]
@@ -100,11 +100,15 @@ class Parts:
             new = {one.sha256: one.embedding for number, one in zip(used, embedded, strict=True) if fresh[number]}
             yield EmbeddedBatch(embedded, [skipped[number] for number in here if number in skipped], new)
 
-
-def _rows_of(path: Path, dim: int) -> Iterator[tuple[dict[str, Any], Embeddings | None]]:
-    """The rows of a part without their vectors, and these float32 (D,), None where there is none."""
-    table = pq.read_table(path)
-    vectors = iter(table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dim))  # without nulls
-    for row in table.drop_columns("vector").to_pylist():
-        has_none = row["known"] or row["code"] is not None
-        yield row, None if has_none else next(vectors)
+    def _rows_of(self, photos: Sequence[Photo]) -> Iterator[tuple[Path, int, dict[str, Any], Embeddings | None]]:
+        """The rows of some photos: the part, the number of the photo, the row, its vector float32 (D,) or None."""
+        numbers = {photo.id: number for number, photo in enumerate(photos)}
+        for path in self._paths:
+            table = pq.read_table(path)
+            vectors = iter(
+                table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self._dim)
+            )  # without nulls
+            for row in table.drop_columns("vector").to_pylist():
+                vector = None if row["known"] or row["code"] is not None else next(vectors)
+                if row["id"] in numbers:
+                    yield path, numbers[row["id"]], row, vector

@@ -29,6 +29,7 @@ from model.errors import EngineFailed, GalleryShrank
 from model.storage import sha256_file
 from service.demo.gallery import DemoGallery
 from tests.conftest import ROOT
+from tests.e2e.test_readme import commands, run
 from tests.engines.cluster import NODE, LoggedPhoto, UnmountedPhoto, reads_in, running_cluster, running_storage
 from tests.support.photos import write_gallery
 
@@ -230,6 +231,20 @@ def uploaded(folder: Path, bucket: str, prefix: str) -> str:
     return f"{bucket}/{prefix}"
 
 
+def write_shards(photos: Path, shards: Path) -> None:
+    """Three tar files with the paths of a folder, and three Parquet files with ids, classes and bytes."""
+    shards.mkdir()
+    paths = sorted(path for path in photos.rglob("*") if path.is_file())
+    for number in range(3):
+        with tarfile.open(shards / f"{number}.tar", "w") as archive:
+            for path in paths[number::3]:
+                archive.add(path, path.relative_to(photos))
+        of_shard = [item for item in read_items(photos).items if item.path in paths[number::3]]
+        columns = {"id": [one.id for one in of_shard], "class": [one.label for one in of_shard]}
+        table = pa.table(columns | {"image": [one.read() for one in of_shard]})
+        pq.write_table(table, shards / f"{number}.parquet", row_group_size=7)
+
+
 def test_photos_in_s3_give_the_index_of_the_folder(
     tmp_path: Path, storage: str, photos: Path, fake_embedder: Embedder
 ) -> None:
@@ -245,17 +260,7 @@ def test_photos_in_s3_give_the_index_of_the_folder(
 def test_shards_in_s3_give_the_index_of_the_folder(
     tmp_path: Path, storage: str, photos: Path, fake_embedder: Embedder
 ) -> None:
-    """Tar files with the paths of a folder, and Parquet files with ids, classes and bytes."""
-    paths = sorted(path for path in photos.rglob("*") if path.is_file())
-    (tmp_path / "shards").mkdir()
-    for number in range(3):
-        with tarfile.open(tmp_path / "shards" / f"{number}.tar", "w") as archive:
-            for path in paths[number::3]:
-                archive.add(path, path.relative_to(photos))
-        of_shard = [item for item in read_items(photos).items if item.path in paths[number::3]]
-        columns = {"id": [one.id for one in of_shard], "class": [one.label for one in of_shard]}
-        table = pa.table(columns | {"image": [one.read() for one in of_shard]})
-        pq.write_table(table, tmp_path / "shards" / f"{number}.parquet", row_group_size=7)
+    write_shards(photos, tmp_path / "shards")
     url = uploaded(tmp_path / "shards", storage, "shards")
     local = IndexDirectory(tmp_path / "local")
     build_index(photos, local, fake_embedder)
@@ -263,3 +268,13 @@ def test_shards_in_s3_give_the_index_of_the_folder(
         remote = IndexDirectory(tmp_path / kind)
         build_index(f"{url}/*.{kind}", remote, fake_embedder, engine=embed_on_ray)
         assert files_of(remote) == files_of(local)
+
+
+def test_the_commands_about_clusters_work(tmp_path: Path, storage: str, cluster: Cluster) -> None:
+    photos = write_gallery(tmp_path / "photos", classes=2, photos=2)
+    uploaded(photos, storage, "photos")
+    write_shards(photos, tmp_path / "shards")
+    uploaded(tmp_path / "shards", storage, "shards")
+    lines = commands(ROOT / "docs" / "cluster.md")
+    assert len(lines) == 4
+    run([line.replace("10.0.0.5:6379", cluster.address) for line in lines], tmp_path)
