@@ -41,8 +41,13 @@ GO_ON = "What is embedded is kept; run the same command again to go on."
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Ray tells its makers nothing of its use, and the console nothing that is not the command's."""
 
-LOCAL: dict[str, Any] = {"num_cpus": 2, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-"""A cluster of this machine: an actor, which embeds on all cores whatever their number, and a CPU for Ray."""
+LOCAL: dict[str, Any] = {
+    "address": "local",  # and none that already runs here
+    "num_cpus": 2,  # one for the actor, which embeds on all cores whatever Ray counts, and one for Ray
+    "include_dashboard": False,
+    "_node_ip_address": "127.0.0.1",
+}
+"""A cluster of this machine alone."""
 
 FOUND = np.empty(0, np.float32)
 """Stands for the embedding of a photo that the version before has."""
@@ -171,7 +176,7 @@ def _cluster() -> Iterator[None]:
     alone = {} if "RAY_ADDRESS" in os.environ else LOCAL
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **alone)
-    except (OSError, RuntimeError) as problem:
+    except (OSError, RuntimeError, ValueError) as problem:
         raise EngineFailed(f"There is no Ray cluster: {problem}") from problem
     try:
         yield
