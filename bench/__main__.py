@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from bench.rendered_cars.catalogue import LIKENESS
+from indexer.stores.originals import Originals
 from indexer.stores.precision import Storage
 from model.errors import CarsearchError, DataInvalid, missing_dependency
 from service.cli.output import complain, err, progress_bar, say
@@ -27,7 +28,7 @@ PROGRAM = "python -m bench"
 MEASURED = Path(__file__).resolve().parent.parent / "docs" / "measured"
 LOG_EVERY_S = 30.0
 
-EXTRAS = {"matplotlib": "bench", "pyvista": "render", "vtkmodules": "render"}
+EXTRAS = {"hnswlib": "bench", "matplotlib": "bench", "pyvista": "render", "vtkmodules": "render"}
 """Package that only bench/ needs -> the extra that brings it."""
 
 app = typer.Typer(
@@ -41,6 +42,11 @@ app = typer.Typer(
 class SplitChoice(StrEnum):
     train = "train"
     test = "test"
+
+
+class GraphChoice(StrEnum):
+    hnswlib = "hnswlib"
+    faiss = "faiss-hnsw"
 
 
 Data = Annotated[list[Path], typer.Option("--data", help="A labelled set; may be repeated.")]
@@ -211,6 +217,7 @@ def storage(
     queries: Annotated[
         list[int] | None, typer.Option(min=1, help="Queries a call; may be repeated; 1, 8 and 32 by default.")
     ] = None,
+    beside: Annotated[list[GraphChoice] | None, typer.Option(help="Graphs on the same vectors; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time for each figure.")] = 1.0,
     report: Report = None,
 ) -> None:
@@ -222,13 +229,22 @@ def storage(
         raise typer.BadParameter("Name an index or a number of made-up vectors: --index or --rows.")
     numbers, storages = queries or [1, 8, 32], only or list(Storage)
     costs = []
+
+    def add(vectors: Originals) -> None:
+        costs.extend(measure(vectors, path, storages, numbers, seconds))
+        if beside:
+            from bench import graphs
+
+            kinds = [graphs.Graph(name) for name in beside]
+            costs.extend(graphs.measure(vectors, path, kinds, numbers, seconds))
+
     with TemporaryDirectory() as folder:
         path = Path(folder) / "embeddings.f32"
         if index_dir is not None:
-            costs += measure(write_vectors_of(IndexDirectory(index_dir), path), path, storages, numbers, seconds)
+            add(write_vectors_of(IndexDirectory(index_dir), path))
         for count in rows or []:
             path.unlink(missing_ok=True)
-            costs += measure(write_made_up(path, count, dim), path, storages, numbers, seconds)
+            add(write_made_up(path, count, dim))
     _tell([table_of(costs)], [asdict(cost) for cost in costs], report)
 
 
@@ -244,6 +260,39 @@ def build_memory(
 
     growth = measure(photos, model, storage)
     _tell([table_of(growth)], asdict(growth), report)
+
+
+@app.command("build-scale")
+def build_scale(
+    photos: Annotated[int, typer.Option(min=200, help="Photos to make up and index.")] = 20_000,
+    model: Annotated[str, typer.Option(help="Whose number of dimensions the vectors have.")] = "resnet18",
+    folder: Annotated[Path | None, typer.Option(help="Where photos and index go; may hold those photos.")] = None,
+    report: Report = None,
+) -> None:
+    """Index made-up photos without a network, kill that half-way, resume, change and fold; check it all."""
+    from bench.build_scale import measure, table_of
+
+    with TemporaryDirectory() as temporary:
+        scale = measure(photos, model, folder or Path(temporary))
+    _tell([table_of(scale)], asdict(scale), report)
+
+
+@app.command("serve-scale")
+def serve_scale(
+    small: Annotated[int, typer.Option(min=200, help="Photos of the small gallery.")] = 11_000,
+    large: Annotated[int, typer.Option(min=200, help="Photos of the large gallery.")] = 1_000_000,
+    model: Annotated[str | None, typer.Option(help="Name of a model that ships, or a directory.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the galleries go; those that are there are kept.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of both servers.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each load.")] = 10.0,
+    report: Report = None,
+) -> None:
+    """Measure /search over HTTP with 32 clients on a small and a large gallery of made-up vectors, in turns."""
+    from bench.serve_scale import measure, table_of
+
+    with TemporaryDirectory() as temporary:
+        compared = measure(small, large, model, folder or Path(temporary), rounds, seconds)
+    _tell([table_of(compared)], asdict(compared) | {"ratio": compared.ratio}, report)
 
 
 @app.command()

@@ -7,9 +7,10 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from model.embedder import Embedder
 
 SIDE, CELLS = 32, 8
 A_FOLDER = 100
+SPREAD = 24
+"""Standard deviation of the colours of a class's photos, in levels: the nearest photo has a cosine near 0.8."""
+
 SAMPLE_S = 0.02
 
 
@@ -47,36 +51,57 @@ def measure(photos: int, model: str, storage: Storage) -> Growth:
         gallery = Path(folder) / "photos"
         peaks = []
         for first, count in ((0, photos), (photos, 2 * photos)):
-            _write(gallery, range(first, count))
+            write_photos(gallery, range(first, count))
             peaks.append(_peak_of_build(gallery, Path(folder) / f"index-{count}", model, storage))
     return Growth(photos, peaks[0], 2 * photos, peaks[1], 4 * Embedder.load(model, "fake").dim)
 
 
-def _write(gallery: Path, numbers: Iterable[int]) -> None:
-    """Small photos of random colours."""
+def photo_path(gallery: Path, number: int) -> Path:
+    """Where a made-up photo lies, in the folder of its class."""
+    return gallery / f"car {number // A_FOLDER}" / f"{number}.jpg"
+
+
+def made_up_photo(number: int) -> bytes:
+    """A small JPEG: random colours around those of its class."""
+    of_class = np.random.default_rng([1, number // A_FOLDER]).integers(40, 216, (CELLS, CELLS, 3))
+    own = np.random.default_rng([0, number]).normal(0, SPREAD, of_class.shape)
+    colours = (of_class + own).clip(0, 255).astype(np.uint8)
+    pixels = colours.repeat(SIDE // CELLS, axis=0).repeat(SIDE // CELLS, axis=1)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "JPEG")
+    return written.getvalue()
+
+
+def write_photos(gallery: Path, numbers: Iterable[int]) -> None:
+    """Writes made-up photos, those that are there excepted."""
     for number in numbers:
-        folder = gallery / f"car {number // A_FOLDER}"
-        folder.mkdir(parents=True, exist_ok=True)
-        colours = np.random.default_rng(number).integers(0, 256, (CELLS, CELLS, 3), np.uint8)
-        pixels = colours.repeat(SIDE // CELLS, axis=0).repeat(SIDE // CELLS, axis=1)
-        written = io.BytesIO()
-        Image.fromarray(pixels).save(written, "JPEG")
-        (folder / f"{number}.jpg").write_bytes(written.getvalue())
+        path = photo_path(gallery, number)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(made_up_photo(number))
 
 
 def _peak_of_build(gallery: Path, index: Path, model: str, storage: Storage) -> int:
     process = get_context("spawn").Process(target=_build, args=(gallery, index, model, storage))
     process.start()
+    peak = peak_of(process)
+    if process.exitcode:
+        raise ChildProcessError(f"The build ended with {process.exitcode}.")
+    return peak
+
+
+def peak_of(process: BaseProcess, is_over: Callable[[], bool] = lambda: False) -> int:
+    """The highest anonymous memory of a process, in bytes, until it ends; kills it when it `is_over`."""
     peak = 0
     while process.exitcode is None:
+        if is_over():
+            process.kill()
         try:
             peak = max(peak, anonymous_bytes(process.pid or os.getpid()))
         except (OSError, ProcessLookupError):
             break  # it has just ended
         time.sleep(SAMPLE_S)
     process.join()
-    if process.exitcode:
-        raise ChildProcessError(f"The build ended with {process.exitcode}.")
     return peak
 
 

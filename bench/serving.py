@@ -15,7 +15,9 @@ from pathlib import Path
 
 from model.errors import CarsearchError
 
-READY_S = 120.0
+READY_S = 600.0
+"""A server of a million photos reads gigabytes before it is ready."""
+
 STOP_S = 60.0
 
 

@@ -21,6 +21,7 @@ from bench.procfs import anonymous_bytes
 from indexer.benchmark.storage_recall import sampled
 from indexer.build import embeddings_of
 from indexer.recipes import create_measured
+from indexer.stores.base import VectorStore
 from indexer.stores.faiss import FaissStore
 from indexer.stores.ivf import IvfStore, Lists
 from indexer.stores.originals import Originals
@@ -135,12 +136,12 @@ def _served(
         store = IvfStore.read(index, originals, lists)
     else:
         store = FaissStore.read(index, dim, rows, storage, originals if storage.rescored else None)
-    asked = _photos_like(originals, MOST_REPEATS * max(1, max(queries) // 8))
-    times = [_call_ms(store, asked, number, seconds) for number in queries]
+    asked = photos_like(originals, MOST_REPEATS * max(1, max(queries) // 8))
+    times = [call_ms(store, asked, number, seconds) for number in queries]
     return times, anonymous_bytes(os.getpid()) - before - asked.nbytes
 
 
-def _photos_like(originals: Originals, count: int) -> Embeddings:
+def photos_like(originals: Originals, count: int) -> Embeddings:
     """Queries near some rows and equal to none: float32 (count, D), unit rows."""
     random = np.random.default_rng(1)
     rows = originals.at(random.integers(0, len(originals), count))
@@ -149,7 +150,7 @@ def _photos_like(originals: Originals, count: int) -> Embeddings:
     return moved
 
 
-def _call_ms(store: FaissStore | IvfStore, asked: Embeddings, number: int, seconds: float) -> float:
+def call_ms(store: VectorStore, asked: Embeddings, number: int, seconds: float) -> float:
     """The median of calls with other queries each time."""
     store.search(asked[:number], K, threads=1)  # the first call brings the rows into memory
     took: list[float] = []

@@ -7,9 +7,9 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,18 @@ from indexer.checkpoint import embed_resumably
 from indexer.decider import Decider
 from indexer.delta import Change, DeltaLog, KnownPhoto
 from indexer.distributed.stored import StoredPhoto, is_stored, read_stored
-from indexer.embed import Embedded, EmbeddedBatch, Engine, Lookup, Usable, copies_among, nothing_known
-from indexer.items import GalleryItem, ItemNames, ItemTable, write_items
+from indexer.embed import (
+    Embedded,
+    EmbeddedBatch,
+    Engine,
+    Lookup,
+    Unchanged,
+    Usable,
+    copies_among,
+    nothing_known,
+    nothing_unchanged,
+)
+from indexer.items import GalleryItem, ItemNames, ItemTable, RowsByContent, write_items
 from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
 from indexer.recipes import create_store
@@ -79,6 +89,7 @@ def build_index(
     class_depth: int | None = None,
     exclude: Sequence[str] | None = None,
     allow_removals: bool = False,
+    trust_mtime: bool = False,
     delta: DeltaLog | None = None,
     engine: Engine = embed_resumably,
     progress: Progress = silent,
@@ -88,8 +99,8 @@ def build_index(
     Embeddings are reused, by the photo's content, from the current version and from an interrupted build. With
     `strict`, PhotosSkipped is raised and nothing published when a photo cannot be used. `storage` is by default the
     current version's, and `auto` in a new index. `class_depth` and `exclude` are those of `read_items`, by default as
-    the current version was built with from the same gallery. What the log `delta` says of an id wins over the folder;
-    it is pruned then. `engine` embeds; by default this process does.
+    the current version was built with from the same gallery. With `trust_mtime` files are not read again that have the
+    `indexer.stamps` of the current version. What the log `delta` says of an id wins over the folder; it is pruned then.
 
     Raises DataInvalid when the gallery cannot be used, GalleryShrank when more than a tenth of the same gallery's
     photos is gone and removals are not allowed (a folder may be not mounted), IndexLocked when another process is
@@ -100,30 +111,39 @@ def build_index(
     with index.lock():
         current, told = _current(index)
         found, reading = _read(gallery, index.root, told, class_depth, exclude)
-        before = [] if current is None else _items_in(index.path_of(current.id))
-        choice = str(storage) if storage else choice_of(told)
-        changes = [] if delta is None else delta.last_of_each()
-        photos = found.items if delta is None else _merged(found.items, delta, changes)
+        before = () if current is None else ItemTable(index.path_of(current.id) / ITEMS_NAME)
         # The old version's vectors are in memory during this call only.
-        known, contents = _known(index, current, embedder.embedding_id, before, delta)
-        batches = engine(photos, embedder, known, contents, _work_of(index, embedder), progress)
+        known = published_embeddings(index, current, embedder.embedding_id, before)
+        photos, known, changes = _with_log(found.items, known, delta, embedder.embedding_id)
+        unchanged = _unchanged_since(index, current, gallery) if trust_mtime else nothing_unchanged
+        batches = engine(photos, embedder, known, before, unchanged, _work_of(index, embedder), progress)
         embedded, skipped, fresh = _written(batches, found.skipped, index.root / WORK_NAME)
-        del known, batches
+        del known, unchanged, batches
         _refuse_unusable(gallery, embedded, skipped, strict)
         removed = _removed(before, gallery, embedded, {change.id for change in changes})
-        if current is not None and not allow_removals and current.gallery["root"] == _root_of(gallery):
-            _refuse_shrunk(gallery, removed, current.count)
+        if not allow_removals and _is_of(gallery, current):
+            _refuse_shrunk(gallery, removed, len(before))
         if changes:
             reading[SEQUENCE] = changes[-1].sequence
-        items = [_item_of(row, gallery, one) for row, one in enumerate(embedded)]
+        item_of = partial(_item_of, gallery)
+        if trust_mtime and not any(item.stamp for item in before):
+            current = None  # a version without stamps gives way to one that the next run need not read photos for
         manifest, changed = publish_version(
-            index, current, embedder, _root_of(gallery), items, embedded, skipped, choice, reading
+            index,
+            current,
+            embedder,
+            _root_of(gallery),
+            item_of,
+            embedded,
+            skipped,
+            str(storage or choice_of(told)),
+            reading,
         )
         shutil.rmtree(index.root / WORK_NAME, ignore_errors=True)
         index.clean(keep)
         if delta is not None:
             delta.prune()
-    notes = [*([found.doubt] if found.doubt else []), *found.notes]
+    notes = [note for note in (found.doubt, *found.notes) if note]
     return result_of(manifest, changed, embedded, skipped, notes, fresh=fresh, removed=removed)
 
 
@@ -161,36 +181,21 @@ def _metadata_of(embedded: Sequence[Usable]) -> Metadata:
     return Metadata.of([one.photo.metadata if isinstance(one.photo, Item | KnownPhoto) else {} for one in embedded])
 
 
-def _merged(items: Sequence[Photo], delta: DeltaLog, changes: Sequence[Change]) -> list[Photo]:
-    """The photos of a folder with what the log says of them, in the order of their ids."""
+def _with_log(
+    items: Sequence[Photo], published: Lookup, delta: DeltaLog | None, embedding_id: str
+) -> tuple[Sequence[Photo], Lookup, list[Change]]:
+    """The photos of a folder with what the log says of them, in the order of their ids; embeddings of both; changes."""
+    if delta is None:
+        return items, published, []
+    changes = delta.last_of_each()
     changed = {change.id for change in changes}
     left = [item for item in items if item.id not in changed]
-    return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id)
-
-
-def _known(
-    index: IndexDirectory,
-    current: Manifest | None,
-    embedding_id: str,
-    before: Sequence[GalleryItem],
-    delta: DeltaLog | None,
-) -> tuple[Lookup, list[str]]:
-    """Looks an embedding up in a version, and then in the log; the sha256 of those that the version has."""
-    published = published_embeddings(index, current, embedding_id, before)
-    contents = [] if published is nothing_known else [item.sha256 for item in before]
-    if delta is None:
-        return published, contents
 
     def known(sha256: str) -> Embeddings | None:
         vector = published(sha256)
         return vector if vector is not None else delta.embedding(sha256, lambda name: name == embedding_id)
 
-    return known, contents
-
-
-def _work_of(index: IndexDirectory, embedder: Embedder) -> Path:
-    """Where an engine keeps what it has embedded with a model."""
-    return index.root / WORK_NAME / canonical_sha256([embedder.embedding_id])[:16]
+    return sorted([*left, *delta.photos_put(changes)], key=lambda photo: photo.id), known, changes
 
 
 def _read(
@@ -216,6 +221,11 @@ def _read(
     return found, {} if plain else {"source": source, "class_depth": class_depth, "exclude": exclude}
 
 
+def _work_of(index: IndexDirectory, embedder: Embedder) -> Path:
+    """Where an engine keeps what it has embedded with a model."""
+    return index.root / WORK_NAME / canonical_sha256([embedder.embedding_id])[:16]
+
+
 def _written(
     batches: Iterable[EmbeddedBatch], skipped_before: Sequence[Skipped], work: Path
 ) -> tuple[list[Usable], list[Skipped], int]:
@@ -227,10 +237,18 @@ def _written(
     with naming(vectors), vectors.open("wb") as file:
         for batch in batches:
             fresh += len(batch.fresh)
-            embedded += [Usable(one.photo, one.sha256) for one in batch.embedded]
+            embedded += [Usable(one.photo, one.sha256, stamp=one.stamp) for one in batch.embedded]
             file.writelines(vector_bytes(batch.embedded))
             skipped += batch.skipped
     return embedded, skipped, fresh
+
+
+def _unchanged_since(index: IndexDirectory, current: Manifest | None, gallery: str | Path) -> Unchanged:
+    """Knows photos of the current version, where it is of the same gallery, by their ids, paths and stamps."""
+    if current is None or not _is_of(gallery, current):
+        return nothing_unchanged
+    table = ItemTable(index.path_of(current.id) / ITEMS_NAME)  # closed with the last reference to it
+    return lambda photo, stamp: table.sha256_of_unchanged(photo.id, _path_in(gallery, photo), stamp)
 
 
 def vector_bytes(embedded: Iterable[Embedded]) -> Iterator[bytes]:
@@ -239,7 +257,7 @@ def vector_bytes(embedded: Iterable[Embedded]) -> Iterator[bytes]:
 
 
 def published_embeddings(
-    index: IndexDirectory, current: Manifest | None, embedding_id: str, items: Sequence[GalleryItem] | None = None
+    index: IndexDirectory, current: Manifest | None, embedding_id: str, items: Iterable[GalleryItem] | None = None
 ) -> Lookup:
     """Looks up embeddings of a version that has the same embedding id; `items` are its items where they are known.
 
@@ -250,21 +268,15 @@ def published_embeddings(
     directory = index.path_of(current.id)
     try:
         of_rows = embeddings_of(directory, current)
-        items = _items_in(directory) if items is None else items
-    except (IndexInvalid, OSError):
+        rows = RowsByContent(ItemTable(directory / ITEMS_NAME) if items is None else items)
+    except (IndexInvalid, OSError, ValueError):
         return nothing_known  # damaged; the new version replaces it
-    rows = {item.sha256: item.row for item in items}
 
     def known(sha256: str) -> Embeddings | None:
-        row = rows.get(sha256)
+        row = rows.row_of(sha256)
         return None if row is None else of_rows(np.array([row]))[0]
 
     return known
-
-
-def _items_in(directory: Path) -> list[GalleryItem]:
-    with closing(ItemTable(directory / ITEMS_NAME)) as table:
-        return table.all()
 
 
 def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embeddings]:
@@ -297,28 +309,30 @@ def publish_version(
     current: Manifest | None,
     embedder: Embedder | StoredModel,
     root: str,
-    items: Sequence[GalleryItem],
+    item_of: Callable[[int, Usable], GalleryItem],
     embedded: Sequence[Usable],
     skipped: Sequence[Skipped],
     choice: str,
     reading: dict[str, Any],
 ) -> tuple[Manifest, bool]:
-    """Publishes items whose vectors are the rows of `work/embeddings.f32`; gives back the current version where that is
-    the same.
+    """Publishes photos whose vectors are the rows of `work/embeddings.f32`; gives back the current version where that
+    is the same.
 
-    `root` is the folder that their paths are relative to, `reading` what the next version has to remember. The caller
-    holds the lock. True for a new version.
+    `item_of` makes the item of a row, more than once: all of them would take 270 MB a million. `root` is the folder
+    that their paths are relative to, `reading` what the next version has to remember. The caller holds the lock. True
+    for a new version.
     """
+    items = partial(map, item_of, range(len(embedded)), embedded)
     metadata = _metadata_of(embedded)
     model_sha256 = index.publish_model(embedder.directory)
     made_with = [root, model_sha256, embedder.embedding_id, choice]
-    content = _content_sha256(items, skipped, made_with, *metadata.content, *reading.items())
-    names = ItemNames((item.id, item.label) for item in items)
+    content = _content_sha256(items(), skipped, made_with, *metadata.content, *reading.items())
+    names = ItemNames((one.photo.id, one.photo.label) for one in embedded)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
     if current is not None and current.content_sha256 == content and (has_decider or not names.labels):
         return current, False
     vectors = index.root / WORK_NAME / EMBEDDINGS_NAME
-    originals = Originals.read(vectors, embedder.dim, len(items))
+    originals = Originals.read(vectors, embedder.dim, len(embedded))
     store, recipe = create_store(originals, choice)
     decider = Decider.of(store, originals.matrix, names.codes, names.labels)
     now = _time_of_version(index)
@@ -326,7 +340,7 @@ def publish_version(
         id=f"{now:{VERSION_TIME}}-{content[:8]}",
         created=now.isoformat(timespec="seconds"),
         dim=embedder.dim,
-        count=len(items),
+        count=len(embedded),
         metric="inner_product",
         index_recipe=recipe,
         model_sha256=model_sha256,
@@ -342,7 +356,7 @@ def publish_version(
         store.write(directory / INDEX_NAME)
         if store.storage.lossy:
             shutil.move(vectors, directory / EMBEDDINGS_NAME)  # it stays mapped
-        write_items(directory / ITEMS_NAME, items, metadata)
+        write_items(directory / ITEMS_NAME, items(), metadata)
         if decider is not None:
             decider.write(directory)
         listed = json.dumps([asdict(one) for one in skipped], indent=1, ensure_ascii=False)
@@ -352,7 +366,7 @@ def publish_version(
     return index.publish(manifest.id, write), True
 
 
-def _content_sha256(items: Sequence[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
+def _content_sha256(items: Iterable[GalleryItem], skipped: Sequence[Skipped], *others: object) -> str:
     """The hash of [items, skipped, *others] as JSON, which is never in memory as a whole."""
     digest = hashlib.sha256(b"[[")
     for item in items:
@@ -396,28 +410,36 @@ def _root_of(gallery: str | Path) -> str:
     return _source_of(gallery if is_stored(gallery) else _folder_of(gallery))
 
 
-def _item_of(row: int, gallery: str | Path, one: Usable) -> GalleryItem:
-    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one))
+def _is_of(gallery: str | Path, version: Manifest | None) -> bool:
+    """Tells if a version was built from this gallery."""
+    return version is not None and version.gallery["root"] == _root_of(gallery)
 
 
-def _path_in(gallery: str | Path, one: Usable) -> bytes:
+def _item_of(gallery: str | Path, row: int, one: Usable) -> GalleryItem:
+    return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one.photo), one.stamp)
+
+
+def _path_in(gallery: str | Path, photo: Photo) -> bytes:
     """The path of a photo relative to its gallery, as raw bytes; empty for one of the log."""
-    if isinstance(one.photo, KnownPhoto):
-        return one.photo.path
-    assert isinstance(one.photo, Item)  # noqa: S101  # from read_items or read_stored
-    if isinstance(one.photo, StoredPhoto):
-        return os.fsencode(one.photo.path)
+    if isinstance(photo, KnownPhoto):
+        return photo.path
+    assert isinstance(photo, Item)  # noqa: S101  # from read_items or read_stored
+    if isinstance(photo, StoredPhoto):
+        return os.fsencode(photo.path)
     folder = _folder_of(gallery)
+    text, above = str(photo.path), f"{folder}/"
+    if text.startswith(above) and "/.." not in text:  # as nearly all are; the other way takes ten times as long
+        return os.fsencode(text.removeprefix(above))
     # A gallery may be reached through a link; its photos still lie inside it then.
-    inside = one.photo.path.is_relative_to(folder)
-    return os.fsencode(os.path.relpath(one.photo.path, folder if inside else _root_of(gallery)))
+    inside = photo.path.is_relative_to(folder)
+    return os.fsencode(os.path.relpath(photo.path, folder if inside else _root_of(gallery)))
 
 
 def _removed(
-    before: Sequence[GalleryItem], gallery: str | Path, embedded: Sequence[Usable], changed: Set[str]
+    before: Iterable[GalleryItem], gallery: str | Path, embedded: Sequence[Usable], changed: Set[str]
 ) -> list[GalleryItem]:
     """The photos of the version before that are gone, by their paths in the gallery, and not by the log."""
-    paths = {_path_in(gallery, one) for one in embedded}
+    paths = {_path_in(gallery, one.photo) for one in embedded}
     return [item for item in before if item.path not in paths and item.path and item.id not in changed]
 
 

@@ -2,13 +2,14 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from indexer.embed import EmbeddedBatch, Lookup, embed_photos
+from indexer.embed import EmbeddedBatch, Lookup, Unchanged, embed_photos
+from indexer.items import GalleryItem
 from model.dataset import Photo
 from model.embedder import Embedder, Progress
 from model.errors import IndexInvalid
@@ -28,30 +29,28 @@ class Checkpoint:
         self._path = directory / "embeddings.sqlite"
         with self._errors():
             try:
-                self._database, self._done = self._open()
+                self._database = self._open()
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:  # damaged: the embeddings are computed again
                 self._path.unlink()
-                self._database, self._done = self._open()
+                self._database = self._open()
 
-    def _open(self) -> tuple[sqlite3.Connection, set[str]]:
-        """The database, and its keys in memory: a build asks for every photo, and nearly always finds nothing."""
+    def _open(self) -> sqlite3.Connection:
         # The index's lock keeps others out; SQLite's own is one that some file systems lack.
         uri = f"{self._path.resolve().as_uri()}?nolock=1"
         database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
             database.execute("PRAGMA synchronous = FULL")
             database.execute("CREATE TABLE IF NOT EXISTS done (sha256 TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
-            return database, {sha256 for (sha256,) in database.execute("SELECT sha256 FROM done")}
+            database.execute("SELECT count(sha256) FROM done").fetchone()  # raises where its index is damaged
+            return database
         except sqlite3.Error:
             database.close()
             raise
 
     def get(self, sha256: str) -> Embeddings | None:
         """float32 (D,), or None when the photo is not done."""
-        if sha256 not in self._done:
-            return None
         with self._errors():
             row = self._database.execute("SELECT embedding FROM done WHERE sha256 = ?", (sha256,)).fetchone()
         if row is None or len(row[0]) != 4 * self._dim:
@@ -63,7 +62,6 @@ class Checkpoint:
         rows = [(sha256, vector.astype(np.float32).tobytes()) for sha256, vector in embeddings.items()]
         with self._errors(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
-        self._done.update(embeddings)
 
     def close(self) -> None:
         self._database.close()
@@ -82,12 +80,13 @@ def embed_resumably(
     photos: Sequence[Photo],
     embedder: Embedder,
     known: Lookup,
-    contents: Sequence[str],
+    before: Iterable[GalleryItem],
+    unchanged: Unchanged,
     work: Path,
     progress: Progress,
 ) -> Iterator[EmbeddedBatch]:
     """The `Engine` that embeds in this process. What an interrupted build has embedded is looked up by its content."""
-    del contents  # `known` says the same
+    del before  # `known` has their embeddings
     unsaved: dict[str, Embeddings] = {}
     done = 0
     with closing(Checkpoint(work, embedder.dim)) as checkpoint:
@@ -98,7 +97,7 @@ def embed_resumably(
                     return vector
             return None
 
-        for batch in embed_photos(photos, embedder, known_or_done, learning=True):
+        for batch in embed_photos(photos, embedder, known_or_done, learning=True, unchanged=unchanged):
             unsaved |= batch.fresh
             if len(unsaved) >= PHOTOS_PER_SAVE:
                 checkpoint.add(unsaved)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.items import sha256_bytes
-from model.dataset import read_file
+from model.dataset import NO_METADATA, read_file
 from model.errors import DeltaUnusable, FileUnreadable
 from model.storage import fsync_directory, make_directory, naming
 from model.types import Embeddings
@@ -83,7 +83,7 @@ class KnownPhoto:
     id: str
     label: str
     sha256: str
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
     path: bytes = b""
     file: Path = Path()
 

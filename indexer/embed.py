@@ -1,15 +1,16 @@
 """Photos to embeddings with the sha256 of their content: shared by index builds and evaluations."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from indexer.items import sha256_bytes
-from model.dataset import Photo, Skipped
+from indexer.items import GalleryItem, sha256_bytes
+from indexer.stamps import stamp_of
+from model.dataset import Item, Photo, Skipped
 from model.embedder import Embedder, Progress
 from model.errors import FileUnreadable, ImageRejected
 from model.names import printable
@@ -20,13 +21,17 @@ from model.types import Embeddings, Pixels
 Lookup = Callable[[str], Embeddings | None]
 """sha256 of a photo's bytes -> its embedding float32 (D,), or None where it is not known."""
 
+Unchanged = Callable[[Photo, bytes], str | None]
+"""A photo and the stamp of its file -> the sha256 of its bytes, or None where they have to be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """A usable photo and the sha256 of the bytes that were read."""
+    """A usable photo and the sha256 of the bytes that were read; `stamp` is that of its file, where it has one."""
 
     photo: Photo
     sha256: str
+    stamp: bytes | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,12 @@ class Engine(Protocol):
         photos: Sequence[Photo],
         embedder: Embedder,
         known: Lookup,
-        contents: Sequence[str],
+        before: Iterable[GalleryItem],
+        unchanged: Unchanged,
         work: Path,
         progress: Progress,
     ) -> Iterator[EmbeddedBatch]:
-        """Every photo once, in order. `contents` are the sha256 that `known` has an embedding for, or most of them."""
+        """Every photo once, in order. `before` are the items of the version before."""
         ...
 
 
@@ -73,6 +79,7 @@ class _Read:
     sha256: str = ""
     crop: Pixels | None = None
     problem: Skipped | None = None
+    stamp: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,50 +95,71 @@ def nothing_known(_sha256: str) -> None:
     """A `Lookup` that knows no embedding."""
 
 
+def nothing_unchanged(_photo: Photo, _stamp: bytes) -> None:
+    """An `Unchanged` that has every photo read."""
+
+
 def embed_photos(
-    photos: Iterable[Photo], embedder: Embedder, known: Lookup = nothing_known, *, learning: bool = False
+    photos: Iterable[Photo],
+    embedder: Embedder,
+    known: Lookup = nothing_known,
+    *,
+    learning: bool = False,
+    unchanged: Unchanged | None = None,
 ) -> Iterator[EmbeddedBatch]:
     """Reads, decodes and embeds photos in batches, decoding the next ones while the network works.
 
     Content that `known` has an embedding for is neither decoded nor embedded, and equal content is embedded once.
     Photos that cannot be read or decoded come back as skipped. `learning` says that `known` knows what was fresh in the
-    batches before, so that it need not be held here.
+    batches before, so that it need not be held here. With `unchanged` files are stamped, and those that it knows are
+    not read.
     """
-    run = _Run(embedder, known, learning)
+    run = _Run(embedder, known, learning, unchanged)
     with decode_pool() as pool:
         read = map_in_order(pool, run.read, photos, buffer_size=2 * embedder.batch)
         for batch in prefetch(map(run.submit, batched(read, embedder.batch)), embedder.in_flight):
             yield run.finish(batch)
 
 
-def copies_among(photos: Iterable[Usable]) -> list[list[str]]:
+def copies_among(photos: Sequence[Usable]) -> list[list[str]]:
     """The ids of photos with the same content, in groups of two and more."""
+    times = Counter(one.sha256 for one in photos)
     groups: dict[str, list[str]] = defaultdict(list)
     for one in photos:
-        groups[one.sha256].append(one.photo.id)
-    return [group for group in groups.values() if len(group) > 1]
+        if times[one.sha256] > 1:
+            groups[one.sha256].append(one.photo.id)
+    return list(groups.values())
 
 
 class _Run:
     """The state of one call. `read` runs in the decode pool, the other methods in the caller's thread."""
 
-    def __init__(self, embedder: Embedder, known: Lookup, learning: bool) -> None:
+    def __init__(self, embedder: Embedder, known: Lookup, learning: bool, unchanged: Unchanged | None) -> None:
         self._embedder = embedder
+        self._unchanged = unchanged
         self._learning = learning
         self._known = known
         self._submitted: set[str] = set()
         self._vectors: dict[str, Embeddings] = {}
 
     def read(self, photo: Photo) -> _Read:
-        """Reads a photo, and decodes it unless its embedding is known or being computed."""
+        """Reads a photo unless it is unchanged, and decodes it unless its embedding is known or being computed."""
+        stamp = sha256 = None
+        if self._unchanged is not None and isinstance(photo, Item) and photo.file is not None:
+            stamp = stamp_of(photo.file)  # before it is read: who changes it later changes the stamp
+            sha256 = self._unchanged(photo, stamp) if stamp is not None else None
+        if sha256 is not None and self._has(sha256):
+            return _Read(photo, sha256, stamp=stamp)
         try:
             data = photo.read()
             sha256 = sha256_bytes(data)
-            if sha256 in self._submitted or self._known(sha256) is not None:
-                return _Read(photo, sha256)
-            return _Read(photo, sha256, self._embedder.prepare(data))
+            crop = None if self._has(sha256) else self._embedder.prepare(data)
+            return _Read(photo, sha256, crop, stamp=stamp)
         except (FileUnreadable, ImageRejected) as problem:  # also of a damaged archive
             return _Read(photo, problem=Skipped.because(printable(photo.id), problem))
+
+    def _has(self, sha256: str) -> bool:
+        return sha256 in self._submitted or self._known(sha256) is not None
 
     def submit(self, photos: list[_Read]) -> _Batch:
         """Submits the contents that were not submitted with an earlier batch."""
@@ -159,5 +187,5 @@ class _Run:
                 vector = self._vectors.get(one.sha256)
                 vector = vector if vector is not None else self._known(one.sha256)
                 assert vector is not None  # noqa: S101  # known when the photo was read, and nothing is forgotten
-                embedded.append(Embedded(one.photo, one.sha256, vector))
+                embedded.append(Embedded(one.photo, one.sha256, vector, stamp=one.stamp))
         return EmbeddedBatch(embedded, skipped, fresh)

@@ -27,7 +27,8 @@ CREATE TABLE items (
     id TEXT NOT NULL UNIQUE,
     class TEXT,                 -- NFC; NULL for a photo without a class
     sha256 TEXT NOT NULL,       -- of the photo's bytes as they were embedded
-    path BLOB NOT NULL          -- raw bytes, relative to the gallery's root
+    path BLOB NOT NULL,         -- raw bytes, relative to the gallery's root
+    stamp BLOB                  -- of indexer.stamps, when the file was read; older tables lack it
 );
 CREATE INDEX items_by_class ON items (class);
 """
@@ -45,7 +46,7 @@ class GalleryItem:
     """One photo of a gallery.
 
     `label` is empty where it has no class; `path` is relative to the gallery's root, as raw bytes. A photo that was put
-    has none: it lies in the log of changes (`indexer.delta`), by its sha256.
+    has none: it lies in the log of changes (`indexer.delta`), by its sha256. `stamp` is that of `indexer.stamps`.
     """
 
     row: int
@@ -53,6 +54,7 @@ class GalleryItem:
     label: str
     sha256: str
     path: bytes
+    stamp: bytes | None = None
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -68,8 +70,8 @@ def write_items(path: Path, items: Iterable[GalleryItem], metadata: Metadata | N
         with closing(sqlite3.connect(uri, uri=True)) as database, database:
             database.execute("PRAGMA journal_mode = OFF")
             database.executescript(SCHEMA)
-            rows = ((item.row, item.id, item.label or None, item.sha256, item.path) for item in items)
-            database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
+            rows = ((item.row, item.id, item.label or None, item.sha256, item.path, item.stamp) for item in items)
+            database.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
             if metadata is not None and metadata.columns:
                 write_metadata(database, metadata)
     except sqlite3.Error as problem:
@@ -85,6 +87,8 @@ class ItemTable:
         self._filters = self._database = self._connected(path)
         try:
             (self._count, first, last, mistyped), duplicate = self._row(COUNTS), self._row(DUPLICATES)
+            self.stamped = bool(self._row("SELECT count(*) FROM pragma_table_info('items') WHERE name = 'stamp'")[0])
+            """False for a table from before files were stamped."""
             self.columns = read_columns(self._database, self._count)
         except sqlite3.Error as problem:
             self.close()
@@ -139,12 +143,23 @@ class ItemTable:
             raise UnknownItem("The gallery has no photo with this id.")
         return found[0]
 
-    def all(self) -> list[GalleryItem]:
+    def sha256_of_unchanged(self, identity: str, path: bytes, stamp: bytes) -> str | None:
+        """The sha256 of a photo's content where its file has the stamp that it had when it was read."""
+        if not self.stamped:
+            return None
+        with self._lock:
+            query = "SELECT sha256 FROM items WHERE id = ? AND path = ? AND stamp = ?"
+            found = self._database.execute(query, [identity, path, stamp]).fetchone()
+        return None if found is None else found[0]
+
+    def __iter__(self) -> Iterator[GalleryItem]:
         """Every item, in row order; read in chunks, so that searches can use the table in between."""
-        found: list[GalleryItem] = []
         for start in range(0, len(self), ROWS_PER_READ):
-            found += self._select("WHERE row >= ? AND row < ? ORDER BY row", [start, start + ROWS_PER_READ])
-        return found
+            yield from self._select("WHERE row >= ? AND row < ? ORDER BY row", [start, start + ROWS_PER_READ])
+
+    def all(self) -> list[GalleryItem]:
+        """Every item, in row order."""
+        return list(self)
 
     def contents(self) -> Iterator[Rows]:
         """A number for each row that copies of a file share and other photos do not: int64 (n,), in parts."""
@@ -211,7 +226,8 @@ class ItemTable:
 
     def _select(self, condition: str, values: Sequence[int | str]) -> list[GalleryItem]:
         with self._lock:
-            query = f"SELECT row, id, coalesce(class, ''), sha256, path FROM items {condition}"  # noqa: S608  # conditions from above
+            columns = f"row, id, coalesce(class, ''), sha256, path, {'stamp' if self.stamped else 'NULL'}"
+            query = f"SELECT {columns} FROM items {condition}"  # noqa: S608  # conditions from above
             return [GalleryItem(*row) for row in self._database.execute(query, values).fetchall()]
 
 
@@ -251,3 +267,21 @@ class ItemNames:
         code = self._classes[row]
         label = self._labels[code] if code >= 0 else ""
         return self._ids[self._ends[row] : self._ends[row + 1]].decode(), label
+
+
+class RowsByContent:
+    """Finds a row by the sha256 of its photo; a row takes 40 bytes, a sixth of what a dict of them would."""
+
+    def __init__(self, items: Iterable[GalleryItem]) -> None:
+        """Raises ValueError for a sha256 that is none."""
+        digests = np.frombuffer(b"".join(bytes.fromhex(item.sha256) for item in items), ">u8").reshape(-1, 4)
+        self._rows = np.argsort(digests[:, 0], kind="stable")
+        self._digests = digests[self._rows]
+        self._first = np.ascontiguousarray(self._digests[:, 0], np.uint64)
+
+    def row_of(self, sha256: str) -> int | None:
+        """The lowest row with this content."""
+        wanted = np.frombuffer(bytes.fromhex(sha256), ">u8")
+        start, end = (np.searchsorted(self._first, wanted[0].astype(np.uint64), side) for side in ("left", "right"))
+        same = np.flatnonzero((self._digests[start:end] == wanted).all(axis=1))
+        return int(self._rows[start + same[0]]) if len(same) else None

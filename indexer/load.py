@@ -34,9 +34,12 @@ class Contents(NamedTuple):
     decider: Decider | None
 
 
-def read_contents(directory: Path, manifest: Manifest) -> Contents:
-    """Reads a version whose files have been verified; raises IndexInvalid when they are not what its manifest says."""
-    store = _store_in(directory, manifest)
+def read_contents(directory: Path, manifest: Manifest, *, whole: bool = True) -> Contents:
+    """Reads a version whose files have been verified; raises IndexInvalid when they are not what its manifest says.
+
+    Unless it is read as a `whole`, vectors that stay in their file are not looked at.
+    """
+    store = _store_in(directory, manifest, whole)
     items = ItemTable(directory / ITEMS_NAME)
     try:
         if len(items) != manifest.count:
@@ -48,12 +51,13 @@ def read_contents(directory: Path, manifest: Manifest) -> Contents:
         raise
 
 
-def _store_in(directory: Path, manifest: Manifest) -> FaissStore | IvfStore:
+def _store_in(directory: Path, manifest: Manifest, whole: bool) -> FaissStore | IvfStore:
     originals = None
     if manifest.storage.rescored:
         path = directory / EMBEDDINGS_NAME
         originals = Originals.read(path, manifest.dim, manifest.count)
-        check_unit(originals.matrix.__getitem__, manifest.count, path)
+        if whole:
+            check_unit(originals.matrix.__getitem__, manifest.count, path)
     if originals is not None and manifest.lists is not None:
         return IvfStore.read(directory / INDEX_NAME, originals, Lists(*manifest.lists))
     return FaissStore.read(directory / INDEX_NAME, manifest.dim, manifest.count, manifest.storage, originals)

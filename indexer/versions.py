@@ -88,14 +88,17 @@ class IndexDirectory:
             raise IndexInvalid(f"{directory} holds the manifest of version {manifest.id}.")
         return manifest
 
-    def verify(self, version: str) -> Manifest:
-        """Checks every byte of a version and its model; raises IndexInvalid, ModelInvalid or VersionNotFound."""
+    def verify(self, version: str, *, contents: bool = True) -> Manifest:
+        """Checks every byte of a version and its model; raises IndexInvalid, ModelInvalid or VersionNotFound.
+
+        Without `contents` the version's own files are there with their sizes.
+        """
         manifest = self.manifest(version)
         directory = self.path_of(version)
         if directory.is_symlink():
             raise IndexInvalid(f"{directory} is a link; a version is a directory of its own.")
         for name, record in manifest.files.items():
-            problem = record.problem(directory / name)
+            problem = record.problem(directory / name, content=contents)
             if problem:
                 raise IndexInvalid(f"The index version {directory.name} is damaged: {name} {problem}.")
         model = self.model_path(manifest.model_sha256)

@@ -18,6 +18,9 @@ from model.spreadsheet import Sheet, SheetRow, read_sheet
 T = TypeVar("T")
 MAX_FILE_BYTES = 256 << 20
 REASONS_TOLD = 3
+NO_METADATA: Mapping[str, str] = {}
+"""One for all photos without any."""
+
 SIDE_FILE = "photos.csv"
 """At the top of a folder it tells more of the photos in it."""
 
@@ -43,8 +46,13 @@ class Item:
     id: str
     label: str
     path: Path
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
     """The other columns of a spreadsheet, as it has them; empty cells are empty."""
+
+    @property
+    def file(self) -> Path | None:
+        """Where it lies on this machine; None for one that does not."""
+        return self.path
 
     def read(self) -> bytes:
         return read_file(self.path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -28,7 +29,7 @@ def printable(name: str) -> str:
 
 def normalise_label(name: str) -> str:
     """A class name in Unicode NFC and without blanks around it, so that two names that look equal are equal."""
-    return unicodedata.normalize("NFC", name).strip()
+    return sys.intern(unicodedata.normalize("NFC", name).strip())  # the photos of a class share it
 
 
 def folded_label(label: str) -> str:

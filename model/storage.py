@@ -38,12 +38,12 @@ class FileRecord:
     def of(cls, path: Path) -> "FileRecord":
         return cls(bytes=path.stat().st_size, sha256=sha256_file(path))
 
-    def problem(self, path: Path) -> str | None:
-        """What is wrong with the file at `path`, as the end of a sentence, or None."""
+    def problem(self, path: Path, *, content: bool = True) -> str | None:
+        """What is wrong with the file at `path`, as the end of a sentence, or None; without `content` only its size."""
         try:
             if path.stat().st_size != self.bytes:
                 return f"has {path.stat().st_size} bytes instead of {self.bytes}"
-            if sha256_file(path) != self.sha256:
+            if content and sha256_file(path) != self.sha256:
                 return "does not have the recorded sha256"
         except OSError as problem:
             return f"cannot be read ({problem.strerror})"

@@ -134,21 +134,23 @@ class Engine:
         gallery_dir: Path | None = None,
         delta_dir: Path | None = None,
         previous: "Engine | None" = None,
+        verified: bool = False,
     ) -> "Engine":
         """Verifies and loads a version (by default the one CURRENT names) and its model.
 
         The model runs in the precision that the index was built in. `model` asserts which model it must be. `previous`
-        lends its model when that is the same. Raises IndexInvalid, ModelInvalid and their kinds; ModelMismatch when
-        index, model and runtime do not belong together.
+        lends its model when that is the same. Of a version that was `verified` before, only sizes and structure are
+        checked. Raises IndexInvalid, ModelInvalid and their kinds; ModelMismatch when index, model and runtime do not
+        belong together.
         """
-        manifest = index.verify(version or index.current())
+        manifest = index.verify(version or index.current(), contents=not verified)
         if model is not None and (sha256 := card_sha256(find_model(model))) != manifest.model_sha256:
             raise ModelMismatch(
                 f"Index version {manifest.id} was built with the model {manifest.model_sha256[:12]}, and {model} is "
                 f"{sha256[:12]}; build the index again or serve without --model."
             )
         embedder = load_embedder(index, manifest, runtime, cache_dir, previous.embedder if previous else None)
-        contents = read_contents(index.path_of(manifest.id), manifest)
+        contents = read_contents(index.path_of(manifest.id), manifest, whole=not verified)
         return cls(manifest, embedder, *contents, gallery_dir or Path(manifest.gallery["root"]), delta_dir)
 
     def caught_up(self, changes: DeltaLog) -> "Engine":

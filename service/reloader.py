@@ -14,6 +14,7 @@ from service.engine import Engine
 from service.observability.metrics import Metrics
 from service.process import lower_priority
 from service.settings import Settings
+from service.verified import Verification, VerifiedVersions
 
 WATCH_INTERVAL_S = 0.2
 RETRY_S = 60
@@ -50,6 +51,11 @@ class Reloader:
         self._changing = threading.Lock()
         """Held while `loaded` is replaced."""
         self._delta_problem = ""
+        self._verified = VerifiedVersions(self.index, settings.state_dir)
+        self._verification: Verification | None = None
+        """Of what is loaded, where that was served before it was verified."""
+        self._before: Engine | None = None
+        """What answered before, for as long as that is verified."""
         self.why_not = "The server is loading its index."
         """Why there is nothing to answer with."""
         self.since: datetime | None = None
@@ -80,6 +86,7 @@ class Reloader:
 
     def look(self) -> None:
         """Looks at CURRENT once and swaps to what it names if that is new and verifies."""
+        self._heed_verification()
         try:
             version = self.index.current()
             # The time tells a version published again under its name from one that was refused a moment ago.
@@ -101,11 +108,42 @@ class Reloader:
             self._clear()
             return
         try:
-            self._swap(self._load(version, previous))
+            self._load_and_swap(version, previous)
         except Exception as problem:  # a crafted version may raise anything, and is refused like a damaged one
             self._refuse(version, problem)
 
-    def _load(self, version: str, previous: Engine | None) -> Engine:
+    def _load_and_swap(self, version: str, previous: Engine | None) -> None:
+        """Verifies a version and serves it, or serves it and verifies it meanwhile where it was verified before."""
+        state = self._verified.state_of(version) if self.index.path_of(version).is_dir() else ""
+        at_once = self._verification is None and self._verified.holds(version, state)
+        self._swap(self._load(version, previous, at_once))
+        self._before = previous if at_once else None
+        if at_once:
+            self._verification = Verification(self.index, version)
+            self._verification.start()
+        else:
+            self._verified.add(version, state)
+
+    def _heed_verification(self) -> None:
+        """Goes back to what answered before, or to nothing, when a version that is served turns out to be damaged."""
+        done = self._verification
+        if done is None or done.is_alive():
+            return
+        before, self._before, self._verification = self._before, None, None
+        if done.problem is None:
+            return
+        self._verified.forget(done.version)
+        if self.loaded is None or self.loaded.manifest.id != done.version:
+            return
+        if before is not None:
+            self._swap(before)
+        else:
+            with self._changing:
+                self.loaded = self.since = None
+            self.metrics.serve_nothing()
+        self._refuse(done.version, done.problem)
+
+    def _load(self, version: str, previous: Engine | None, verified: bool) -> Engine:
         refuse_too_large(self.index.path_of(version), self.index.manifest(version), available_bytes())
         with marked_as_loading(self.settings.state_dir, version):
             return Engine.load(
@@ -117,6 +155,7 @@ class Reloader:
                 gallery_dir=self.settings.gallery_dir,
                 delta_dir=self.settings.delta_dir,
                 previous=previous,
+                verified=verified,
             )
 
     def follow(self) -> None:

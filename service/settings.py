@@ -122,8 +122,8 @@ class Settings(BaseSettings):
     )
     state_dir: Path | None = Field(
         None,
-        description="Where evaluations are recorded, shared by replicas, and index versions that crashed a server; "
-        "by default a temporary directory of the process.",
+        description="Where evaluations are recorded, shared by replicas, and index versions that crashed a server "
+        "or were verified; by default a temporary directory of the process.",
     )
     drain_s: Annotated[float, Field(ge=0)] = Field(
         0, description="How long requests are still answered after SIGTERM, while `/readyz` says no, in seconds."

@@ -7,8 +7,9 @@ import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ray.exceptions import RayError
 
 from indexer.distributed.parts import Parts, table_of
 from indexer.distributed.stored import StoredPhoto
-from indexer.embed import EmbeddedBatch, Lookup, embed_photos
+from indexer.embed import EmbeddedBatch, Lookup, Unchanged, embed_photos, nothing_unchanged
+from indexer.items import GalleryItem
 from model.card import CARD_NAME
 from model.dataset import Item, Photo, Skipped
 from model.embedder import Embedder, Progress
@@ -57,15 +59,19 @@ def embed_on_ray(
     photos: Sequence[Photo],
     embedder: Embedder,
     known: Lookup,
-    contents: Sequence[str],
+    before: Iterable[GalleryItem],
+    unchanged: Unchanged,
     work: Path,
     progress: Progress,
 ) -> Iterator[EmbeddedBatch]:
     """The `Engine` that embeds on a cluster; raises EngineFailed where it cannot go on."""
+    del unchanged  # every photo is read
     parts = Parts(work / "parts", embedder.dim)
     done = parts.stamps(known)
     missing = [photo for photo in photos if photo.id not in done or done[photo.id] != stamp_of(photo)]
     missing.sort(key=lambda photo: photo.place if isinstance(photo, StoredPhoto) else ("", 0, 0))
+    usable = any(known(item.sha256) is not None for item in islice(before, 1))
+    contents = np.sort(np.array([item.sha256 for item in before] if usable else [], "S64"))
     by_id = {photo.id: photo for photo in missing}
     finished = len(photos) - len(missing)
     del done
@@ -106,7 +112,8 @@ class EmbeddingActor:
         try:
             if self._embedder is None:
                 self._embedder = self._loaded()
-            return table_of(embed_photos(photos, self._embedder, self._found), labels, stamps, self._dim)
+            batches = embed_photos(photos, self._embedder, self._found, unchanged=nothing_unchanged)
+            return table_of(batches, labels, stamps, self._dim)
         except Exception as problem:
             why = str(problem) if isinstance(problem, CarsearchError) else f"{type(problem).__name__}: {problem}"
             failed = EmbeddedBatch([], [Skipped("", EngineFailed.code, why)], {})
@@ -127,7 +134,7 @@ class EmbeddingActor:
         return FOUND if place < len(self._contents) and self._contents[place] == name else None
 
 
-def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: Sequence[str]) -> Iterator[pa.Table]:
+def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: np.ndarray[Any, Any]) -> Iterator[pa.Table]:
     """Parts of some photos, in the order in which they are done."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [resources["CPU"] for resources in nodes if resources.get("CPU")]
@@ -136,7 +143,7 @@ def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: Sequence[st
     size = max(1, min(MOST_PER_TASK, len(photos) // (TASKS_PER_NODE * actors)))
     tasks = [pa.table({"photo": [pickle.dumps(photo) for photo in task]}) for task in batched(photos, size)]
     model = {name: (embedder.directory / name).read_bytes() for name in (*embedder.card.files, CARD_NAME)}
-    shared = [ray.put(model), ray.put(np.sort(np.array(contents, "S64")))]
+    shared = [ray.put(model), ray.put(contents)]
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     dataset = ray.data.from_arrow(tasks).map_batches(

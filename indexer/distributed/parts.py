@@ -22,10 +22,11 @@ def schema_of(dim: int) -> pa.Schema:
     """The columns of a part.
 
     A photo that is skipped has `code` and `message`, and neither `sha256` nor `vector`. A photo whose content the
-    version before has is `known`, and has no `vector`. The `stamp` tells if a photo has changed since.
+    version before has is `known`, and has no `vector`. The `stamp` tells if a photo has changed since; `file` is
+    that of `indexer.stamps`.
     """
     texts = [(name, pa.string()) for name in ("id", "label", "stamp", "sha256", "code", "message")]
-    return pa.schema([*texts, ("known", pa.bool_()), ("vector", pa.list_(pa.float32(), dim))])
+    return pa.schema([*texts, ("known", pa.bool_()), ("file", pa.binary()), ("vector", pa.list_(pa.float32(), dim))])
 
 
 def table_of(batches: Iterable[EmbeddedBatch], labels: dict[str, str], stamps: dict[str, str], dim: int) -> pa.Table:
@@ -35,7 +36,7 @@ def table_of(batches: Iterable[EmbeddedBatch], labels: dict[str, str], stamps: d
         for one in batch.embedded:
             known = not one.embedding.size
             vector = None if known else one.embedding
-            rows.append({"id": one.photo.id, "sha256": one.sha256, "known": known, "vector": vector})
+            rows.append({"id": one.photo.id, "sha256": one.sha256, "known": known, "vector": vector, "file": one.stamp})
         rows += [{"id": one.name, "code": one.code, "message": one.message, "known": False} for one in batch.skipped]
     for row in rows:
         row |= {"label": labels[str(row["id"])], "stamp": stamps[str(row["id"])]}
@@ -76,6 +77,7 @@ class Parts:
         ordered = self._folder / "ordered.f32"
         contents, fresh = np.zeros(len(photos), "S64"), np.zeros(len(photos), bool)
         skipped: dict[int, Skipped] = {}
+        files: dict[int, bytes | None] = {}
         with (
             naming(ordered),
             ordered.open("wb") as file,
@@ -87,7 +89,7 @@ class Parts:
                 if row["code"] is not None:
                     skipped[number] = Skipped(row["id"], row["code"], row["message"])
                 elif vector is not None or (vector := known(row["sha256"])) is not None:
-                    contents[number] = row["sha256"]
+                    contents[number], files[number] = row["sha256"], row["file"]
                     file.seek(4 * self._dim * number)
                     file.write(vector.astype("<f4", copy=False).tobytes())
         vectors = np.memmap(ordered, "<f4", "r", shape=(len(photos), self._dim))
@@ -96,7 +98,7 @@ class Parts:
             used = [number for number in here if number not in skipped]
             if not all(contents[number] for number in used):
                 raise IndexInvalid("The work of the cluster is incomplete; run the same command again.")
-            embedded = [Embedded(photos[number], contents[number].decode(), vectors[number]) for number in used]
+            embedded = [Embedded(photos[one], contents[one].decode(), vectors[one], stamp=files[one]) for one in used]
             new = {one.sha256: one.embedding for number, one in zip(used, embedded, strict=True) if fresh[number]}
             yield EmbeddedBatch(embedded, [skipped[number] for number in here if number in skipped], new)
 

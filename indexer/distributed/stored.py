@@ -43,6 +43,10 @@ class StoredPhoto(Item):
     start: int | None = None
 
     @property
+    def file(self) -> None:
+        """It lies elsewhere."""
+
+    @property
     def place(self) -> tuple[str, int, int]:
         """Orders photos as they lie in shards."""
         return self.url, 0, self.start or 0

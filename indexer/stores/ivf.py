@@ -33,6 +33,9 @@ HNSW_FROM = 5_000_000
 HNSW_LINKS = 32
 LEAST_EFFORT = 64
 SAMPLED_A_LIST = 48
+SAMPLED_BYTES = 512 << 20
+"""Of vectors that centroids are found from, at most."""
+
 ITERATIONS = 8
 ROWS_PER_ADD = 65_536
 ROWS_A_LIST = 8
@@ -85,7 +88,8 @@ class IvfStore(CandidateStore):
         matrix = originals.matrix
         count, dim = matrix.shape
         nlist = lists_for(count)
-        sampled = np.random.default_rng(0).choice(count, min(count, SAMPLED_A_LIST * nlist), replace=False)
+        most = min(SAMPLED_A_LIST * nlist, max(ROWS_A_LIST * nlist, SAMPLED_BYTES // (4 * dim)))
+        sampled = np.random.default_rng(0).choice(count, min(count, most), replace=False)
         others = np.setdiff1d(sampled, [] if held_out is None else held_out)
         sampled = others if len(others) >= nlist * ROWS_A_LIST else np.sort(sampled)
         means: Any = faiss.Kmeans(

@@ -23,6 +23,7 @@ from service.cli.options import (
     RuntimeOption,
     StorageOption,
     ToOption,
+    TrustMtimeOption,
     VerifyOption,
 )
 from service.cli.output import complain, list_skipped, progress_bar, say, write_copies
@@ -44,6 +45,7 @@ def index(
     class_depth: ClassDepthOption = None,
     exclude: ExcludeOption = None,
     allow_removals: AllowRemovalsOption = False,
+    trust_mtime: TrustMtimeOption = False,
     copies: CopiesOption = None,
     delta: DeltaOption = None,
     fold: FoldOption = False,
@@ -85,8 +87,9 @@ def index(
             class_depth=class_depth,
             exclude=exclude or None,
             allow_removals=allow_removals,
+            trust_mtime=trust_mtime,
             delta=log,
-            engine=_engine(engine, log),
+            engine=_engine(engine, log, trust_mtime),
             progress=progress,
         )
     if copies is not None:
@@ -95,7 +98,7 @@ def index(
     _tell(result)
 
 
-def _engine(name: str, log: "DeltaLog | None") -> "Engine":
+def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "Engine":
     """What embeds."""
     if name == "local":
         from indexer.checkpoint import embed_resumably
@@ -103,6 +106,8 @@ def _engine(name: str, log: "DeltaLog | None") -> "Engine":
         return embed_resumably
     if log is not None:  # its photos lie on this machine only
         raise typer.BadParameter("Leave --delta out with --engine ray, and take changes in with --fold afterwards.")
+    if trust_mtime:
+        raise typer.BadParameter("Leave --trust-mtime out with --engine ray, whose nodes read every photo.")
     from indexer.distributed.on_ray import embed_on_ray
 
     return embed_on_ray

@@ -42,6 +42,10 @@ EngineOption = Annotated[
 AllowRemovalsOption = Annotated[
     bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the gallery's photos is gone.")
 ]
+TrustMtimeOption = Annotated[
+    bool,
+    typer.Option("--trust-mtime", help="Read no photo again whose file has the size, time and inode of the last run."),
+]
 StorageOption = Annotated[
     StorageChoice | None,
     typer.Option(

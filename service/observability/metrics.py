@@ -130,6 +130,10 @@ class Metrics:
         self._index.served = manifest, runtime
         self.swaps.inc()
 
+    def serve_nothing(self) -> None:
+        """Tells from now on that there is no index to answer with."""
+        self._index.served = None
+
     @contextmanager
     def evaluating(self, photos: int) -> Iterator[None]:
         """The gauges of an evaluation, which go back to 0 when it ends."""

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -20,8 +21,9 @@ from ray.cluster_utils import Cluster
 
 from indexer.build import BuildResult, build_index
 from indexer.distributed.on_ray import embed_on_ray
-from indexer.embed import EmbeddedBatch, embed_photos, nothing_known
-from indexer.manifest import MANIFEST_NAME
+from indexer.embed import EmbeddedBatch, embed_photos, nothing_known, nothing_unchanged
+from indexer.items import GalleryItem, ItemTable
+from indexer.manifest import ITEMS_NAME, MANIFEST_NAME
 from indexer.versions import IndexDirectory
 from model.dataset import Photo, read_items
 from model.embedder import Embedder, Progress, silent
@@ -63,10 +65,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def files_of(index: IndexDirectory) -> dict[str, str]:
+def files_of(index: IndexDirectory, *but: str) -> dict[str, str]:
     """The sha256 of each file of the current version but the manifest, which has the time."""
     folder = index.path_of(index.current())
-    return {path.name: sha256_file(path) for path in folder.iterdir() if path.name != MANIFEST_NAME}
+    return {path.name: sha256_file(path) for path in folder.iterdir() if path.name not in (MANIFEST_NAME, *but)}
+
+
+def items_of(index: IndexDirectory) -> list[GalleryItem]:
+    """Without the stamps of files, which photos elsewhere have none of."""
+    table = ItemTable(index.path_of(index.current()) / ITEMS_NAME)
+    return [replace(item, stamp=None) for item in table]
 
 
 def content_of(index: IndexDirectory) -> str:
@@ -79,7 +87,7 @@ def logged(folder: Path, log: Path) -> list[LoggedPhoto]:
 
 
 def on_ray(photos: Sequence[Photo], embedder: Embedder, work: Path, progress: Progress = silent) -> list[EmbeddedBatch]:
-    return list(embed_on_ray(photos, embedder, nothing_known, [], work, progress))
+    return list(embed_on_ray(photos, embedder, nothing_known, [], nothing_unchanged, work, progress))
 
 
 def refuse_differing(found: list[EmbeddedBatch], folder: Path, embedder: Embedder) -> None:
@@ -252,7 +260,8 @@ def test_photos_in_s3_give_the_index_of_the_folder(
     remote, local = IndexDirectory(tmp_path / "remote"), IndexDirectory(tmp_path / "local")
     result = build_index(url, remote, fake_embedder, engine=embed_on_ray)
     build_index(photos, local, fake_embedder)
-    assert files_of(remote) == files_of(local)
+    assert files_of(remote, ITEMS_NAME) == files_of(local, ITEMS_NAME)
+    assert items_of(remote) == items_of(local)
     assert remote.manifest(result.version).gallery["root"] == url
     assert not build_index(f"{url}/", remote, fake_embedder, engine=embed_on_ray).changed
 
@@ -267,7 +276,8 @@ def test_shards_in_s3_give_the_index_of_the_folder(
     for kind in ("tar", "parquet"):
         remote = IndexDirectory(tmp_path / kind)
         build_index(f"{url}/*.{kind}", remote, fake_embedder, engine=embed_on_ray)
-        assert files_of(remote) == files_of(local)
+        assert files_of(remote, ITEMS_NAME) == files_of(local, ITEMS_NAME)
+        assert items_of(remote) == items_of(local)
 
 
 def test_the_commands_about_clusters_work(tmp_path: Path, storage: str, cluster: Cluster) -> None:

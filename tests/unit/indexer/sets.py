@@ -4,15 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from indexer.items import ItemTable
+from indexer.items import GalleryItem, ItemTable
 from indexer.manifest import INDEX_NAME, ITEMS_NAME
 from indexer.versions import IndexDirectory
 from model.types import Embeddings
@@ -53,10 +53,11 @@ def items_of(index: IndexDirectory) -> dict[str, str]:
     return found
 
 
-def content_of(index: IndexDirectory) -> tuple[bytes, bytes]:
-    """The bytes of the current version's vectors and items."""
+def content_of(index: IndexDirectory) -> tuple[bytes, list[GalleryItem]]:
+    """The bytes of the current version's vectors, and its items without the stamps of their files."""
     directory = index.path_of(index.current())
-    return (directory / INDEX_NAME).read_bytes(), (directory / ITEMS_NAME).read_bytes()
+    with closing(ItemTable(directory / ITEMS_NAME)) as table:
+        return (directory / INDEX_NAME).read_bytes(), [replace(item, stamp=None) for item in table.all()]
 
 
 def assert_clean(index: IndexDirectory) -> None:

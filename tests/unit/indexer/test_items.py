@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.items import GalleryItem, ItemTable, sha256_bytes, write_items
+from indexer.items import GalleryItem, ItemTable, RowsByContent, sha256_bytes, write_items
 from model.errors import IndexInvalid, UnknownClass, UnknownItem
 from tests.support.photos import KOREAN
 
@@ -122,3 +122,12 @@ def test_what_is_not_an_item_table_is_refused(tmp_path: Path, make: Callable[[Pa
 def test_an_id_stands_once(tmp_path: Path) -> None:
     with pytest.raises(IndexInvalid, match="UNIQUE"):
         write_items(tmp_path / "items.sqlite", [ITEMS[0], GalleryItem(1, ITEMS[0].id, "x", "0", b"x")])
+
+
+def test_a_row_is_found_by_the_content_of_its_photo() -> None:
+    rows = RowsByContent(ITEMS)
+    found = [rows.row_of(sha256_bytes(content)) for content in (b"a", b"b", b"c", b"d", b"e")]
+    assert found == [0, 1, 3, 4, None]  # the photos 0 and 2 are equal
+    assert RowsByContent([]).row_of(sha256_bytes(b"a")) is None
+    alike = sha256_bytes(b"a")[:16] + sha256_bytes(b"b")[16:]  # begins as a content that is there
+    assert rows.row_of(alike) is None
