@@ -2,7 +2,7 @@
 # make train-demo GALLERY=<class folders>   train a small model on your photos, index them, evaluate, serve; installs 6.5 GB
 # make test                                 the tests that need neither torch nor minutes; installs 0.5 GB
 # make test-all                             these, and then all the others; installs 7.5 GB
-# make test-engines                         the tests against a Milvus server, of 0.7 GB on disk
+# make test-engines                         the tests against a Milvus server, of 0.7 GB on disk, and on a Ray cluster of this machine
 # make check                                linters and types; installs 7.5 GB
 # make fuzz SECONDS=600                     look for input that does harm: decoder, archive reader, the API; so long for each
 # make audit                                ask for known vulnerabilities of the packages of constraints.txt; needs the internet
@@ -99,7 +99,7 @@ $(VENV)/.train: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@echo 'Installing everything for development into $(VENV): PyTorch with CUDA too, about 7.5 GB on disk.'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cpu,milvus,train,render,otel,bench,test,dev]"
+	$(PIP) -e ".[cpu,milvus,ray,train,render,otel,bench,test,dev]"
 	@touch $@ $(VENV)/.demo $(VENV)/.test $(VENV)/.train
 
 # A Milvus server for tests, in a process of its own: its wheel is the last one that there was.

@@ -121,7 +121,7 @@ def publish_vectors(index: IndexDirectory, photos: int, model: str | None, runti
     usable = [_usable(number) for number in range(photos)]
     stored = StoredModel(embedder.directory, embedder.card, embedder.embedding_id, embedder.dim)
     with index.lock():
-        publish_version(index, None, stored, index.root, _item_of, usable, [], "auto", {})
+        publish_version(index, None, stored, str(index.root), _item_of, usable, [], "auto", {})
 
 
 def _usable(number: int) -> Usable:

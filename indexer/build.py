@@ -7,7 +7,6 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,16 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indexer.checkpoint import Checkpoint
+from indexer.checkpoint import embed_resumably
 from indexer.decider import Decider
 from indexer.delta import Change, DeltaLog, KnownPhoto
+from indexer.distributed.stored import StoredPhoto, is_stored, read_stored
 from indexer.embed import (
     Embedded,
+    EmbeddedBatch,
+    Engine,
     Lookup,
     Unchanged,
     Usable,
     copies_among,
-    embed_photos,
     nothing_known,
     nothing_unchanged,
 )
@@ -40,7 +41,7 @@ from model.card import Card, canonical_json, canonical_sha256
 from model.dataset import Item, ItemList, Photo, Skipped, read_items, refuse_empty
 from model.embedder import Embedder, Progress, silent
 from model.errors import GalleryShrank, IndexInvalid, ModelInvalid, PhotosSkipped
-from model.storage import naming
+from model.storage import make_directory, naming
 from model.types import Embeddings, Rows
 
 WORK_NAME = "work"
@@ -48,9 +49,6 @@ VERSION_TIME = "%Y%m%dT%H%M%S.%fZ"
 CLASSES_TOLD = 5
 MOST_REMOVED = 0.1
 """Share of a version's photos that may be gone from the next one without being asked about."""
-
-PHOTOS_PER_SAVE = 32
-"""Photos per transaction of the checkpoint. Each waits for the disk; a kill loses at most this many and a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +90,7 @@ def build_index(
     allow_removals: bool = False,
     trust_mtime: bool = False,
     delta: DeltaLog | None = None,
+    engine: Engine = embed_resumably,
     progress: Progress = silent,
 ) -> BuildResult:
     """Embeds a gallery and publishes it as the current version of an index.
@@ -107,7 +106,6 @@ def build_index(
     building, StorageTooLossy when vectors in the wanted storage do not find what they find in fp32, and IndexInvalid
     when the new version cannot be written or loaded; CURRENT is then untouched.
     """
-    gallery = Path(gallery)
     index = index if isinstance(index, IndexDirectory) else IndexDirectory(Path(index))
     with index.lock():
         current, told = _current(index)
@@ -117,9 +115,9 @@ def build_index(
         known = published_embeddings(index, current, embedder.embedding_id, before)
         photos, known, changes = _with_log(found.items, known, delta, embedder.embedding_id)
         unchanged = _unchanged_since(index, current, gallery) if trust_mtime else nothing_unchanged
-        work = index.root / WORK_NAME
-        embedded, skipped, fresh = _embed(photos, found.skipped, embedder, known, unchanged, work, progress)
-        del known, unchanged
+        batches = engine(photos, embedder, known, before, unchanged, _work_of(index, embedder), progress)
+        embedded, skipped, fresh = _written(batches, found.skipped, index.root / WORK_NAME)
+        del known, unchanged, batches
         _refuse_unusable(gallery, embedded, skipped, strict)
         removed = _removed(before, gallery, embedded, {change.id for change in changes})
         if not allow_removals and _is_of(gallery, current):
@@ -129,11 +127,18 @@ def build_index(
         item_of = partial(_item_of, gallery)
         if trust_mtime and not any(item.stamp for item in before):
             current = None  # a version without stamps gives way to one that the next run need not read photos for
-        choice = str(storage or choice_of(told))
         manifest, changed = publish_version(
-            index, current, embedder, _root_of(gallery), item_of, embedded, skipped, choice, reading
+            index,
+            current,
+            embedder,
+            _root_of(gallery),
+            item_of,
+            embedded,
+            skipped,
+            str(storage or choice_of(told)),
+            reading,
         )
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(index.root / WORK_NAME, ignore_errors=True)
         index.clean(keep)
         if delta is not None:
             delta.prune()
@@ -193,10 +198,10 @@ def _with_log(
 
 
 def _read(
-    gallery: Path, index: Path, told: Manifest | None, class_depth: int | None, exclude: Sequence[str] | None
+    gallery: str | Path, index: Path, told: Manifest | None, class_depth: int | None, exclude: Sequence[str] | None
 ) -> tuple[ItemList, dict[str, Any]]:
     """Reads a gallery, by default as for the version before, and says what the next one has to remember of that."""
-    source = str(gallery.resolve())
+    source = _source_of(gallery)
     before = told.gallery if told is not None and told.gallery.get("source") == source else {}
     repeated: list[str] = []
     if class_depth is None and (class_depth := before.get("class_depth")) is not None:
@@ -205,56 +210,39 @@ def _read(
         exclude = before.get("exclude", [])
         repeated += [f"--exclude {shlex.quote(pattern)}" for pattern in exclude]
     exclude = [pattern for pattern in exclude if pattern]
-    found = read_items(gallery, class_depth=class_depth, exclude=exclude, without=index)
+    if is_stored(gallery):
+        found = read_stored(str(gallery), class_depth=class_depth, exclude=exclude)
+    else:
+        found = read_items(Path(gallery), class_depth=class_depth, exclude=exclude, without=index)
     if repeated:
         found = replace(found, notes=(f"The gallery is read as before, with {' '.join(repeated)}.", *found.notes))
     plain = class_depth is None and not exclude
     return found, {} if plain else {"source": source, "class_depth": class_depth, "exclude": exclude}
 
 
-def _embed(
-    photos: Sequence[Photo],
-    skipped_before: Sequence[Skipped],
-    embedder: Embedder,
-    published: Lookup,
-    unchanged: Unchanged,
-    work: Path,
-    progress: Progress,
+def _work_of(index: IndexDirectory, embedder: Embedder) -> Path:
+    """Where an engine keeps what it has embedded with a model."""
+    return index.root / WORK_NAME / canonical_sha256([embedder.embedding_id])[:16]
+
+
+def _written(
+    batches: Iterable[EmbeddedBatch], skipped_before: Sequence[Skipped], work: Path
 ) -> tuple[list[Usable], list[Skipped], int]:
     """Usable photos, skipped ones, and how many the network embedded; writes the rows of usable ones into a file."""
     embedded: list[Usable] = []
     skipped = list(skipped_before)
-    unsaved: dict[str, Embeddings] = {}
-    fresh = done = 0
-    recipe, vectors = canonical_sha256([embedder.embedding_id])[:16], work / EMBEDDINGS_NAME
-    with (
-        closing(Checkpoint(work / recipe, embedder.dim)) as checkpoint,
-        naming(vectors),
-        vectors.open("wb") as file,
-    ):
-
-        def known(sha256: str) -> Embeddings | None:
-            for lookup in (published, unsaved.get, checkpoint.get):
-                if (vector := lookup(sha256)) is not None:
-                    return vector
-            return None
-
-        for batch in embed_photos(photos, embedder, known, learning=True, unchanged=unchanged):
-            unsaved |= batch.fresh
-            if len(unsaved) >= PHOTOS_PER_SAVE:
-                checkpoint.add(unsaved)
-                unsaved = {}
+    fresh, vectors = 0, work / EMBEDDINGS_NAME
+    make_directory(work)
+    with naming(vectors), vectors.open("wb") as file:
+        for batch in batches:
             fresh += len(batch.fresh)
             embedded += [Usable(one.photo, one.sha256, stamp=one.stamp) for one in batch.embedded]
             file.writelines(vector_bytes(batch.embedded))
             skipped += batch.skipped
-            done += batch.photos
-            progress(done, len(photos))
-        checkpoint.add(unsaved)
     return embedded, skipped, fresh
 
 
-def _unchanged_since(index: IndexDirectory, current: Manifest | None, gallery: Path) -> Unchanged:
+def _unchanged_since(index: IndexDirectory, current: Manifest | None, gallery: str | Path) -> Unchanged:
     """Knows photos of the current version, where it is of the same gallery, by their ids, paths and stamps."""
     if current is None or not _is_of(gallery, current):
         return nothing_unchanged
@@ -297,7 +285,7 @@ def embeddings_of(directory: Path, manifest: Manifest) -> Callable[[Rows], Embed
     return Originals.read(directory / EMBEDDINGS_NAME, manifest.dim, manifest.count).at
 
 
-def _refuse_unusable(gallery: Path, embedded: Sequence[Usable], skipped: Sequence[Skipped], strict: bool) -> None:
+def _refuse_unusable(gallery: str | Path, embedded: Sequence[Usable], skipped: Sequence[Skipped], strict: bool) -> None:
     refuse_empty(gallery, len(embedded), skipped)
     if strict and skipped:
         raise PhotosSkipped(
@@ -319,7 +307,7 @@ def publish_version(
     index: IndexDirectory,
     current: Manifest | None,
     embedder: Embedder | StoredModel,
-    root: Path,
+    root: str,
     item_of: Callable[[int, Usable], GalleryItem],
     embedded: Sequence[Usable],
     skipped: Sequence[Skipped],
@@ -336,7 +324,7 @@ def publish_version(
     items = partial(map, item_of, range(len(embedded)), embedded)
     metadata = _metadata_of(embedded)
     model_sha256 = index.publish_model(embedder.directory)
-    made_with = [str(root), model_sha256, embedder.embedding_id, choice]
+    made_with = [root, model_sha256, embedder.embedding_id, choice]
     content = _content_sha256(items(), skipped, made_with, *metadata.content, *reading.items())
     names = ItemNames((one.photo.id, one.photo.label) for one in embedded)
     has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
@@ -358,7 +346,7 @@ def publish_version(
         embedding_id=embedder.embedding_id,
         preprocessing_sha256=embedder.card.input.sha256,
         content_sha256=content,
-        gallery={"root": str(root), "classes": len(names.labels), "skipped": len(skipped), **reading},
+        gallery={"root": root, "classes": len(names.labels), "skipped": len(skipped), **reading},
         files={},
     )
 
@@ -406,30 +394,37 @@ def choice_of(told: Manifest | None) -> str:
     return "auto" if told is None or CHOSEN in told.index_recipe else str(told.storage)
 
 
-def _folder_of(gallery: Path) -> Path:
+def _source_of(gallery: str | Path) -> str:
+    """The gallery, without links where it is local, as a version remembers it."""
+    return str(gallery).rstrip("/") if "://" in str(gallery) else str(Path(gallery).resolve())
+
+
+def _folder_of(gallery: str | Path) -> Path:
     """The folder that paths are relative to: the gallery, or the one that its manifest lies in."""
-    return gallery if gallery.is_dir() else gallery.parent
+    return Path(gallery) if Path(gallery).is_dir() else Path(gallery).parent
 
 
-def _root_of(gallery: Path) -> Path:
-    """That folder without links, as a version remembers it."""
-    return _folder_of(gallery).resolve()
+def _root_of(gallery: str | Path) -> str:
+    """That folder without links, or what is not a folder of this machine, as a version remembers it."""
+    return _source_of(gallery if is_stored(gallery) else _folder_of(gallery))
 
 
-def _is_of(gallery: Path, version: Manifest | None) -> bool:
+def _is_of(gallery: str | Path, version: Manifest | None) -> bool:
     """Tells if a version was built from this gallery."""
-    return version is not None and version.gallery["root"] == str(_root_of(gallery))
+    return version is not None and version.gallery["root"] == _root_of(gallery)
 
 
-def _item_of(gallery: Path, row: int, one: Usable) -> GalleryItem:
+def _item_of(gallery: str | Path, row: int, one: Usable) -> GalleryItem:
     return GalleryItem(row, one.photo.id, one.photo.label, one.sha256, _path_in(gallery, one.photo), one.stamp)
 
 
-def _path_in(gallery: Path, photo: Photo) -> bytes:
+def _path_in(gallery: str | Path, photo: Photo) -> bytes:
     """The path of a photo relative to its gallery, as raw bytes; empty for one of the log."""
     if isinstance(photo, KnownPhoto):
         return photo.path
-    assert isinstance(photo, Item)  # noqa: S101  # from read_items
+    assert isinstance(photo, Item)  # noqa: S101  # from read_items or read_stored
+    if isinstance(photo, StoredPhoto):
+        return os.fsencode(photo.path)
     folder = _folder_of(gallery)
     text, above = str(photo.path), f"{folder}/"
     if text.startswith(above) and "/.." not in text:  # as nearly all are; the other way takes ten times as long
@@ -440,14 +435,14 @@ def _path_in(gallery: Path, photo: Photo) -> bytes:
 
 
 def _removed(
-    before: Iterable[GalleryItem], gallery: Path, embedded: Sequence[Usable], changed: Set[str]
+    before: Iterable[GalleryItem], gallery: str | Path, embedded: Sequence[Usable], changed: Set[str]
 ) -> list[GalleryItem]:
     """The photos of the version before that are gone, by their paths in the gallery, and not by the log."""
     paths = {_path_in(gallery, one.photo) for one in embedded}
     return [item for item in before if item.path not in paths and item.path and item.id not in changed]
 
 
-def _refuse_shrunk(gallery: Path, removed: Sequence[GalleryItem], photos: int) -> None:
+def _refuse_shrunk(gallery: str | Path, removed: Sequence[GalleryItem], photos: int) -> None:
     """Raises GalleryShrank where too many of so many photos are gone."""
     if len(removed) > MOST_REMOVED * photos:
         classes = Counter(item.label or "no class" for item in removed).most_common(CLASSES_TOLD)

@@ -2,14 +2,21 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from indexer.embed import EmbeddedBatch, Lookup, Unchanged, embed_photos
+from indexer.items import GalleryItem
+from model.dataset import Photo
+from model.embedder import Embedder, Progress
 from model.errors import IndexInvalid
 from model.types import Embeddings
+
+PHOTOS_PER_SAVE = 32
+"""Photos per transaction of the checkpoint. Each waits for the disk; a kill loses at most this many and a batch."""
 
 
 class Checkpoint:
@@ -67,3 +74,35 @@ class Checkpoint:
                 yield
         except sqlite3.Error as problem:
             raise IndexInvalid(f"The unfinished work in {self._path} cannot be used: {problem}.") from problem
+
+
+def embed_resumably(
+    photos: Sequence[Photo],
+    embedder: Embedder,
+    known: Lookup,
+    before: Iterable[GalleryItem],
+    unchanged: Unchanged,
+    work: Path,
+    progress: Progress,
+) -> Iterator[EmbeddedBatch]:
+    """The `Engine` that embeds in this process. What an interrupted build has embedded is looked up by its content."""
+    del before  # `known` has their embeddings
+    unsaved: dict[str, Embeddings] = {}
+    done = 0
+    with closing(Checkpoint(work, embedder.dim)) as checkpoint:
+
+        def known_or_done(sha256: str) -> Embeddings | None:
+            for lookup in (known, unsaved.get, checkpoint.get):
+                if (vector := lookup(sha256)) is not None:
+                    return vector
+            return None
+
+        for batch in embed_photos(photos, embedder, known_or_done, learning=True, unchanged=unchanged):
+            unsaved |= batch.fresh
+            if len(unsaved) >= PHOTOS_PER_SAVE:
+                checkpoint.add(unsaved)
+                unsaved = {}
+            yield batch
+            done += batch.photos
+            progress(done, len(photos))
+        checkpoint.add(unsaved)

@@ -3,13 +3,15 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from indexer.items import sha256_bytes
+from indexer.items import GalleryItem, sha256_bytes
 from indexer.stamps import stamp_of
 from model.dataset import Item, Photo, Skipped
-from model.embedder import Embedder
+from model.embedder import Embedder, Progress
 from model.errors import FileUnreadable, ImageRejected
 from model.names import printable
 from model.parallel import batched, decode_pool, map_in_order, prefetch
@@ -50,6 +52,23 @@ class EmbeddedBatch:
     @property
     def photos(self) -> int:
         return len(self.embedded) + len(self.skipped)
+
+
+class Engine(Protocol):
+    """Embeds the photos of a build, and keeps what is done in `work` until the build has been published."""
+
+    def __call__(
+        self,
+        photos: Sequence[Photo],
+        embedder: Embedder,
+        known: Lookup,
+        before: Iterable[GalleryItem],
+        unchanged: Unchanged,
+        work: Path,
+        progress: Progress,
+    ) -> Iterator[EmbeddedBatch]:
+        """Every photo once, in order. `before` are the items of the version before."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +145,8 @@ class _Run:
     def read(self, photo: Photo) -> _Read:
         """Reads a photo unless it is unchanged, and decodes it unless its embedding is known or being computed."""
         stamp = sha256 = None
-        if self._unchanged is not None and isinstance(photo, Item):
-            stamp = stamp_of(photo.path)  # before it is read: who changes it later changes the stamp
+        if self._unchanged is not None and isinstance(photo, Item) and photo.file is not None:
+            stamp = stamp_of(photo.file)  # before it is read: who changes it later changes the stamp
             sha256 = self._unchanged(photo, stamp) if stamp is not None else None
         if sha256 is not None and self._has(sha256):
             return _Read(photo, sha256, stamp=stamp)

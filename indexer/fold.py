@@ -54,7 +54,7 @@ def fold_index(index: IndexDirectory, delta: DeltaLog, *, keep: int = KEEP_VERSI
         listed = json.loads((directory / SKIPPED_NAME).read_bytes())
         skipped = [Skipped(**one) for one in listed]
         reading = {name: value for name, value in current.gallery.items() if name not in ("root", "classes", "skipped")}
-        root = Path(current.gallery["root"])
+        root = current.gallery["root"]
         manifest, new = current, False
         if changes:
             reading[SEQUENCE] = changes[-1].sequence

@@ -49,6 +49,11 @@ class Item:
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
     """The other columns of a spreadsheet, as it has them; empty cells are empty."""
 
+    @property
+    def file(self) -> Path | None:
+        """Where it lies on this machine; None for one that does not."""
+        return self.path
+
     def read(self) -> bytes:
         return read_file(self.path)
 
@@ -123,9 +128,14 @@ def read_items(
         found = _from_manifest(source, exclude)
     if class_depth == 0 and not stat.S_ISDIR(mode):
         found = replace(found, items=[replace(item, label="") for item in found.items])
+    return checked(source, found, few=FEW_CLASSES if stat.S_ISDIR(mode) else 0)
+
+
+def checked(source: str | Path, found: ItemList, few: int) -> ItemList:
+    """A set with the notes on its labels, which are named where there are few; raises EmptyGallery."""
     refuse_empty(source, len(found.items), found.skipped)
     labels = {item.label for item in found.items if item.label}
-    return replace(found, notes=_notes_on(labels, few=FEW_CLASSES if stat.S_ISDIR(mode) else 0))
+    return replace(found, notes=(*found.notes, *_notes_on(labels, few)))
 
 
 def _notes_on(labels: set[str], few: int) -> tuple[str, ...]:
@@ -135,7 +145,7 @@ def _notes_on(labels: set[str], few: int) -> tuple[str, ...]:
     return (*found, *(f"These classes differ only in case or blanks: {quoted}." for quoted in groups))
 
 
-def refuse_empty(source: Path, usable: int, skipped: Sequence[Skipped]) -> None:
+def refuse_empty(source: str | Path, usable: int, skipped: Sequence[Skipped]) -> None:
     """Raises EmptyGallery where no photo of a set can be used, with the first reasons."""
     if usable:
         return

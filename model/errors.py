@@ -38,6 +38,7 @@ EXTRAS = {
     "openvino": "cpu",
     "onnxruntime": "onnx",
     "pymilvus": "milvus",
+    **dict.fromkeys(("fsspec", "pyarrow", "ray", "s3fs"), "ray"),
     **dict.fromkeys(TRAINING.split(), "train"),
 }
 """Optional package -> the extra that brings it."""
@@ -99,6 +100,10 @@ class PhotosSkipped(DataInvalid, code="photos_skipped"):
 
 class GalleryShrank(DataInvalid, code="gallery_shrank"):
     """Too many photos of the current version are gone; nothing was published."""
+
+
+class EngineFailed(CarsearchError, code="engine_failed"):
+    """Embedding on a cluster ended early; what was embedded is kept, and the same command goes on."""
 
 
 class ModelInvalid(CarsearchError, code="model_invalid"):

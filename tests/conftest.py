@@ -47,6 +47,7 @@ FULL_SET = (
     "playwright",
     "pymilvus",
     "pyvista",
+    "ray",
     "schemathesis",
     "torch",
 )

@@ -11,6 +11,7 @@ from service.cli.options import (
     ClassDepthOption,
     CopiesOption,
     DeltaOption,
+    EngineOption,
     ExcludeOption,
     FoldOption,
     GalleryArgument,
@@ -31,6 +32,7 @@ from service.cli.versions import list_versions, rollback, verify
 if TYPE_CHECKING:
     from indexer.build import BuildResult
     from indexer.delta import DeltaLog
+    from indexer.embed import Engine
 
 
 def index(
@@ -47,6 +49,7 @@ def index(
     copies: CopiesOption = None,
     delta: DeltaOption = None,
     fold: FoldOption = False,
+    engine: EngineOption = "local",
     strict: Annotated[bool, typer.Option(help="Publish nothing when a photo cannot be used.")] = False,
     keep: Annotated[int, typer.Option(min=2, help="Versions to keep.")] = 3,
     list_: ListOption = False,
@@ -86,12 +89,28 @@ def index(
             allow_removals=allow_removals,
             trust_mtime=trust_mtime,
             delta=log,
+            engine=_engine(engine, log, trust_mtime),
             progress=progress,
         )
     if copies is not None:
         write_copies(copies, result.copies)
     list_skipped(result.skipped)
     _tell(result)
+
+
+def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "Engine":
+    """What embeds."""
+    if name == "local":
+        from indexer.checkpoint import embed_resumably
+
+        return embed_resumably
+    if log is not None:  # its photos lie on this machine only
+        raise typer.BadParameter("Leave --delta out with --engine ray, and take changes in with --fold afterwards.")
+    if trust_mtime:
+        raise typer.BadParameter("Leave --trust-mtime out with --engine ray, whose nodes read every photo.")
+    from indexer.distributed.on_ray import embed_on_ray
+
+    return embed_on_ray
 
 
 def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:

@@ -8,8 +8,11 @@ import typer
 from indexer.stores.precision import StorageChoice
 
 GalleryArgument = Annotated[
-    Path | None,
-    typer.Argument(help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; or a CSV."),
+    str | None,
+    typer.Argument(
+        help="A folder of photos, one folder a class if there are any, perhaps a photos.csv; a CSV; tar or Parquet "
+        "shards; or the URL of a folder or of shards in a storage."
+    ),
 ]
 ClassDepthOption = Annotated[
     int | None,
@@ -31,6 +34,10 @@ DeltaOption = Annotated[
 FoldOption = Annotated[
     bool,
     typer.Option("--fold", help="Take in what was put and deleted, and embed nothing; needs --delta."),
+]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="What embeds: this process, or the Ray cluster that RAY_ADDRESS names."),
 ]
 AllowRemovalsOption = Annotated[
     bool, typer.Option("--allow-removals", help="Publish even if over a tenth of the gallery's photos is gone.")

@@ -120,8 +120,16 @@ def test_the_ways_to_search_and_to_find_duplicates_over_http_work(tmp_path: Path
 
 def test_no_other_document_has_commands() -> None:
     documents = [path.name for path in sorted(ROOT.glob("docs/*.md")) if commands(path)]
-    # tests/deploy/ follows clients.md and deploy.md
-    assert documents == ["api.md", "benchmark.md", "clients.md", "deploy.md", "galleries.md", "results.md"]
+    # tests/deploy/ follows clients.md and deploy.md, tests/engines/ cluster.md
+    assert documents == [
+        "api.md",
+        "benchmark.md",
+        "clients.md",
+        "cluster.md",
+        "deploy.md",
+        "galleries.md",
+        "results.md",
+    ]
 
 
 def test_the_first_command_is_the_demo_and_the_readme_checks_it() -> None:

@@ -1,0 +1,1 @@
+"""Tests against servers and clusters in processes of their own: `make test-engines`."""

@@ -1,0 +1,1 @@
+"""Photos beyond this machine: those of object storage and shards, embedded by a cluster."""
