@@ -61,9 +61,7 @@ def index(
     if list_ or verify_ or rollback_:
         _of_versions(index_dir, verify_, rollback_, to)
         return
-    from indexer.delta import DeltaLog
-
-    log = None if delta is None else DeltaLog(delta)
+    log = _log_in(delta)
     if fold:
         _fold(index_dir, log, keep)
         return
@@ -96,6 +94,13 @@ def index(
         write_copies(copies, result.copies)
     list_skipped(result.skipped)
     _tell(result)
+
+
+def _log_in(folder: Path | None) -> "DeltaLog | None":
+    """The log of changes, where there is one."""
+    from indexer.delta import DeltaLog
+
+    return None if folder is None else DeltaLog(folder)
 
 
 def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "Engine":

@@ -9,6 +9,7 @@ from model.errors import (
     EmptyFile,
     MissingDependency,
     ModelInvalid,
+    StoreUnavailable,
     UnsupportedImageFormat,
     missing_dependency,
 )
@@ -30,7 +31,8 @@ def test_codes_are_unique() -> None:
 
 
 def test_a_class_without_subclasses_has_a_code_of_its_own() -> None:
-    leaves = [member for member in CLASSES.values() if not member.__subclasses__()]
+    # Which part behind the server has failed is nothing that a client can do anything about.
+    leaves = [member for member in CLASSES.values() if not member.__subclasses__() and member is not StoreUnavailable]
     assert [leaf.__name__ for leaf in leaves if not has_its_own_code(leaf)] == []
 
 
