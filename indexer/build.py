@@ -128,16 +128,9 @@ def build_index(
         item_of = partial(_item_of, gallery)
         if trust_mtime and not any(item.stamp for item in before):
             current = None  # a version without stamps gives way to one that the next run need not read photos for
+        choice = str(storage or choice_of(told))
         manifest, changed = publish_version(
-            index,
-            current,
-            embedder,
-            _root_of(gallery),
-            item_of,
-            embedded,
-            skipped,
-            str(storage or choice_of(told)),
-            reading,
+            index, current, embedder, _root_of(gallery), item_of, embedded, skipped, choice, reading
         )
         shutil.rmtree(index.root / WORK_NAME, ignore_errors=True)
         index.clean(keep)
