@@ -61,15 +61,13 @@ def index(
     if list_ or verify_ or rollback_:
         _of_versions(index_dir, verify_, rollback_, to)
         return
-    from indexer.delta import DeltaLog
-
-    log = None if delta is None else DeltaLog(delta)
+    _let_threads_sleep()
+    log = _log_in(delta)
     if fold:
         _fold(index_dir, log, keep)
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
-    _let_threads_sleep()
     from indexer.build import build_index
     from indexer.load import embedder_for
     from indexer.versions import IndexDirectory
@@ -111,6 +109,13 @@ def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "Engine":
     from indexer.distributed.on_ray import embed_on_ray
 
     return embed_on_ray
+
+
+def _log_in(folder: Path | None) -> "DeltaLog | None":
+    """The log of changes."""
+    from indexer.delta import DeltaLog
+
+    return None if folder is None else DeltaLog(folder)
 
 
 def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:
