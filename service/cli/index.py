@@ -61,18 +61,18 @@ def index(
     if list_ or verify_ or rollback_:
         _of_versions(index_dir, verify_, rollback_, to)
         return
+    _let_threads_sleep()
     log = _log_in(delta)
     if fold:
         _fold(index_dir, log, keep)
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
-    _let_threads_sleep()
     from indexer.build import build_index
     from indexer.load import embedder_for
-    from service.directory import open_directory
+    from indexer.versions import IndexDirectory
 
-    directory = open_directory(index_dir)
+    directory = IndexDirectory(index_dir)
     embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
         result = build_index(
@@ -96,13 +96,6 @@ def index(
     _tell(result)
 
 
-def _log_in(folder: Path | None) -> "DeltaLog | None":
-    """The log of changes, where there is one."""
-    from indexer.delta import DeltaLog
-
-    return None if folder is None else DeltaLog(folder)
-
-
 def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "Engine":
     """What embeds."""
     if name == "local":
@@ -118,14 +111,21 @@ def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "Engine":
     return embed_on_ray
 
 
+def _log_in(folder: Path | None) -> "DeltaLog | None":
+    """The log of changes."""
+    from indexer.delta import DeltaLog
+
+    return None if folder is None else DeltaLog(folder)
+
+
 def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:
     """Publishes what was put and deleted; a gallery is not looked at."""
     if log is None:
         raise typer.BadParameter("--fold needs --delta with the folder of changes.")
     from indexer.fold import fold_index
-    from service.directory import open_directory
+    from indexer.versions import IndexDirectory
 
-    _tell(fold_index(open_directory(index_dir), log, keep=keep))
+    _tell(fold_index(IndexDirectory(index_dir), log, keep=keep))
 
 
 def _let_threads_sleep() -> None:
