@@ -113,7 +113,7 @@ class Reloader:
 
     def _load_and_swap(self, version: str, previous: Engine | None) -> None:
         """Verifies a version and serves it, or serves it and verifies it meanwhile where it was verified before."""
-        state = self._verified.state_of(version) if self.index.path_of(version).is_dir() else ""
+        state = self._verified.state_of(version)
         at_once = self._verification is None and self._verified.holds(version, state)
         self._swap(self._load(version, previous, at_once))
         self._before = previous if at_once else None

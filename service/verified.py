@@ -4,10 +4,9 @@ import logging
 import threading
 from pathlib import Path
 
-from indexer.manifest import MANIFEST_NAME
 from indexer.versions import IndexDirectory
 from model.card import canonical_sha256
-from model.storage import sha256_file, write_durably
+from model.storage import write_durably
 from service.process import lower_priority
 
 log = logging.getLogger("carsearch")
@@ -16,7 +15,7 @@ log = logging.getLogger("carsearch")
 class VerifiedVersions:
     """`<state>/verified/<version>`: what the files of a version were when every byte of them was verified.
 
-    That is the hash of its manifest, and the size, time of change and inode of each file. Without a state directory
+    That is a hash of its manifest, and of the size, time of change and inode of each file. Without a state directory
     nothing is known.
     """
 
@@ -25,13 +24,13 @@ class VerifiedVersions:
         self._folder = None if state_dir is None else state_dir / "verified"
 
     def state_of(self, version: str) -> str:
-        """A hash of what the files of a version are now; raises OSError."""
-        directory = self._index.path_of(version)
+        """A hash of what a version is now; raises VersionNotFound, IndexInvalid and OSError."""
+        manifest = self._index.manifest(version)
         files = []
-        for path in sorted(directory.iterdir()):
-            status = path.stat()
+        for path in sorted(self._index.path_of(version).iterdir()):
+            status = path.lstat()
             files.append([path.name, status.st_size, status.st_mtime_ns, status.st_ino])
-        return canonical_sha256([version, sha256_file(directory / MANIFEST_NAME), files])
+        return canonical_sha256([manifest.to_json(), files])
 
     def holds(self, version: str, state: str) -> bool:
         """Tells if a version was verified in this state."""

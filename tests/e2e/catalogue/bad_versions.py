@@ -210,8 +210,8 @@ def a_folder(directory: Path) -> None:
 
 
 NOT_UNIQUE = SCHEMA.partition("CREATE INDEX")[0].replace(" UNIQUE", "")
-NO_TYPES = "CREATE TABLE items (row INTEGER PRIMARY KEY, id, class, sha256, path)"
-NO_KEY = "CREATE TABLE items (row, id TEXT UNIQUE, class TEXT, sha256 TEXT, path BLOB)"
+NO_TYPES = "CREATE TABLE items (row INTEGER PRIMARY KEY, id, class, sha256, path, stamp)"
+NO_KEY = "CREATE TABLE items (row, id TEXT UNIQUE, class TEXT, sha256 TEXT, path BLOB, stamp BLOB)"
 
 
 class Bad(NamedTuple):
@@ -262,7 +262,7 @@ BAD = [
     Bad("099", "embeddings of another space", manifest(embedding_id="0" * 16), "model_mismatch"),
     Bad("100", "an item too few", sql("DELETE FROM items WHERE row = (SELECT max(row) FROM items)")),
     Bad("100", "an item too many",
-        sql("INSERT INTO items SELECT max(row) + 1, 'new', 'new', sha256, path FROM items")),
+        sql("INSERT INTO items SELECT max(row) + 1, 'new', 'new', sha256, path, stamp FROM items")),
     Bad("100", "a gap", sql("UPDATE items SET row = row + 1 WHERE row = (SELECT max(row) FROM items)")),
     Bad("100", "a row before the first", sql("UPDATE items SET row = -1 WHERE row = 0")),
     Bad("100", "an id that stands twice",

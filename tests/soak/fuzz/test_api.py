@@ -17,7 +17,7 @@ def test_no_answer_is_5xx_and_each_is_one_that_the_document_names(server: Server
     pid = server.process.pid
     done = fuzz_server(server.url, SECONDS, *SEED)
     assert done.returncode == 0, done.stdout[-10_000:]
-    assert "13 selected / 16 total" in done.stdout
+    assert "14 selected / 17 total" in done.stdout
     assert "Coverage" in done.stdout
     assert "Stateful" in done.stdout
     assert server.process.poll() is None
