@@ -89,7 +89,7 @@ class GraphStore:
         threads: int | None = None,
     ) -> Neighbours:
         """The k nearest rows that the graph finds; `among` is not supported."""
-        assert among is None  # noqa: S101  # nobody asks for it here
+        assert among is None  # noqa: S101  # graphs are measured without filters
         fetch = k + (exclude_rows is not None)
         if self.kind is Graph.hnswlib:
             self.index.set_ef(max(self.ef, fetch))

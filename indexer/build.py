@@ -22,7 +22,7 @@ from indexer.distributed.stored import StoredPhoto, is_stored, read_stored
 from indexer.embed import (
     Embedded,
     EmbeddedBatch,
-    Engine,
+    EmbeddingEngine,
     Lookup,
     Unchanged,
     Usable,
@@ -90,7 +90,7 @@ def build_index(
     allow_removals: bool = False,
     trust_mtime: bool = False,
     delta: DeltaLog | None = None,
-    engine: Engine = embed_resumably,
+    engine: EmbeddingEngine = embed_resumably,
     progress: Progress = silent,
 ) -> BuildResult:
     """Embeds a gallery and publishes it as the current version of an index.

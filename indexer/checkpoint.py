@@ -85,7 +85,7 @@ def embed_resumably(
     work: Path,
     progress: Progress,
 ) -> Iterator[EmbeddedBatch]:
-    """The `Engine` that embeds in this process. What an interrupted build has embedded is looked up by its content."""
+    """The `EmbeddingEngine` of this process, which finds what an interrupted build has embedded by its content."""
     del before  # `known` has their embeddings
     unsaved: dict[str, Embeddings] = {}
     done = 0

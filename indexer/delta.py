@@ -177,7 +177,7 @@ class DeltaLog:
         ]
 
     def _select(self, condition: str, after: int) -> list[Change]:
-        query = f"SELECT sequence, id, coalesce(class, ''), metadata, sha256 FROM changes {condition}"  # noqa: S608  # made of constants of this file
+        query = f"SELECT sequence, id, coalesce(class, ''), metadata, sha256 FROM changes {condition}"  # noqa: S608  # SQL of constants; values are bound
         with self._reading() as database:
             found = database.execute(query, [after]).fetchall()
         return [Change(number, name, label, json.loads(cells), sha256) for number, name, label, cells, sha256 in found]
@@ -205,9 +205,9 @@ class DeltaLog:
     def prune(self) -> None:
         """Removes what nobody needs: changes of ids that were changed again, and photos of no change that is left."""
         with self._writing() as (database, _):
-            database.execute(f"DELETE FROM changes WHERE sequence NOT IN ({LAST})")  # noqa: S608  # made of constants of this file
+            database.execute(f"DELETE FROM changes WHERE sequence NOT IN ({LAST})")  # noqa: S608  # SQL of constants; values are bound
             kept = "SELECT sha256 FROM changes WHERE sha256 IS NOT NULL"
-            database.execute(f"DELETE FROM embeddings WHERE sha256 NOT IN ({kept})")  # noqa: S608  # made of constants of this file
+            database.execute(f"DELETE FROM embeddings WHERE sha256 NOT IN ({kept})")  # noqa: S608  # SQL of constants; values are bound
             names = {sha256 for (sha256,) in database.execute(kept)}
             for path in self.photos.iterdir():
                 leftover = path.name.startswith(".") and time.time() - path.stat().st_mtime > LEFTOVER_S

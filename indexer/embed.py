@@ -54,7 +54,7 @@ class EmbeddedBatch:
         return len(self.embedded) + len(self.skipped)
 
 
-class Engine(Protocol):
+class EmbeddingEngine(Protocol):
     """Embeds the photos of a build, and keeps what is done in `work` until the build has been published."""
 
     def __call__(

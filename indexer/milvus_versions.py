@@ -74,26 +74,30 @@ class MilvusDirectory(IndexDirectory):
         """Opens the collection of a version; one that an earlier release or another store made is read as ever."""
         if manifest.storage is not Storage.milvus:
             return super().contents(manifest, whole=whole)
-        name, lists = collection_of(manifest.id), Lists(manifest.index_recipe["nlist"], manifest.index_recipe["nprobe"])
-        if (found := self.milvus.count(name)) != manifest.count:
+        store = self._store_of(manifest)
+        if (found := self.milvus.count(store.collection)) != manifest.count:
             raise IndexInvalid(
                 f"Milvus has {found or 'no'} rows of version {manifest.id} for {manifest.count}; make them again: "
                 f"carsearch versions rollback {manifest.id} --index {self.root}"
             )
-        store = MilvusStore(self.milvus, name, manifest.dim, manifest.count, lists)
         return read_contents(self.path_of(manifest.id), manifest, store)
+
+    def _store_of(self, manifest: Manifest) -> MilvusStore:
+        """The collection of a version."""
+        lists = Lists(manifest.index_recipe["nlist"], manifest.index_recipe["nprobe"])
+        return MilvusStore(self.milvus, collection_of(manifest.id), manifest.dim, manifest.count, lists)
 
     def switch(self, version: str) -> Manifest:
         """Moves the alias to a version, after checking its rows in Milvus; makes those that Milvus has lost again."""
         manifest = self.verify(version)
         if manifest.storage is Storage.milvus:
             originals = Originals.read(self.path_of(version) / EMBEDDINGS_NAME, manifest.dim, manifest.count)
-            name, lists = collection_of(version), Lists(manifest.index_recipe["nlist"], manifest.index_recipe["nprobe"])
-            if self.milvus.count(name) != manifest.count:
-                if self.milvus.named(ALIAS) == name:
+            store = self._store_of(manifest)
+            if self.milvus.count(store.collection) != manifest.count:
+                if self.milvus.named(ALIAS) == store.collection:
                     self.milvus.call("drop_alias", ALIAS)  # a collection that has one cannot be made again
-                self.milvus.fill(name, originals, lists.nlist)
-            MilvusStore(self.milvus, name, manifest.dim, manifest.count, lists).check(originals)
+                self.milvus.fill(store.collection, originals, store.lists.nlist)
+            store.check(originals)
         return super().switch(version)
 
     def clean(self, keep: int = KEEP_VERSIONS) -> None:

@@ -86,7 +86,7 @@ class IndexDirectory:
         write_durably(self.root / CURRENT_NAME, f"{version}\n".encode())
 
     def holds(self, manifest: Manifest) -> bool:
-        """Whether the vectors of a verified version are where this directory keeps them."""
+        """Tells if this directory has the vectors of a verified version in its store."""
         return manifest.storage is not Storage.milvus
 
     def write_vectors(

@@ -53,9 +53,9 @@ class Reloader:
         self._delta_problem = ""
         self._verified = VerifiedVersions(self.index, settings.state_dir)
         self._verification: Verification | None = None
-        """Of what is loaded, where that was served before it was verified."""
+        """The check of the loaded version that runs in the background, None where there is none."""
         self._before: Engine | None = None
-        """What answered before, for as long as that is verified."""
+        """The engine that answered before the loaded one, kept until that check has ended."""
         self.why_not = "The server is loading its index."
         """Why there is nothing to answer with."""
         self.since: datetime | None = None

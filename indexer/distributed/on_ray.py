@@ -64,7 +64,7 @@ def embed_on_ray(
     work: Path,
     progress: Progress,
 ) -> Iterator[EmbeddedBatch]:
-    """The `Engine` that embeds on a cluster; raises EngineFailed where it cannot go on."""
+    """The `EmbeddingEngine` that embeds on a cluster; raises EngineFailed where it cannot go on."""
     del unchanged  # every photo is read
     parts = Parts(work / "parts", embedder.dim)
     done = parts.stamps(known)

@@ -23,7 +23,7 @@ class Storage(StrEnum):
 
     @property
     def lossy(self) -> bool:
-        """Whether stored vectors may differ from those that were given, which then lie in `embeddings.f32`."""
+        """True where stored vectors may differ from the original ones; `embeddings.f32` keeps the originals then."""
         return self is not Storage.fp32
 
     @property

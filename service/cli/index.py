@@ -32,7 +32,7 @@ from service.cli.versions import list_versions, rollback, verify
 if TYPE_CHECKING:
     from indexer.build import BuildResult
     from indexer.delta import DeltaLog
-    from indexer.embed import Engine
+    from indexer.embed import EmbeddingEngine
 
 
 def index(
@@ -96,7 +96,7 @@ def index(
     _tell(result)
 
 
-def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "Engine":
+def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "EmbeddingEngine":
     """What embeds."""
     if name == "local":
         from indexer.checkpoint import embed_resumably

@@ -45,7 +45,7 @@ class RequestContext:
     client: str = ""
     """The holder of the API key, or the client's address."""
     admin: bool = False
-    """Whether the request has a key of the scope admin."""
+    """True for a request with a key of the scope admin."""
     status: int = 0
     code: str = "ok"
     cause: str | None = None
