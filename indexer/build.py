@@ -31,7 +31,7 @@ from indexer.embed import (
     nothing_unchanged,
 )
 from indexer.items import GalleryItem, ItemNames, ItemTable, RowsByContent, write_items
-from indexer.manifest import EMBEDDINGS_NAME, FOR_DECISIONS, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
+from indexer.manifest import EMBEDDINGS_NAME, FOR_CHANGES, INDEX_NAME, ITEMS_NAME, SEQUENCE, SKIPPED_NAME, Manifest
 from indexer.metadata import Column, Metadata
 from indexer.stores.faiss import FaissStore
 from indexer.stores.originals import Originals
@@ -320,7 +320,7 @@ def publish_version(
     made_with = [root, model_sha256, embedder.embedding_id, choice]
     content = _content_sha256(items(), skipped, made_with, *metadata.content, *reading.items())
     names = ItemNames((one.photo.id, one.photo.label) for one in embedded)
-    has_decider = current is not None and current.files.keys() >= FOR_DECISIONS
+    has_decider = current is not None and current.files.keys() >= FOR_CHANGES
     whole = has_decider or not names.labels
     if current is not None and current.content_sha256 == content and whole and index.holds(current):
         return current, False

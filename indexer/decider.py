@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from indexer.calibration import Calibration, fit, leave_one_out, sampled_rows
+from indexer.class_changes import ChangedWeights, ClassMap
 from indexer.class_weights import ClassFit, ClassWeights
 from indexer.decision import NEIGHBOURS, Decisions, decide
-from indexer.manifest import CALIBRATION_NAME, CLASSES_NAME, Manifest
+from indexer.manifest import CALIBRATION_NAME, CLASS_MAP_NAME, CLASSES_NAME, Manifest
 from indexer.stores.base import Neighbours, VectorStore
 from model.errors import IndexInvalid
 from model.storage import read_json
@@ -34,12 +35,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """Decides by a gallery; `codes` int64 (N,) are the classes of its rows, -1 for none, `labels` their names."""
+    """Decides by a gallery; `codes` int64 (N,) are the classes of its rows, -1 for none, `labels` their names.
+
+    `class_map` is None for a version from before classes took in changes.
+    """
 
     codes: Rows
     labels: Sequence[str]
     weights: ClassWeights
     calibration: Calibration
+    class_map: ClassMap | None
 
     @classmethod
     def of(cls, store: VectorStore, embeddings: Embeddings, codes: Rows, labels: Sequence[str]) -> Self | None:
@@ -52,7 +57,8 @@ class Decider:
         classes, rows = fitted_to_labelled(embeddings.__getitem__, codes)
         decisions, right = leave_one_out(store, embeddings[rows], rows, codes, classes)
         decided = decisions.classes >= 0  # else there is no probability to be told
-        return cls(codes, labels, classes.weights(), fit(decisions.only(decided), right[decided]))
+        probability = fit(decisions.only(decided), right[decided])
+        return cls(codes, labels, classes.weights(), probability, ClassMap.of(classes))
 
     @classmethod
     def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:
@@ -68,14 +74,35 @@ class Decider:
             raise IndexInvalid(
                 f"{directory / CLASSES_NAME} has not a row of numbers for each of {len(labels)} classes."
             )
-        rows = ClassWeights(weights.reshape(len(labels), manifest.dim))
-        return cls(codes, labels, rows, _calibration_in(directory))
+        rows, class_map = ClassWeights(weights.reshape(len(labels), manifest.dim)), None
+        if CLASS_MAP_NAME in manifest.files:
+            path, counts = directory / CLASS_MAP_NAME, np.bincount(codes[codes >= 0], minlength=len(labels))
+            try:
+                class_map = ClassMap.read(path, manifest.dim, counts)
+            except ValueError:
+                raise IndexInvalid(f"{path} is not of {len(labels)} classes and {manifest.dim} dimensions.") from None
+        return cls(codes, labels, rows, _calibration_in(directory), class_map)
 
     def write(self, directory: Path) -> None:
-        """Writes `class_weights.f32`, a row for each class, and `calibration.json`, not yet durably."""
+        """Writes `class_weights.f32`, a row for each class, `class_map.f32` and `calibration.json`, not yet durably."""
+        if self.class_map is not None:
+            self.class_map.write(directory / CLASS_MAP_NAME)
         (directory / CLASSES_NAME).write_bytes(self.weights.rows.astype("<f4", copy=False).tobytes())
         text = json.dumps(self.calibration.to_json(), indent=1)
         (directory / CALIBRATION_NAME).write_text(text, encoding="utf-8")
+
+    def followed_by(self, labels: Sequence[str], codes: Rows, vectors: Embeddings, steps: Sequence[int]) -> "Decider":
+        """This after some photos came (step 1) or went (-1), with classes int64 (n,) and vectors float32 (n, D).
+
+        `labels` are the names of all classes, new ones after the others; those are not decided on where there is no
+        class map.
+        """
+        if self.class_map is None:
+            return self
+        before = self.weights
+        if not isinstance(before, ChangedWeights):
+            before = ChangedWeights(before.rows, self.class_map)
+        return replace(self, labels=labels, weights=before.followed_by(codes, vectors, steps))
 
     def decisions(self, queries: Embeddings, near: Neighbours, codes: Rows | None = None) -> Decisions:
         """Decides on unit queries float32 (n, D) from their nearest rows of the whole gallery, at least ten of them.

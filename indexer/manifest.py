@@ -17,6 +17,7 @@ SKIPPED_NAME = "skipped.json"
 EMBEDDINGS_NAME = "embeddings.f32"
 CLASSES_NAME = "class_weights.f32"
 CALIBRATION_NAME = "calibration.json"
+CLASS_MAP_NAME = "class_map.f32"
 SEQUENCE = "sequence"
 """Key of `gallery`: see `Manifest.sequence`."""
 
@@ -25,6 +26,9 @@ MOST = 1 << 20
 
 FOR_DECISIONS = {CLASSES_NAME, CALIBRATION_NAME}
 """Files that a version from before there were decisions lacks."""
+
+FOR_CHANGES = FOR_DECISIONS | {CLASS_MAP_NAME}
+"""Without the last of them, classes do not take in photos that were put and deleted since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ class Manifest:
         if lossy and not isinstance(self.index_recipe.get("recall_at_1"), float):
             raise IndexInvalid(f"{directory / MANIFEST_NAME} has no measured recall for its storage.")
         always = {self.vectors_name, ITEMS_NAME, SKIPPED_NAME, *([EMBEDDINGS_NAME] if lossy else [])}
-        if self.files.keys() not in (always, always | FOR_DECISIONS):
+        if self.files.keys() not in (always, always | FOR_DECISIONS, always | FOR_CHANGES):
             raise IndexInvalid(f"{directory} is incomplete: its manifest names {', '.join(sorted(self.files))}.")
         of_lists = {Storage.ivf_rabitq: ("nlist", "nprobe", "candidates"), Storage.milvus: ("nlist", "nprobe")}
         if self.storage in of_lists:

@@ -71,6 +71,13 @@ class Snapshot:
         later._hidden = np.union1d(self._hidden, np.array(hidden, np.int64))
         return later
 
+    def differences(self, before: "Snapshot") -> tuple[Rows, Rows]:
+        """The rows that came since an earlier snapshot, and those that went, int64 (n,)."""
+        old = len(before._put)
+        came = old + np.flatnonzero(self._alive[old:])
+        went = np.flatnonzero(before._alive & ~self._alive[:old])
+        return self.first + came, np.concatenate([np.setdiff1d(self._hidden, before._hidden), self.first + went])
+
     @property
     def first(self) -> int:
         """The row of the first photo that was put."""
@@ -166,6 +173,11 @@ class Snapshot:
         found[old] = self._names.codes[rows[old]]
         found[own] = self._codes[rows[own] - self.first]
         return found
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The names of the classes by their numbers."""
+        return tuple(self._numbers)
 
     def classes(self) -> dict[str, int]:
         """Class -> number of photos, in alphabetical order."""

@@ -110,6 +110,7 @@ class Engine:
     """Everything that one index version needs to answer; safe to use from several threads.
 
     `snapshot` is what was put and deleted since, None for nothing; photos that were put lie in `delta_dir`.
+    `decider_now` is the decider with these changes.
     """
 
     manifest: Manifest
@@ -121,6 +122,7 @@ class Engine:
     gallery_root: Path
     delta_dir: Path | None = None
     snapshot: Snapshot | None = None
+    decider_now: Decider | None = None
 
     @classmethod
     def load(
@@ -164,7 +166,16 @@ class Engine:
         if not found:
             return self
         before = Snapshot(self.items, self.names, after) if self.snapshot is None else self.snapshot
-        return replace(self, snapshot=before.followed_by(found, lambda change: self._vector(changes, change)))
+        now = before.followed_by(found, lambda change: self._vector(changes, change))
+        return replace(self, snapshot=now, decider_now=self._decider_after(before, now))
+
+    def _decider_after(self, before: Snapshot, now: Snapshot) -> Decider | None:
+        """The decider with the photos that came and went between two snapshots."""
+        if (decider := self.decider_now or self.decider) is None:
+            return None
+        came, went = now.differences(before)
+        rows, steps = np.concatenate([came, went]), [1] * len(came) + [-1] * len(went)
+        return decider.followed_by(now.labels, now.codes_of(rows), now.vectors(self.store, rows), steps)
 
     def _vector(self, changes: DeltaLog, change: Change) -> Embeddings | None:
         assert change.sha256 is not None  # noqa: S101  # the caller asks for photos only
@@ -363,16 +374,16 @@ class Engine:
         """Decides on queries float32 (B, D) from their nearest photos of the whole gallery."""
         if self.decider is None or near.rows[0, 0] < 0:  # no photo but the one that is left out
             return [None] * len(embeddings)
-        made = self._decided(self.decider, embeddings, near)
+        made = self._decided(self.decider_now or self.decider, embeddings, near)
         if self.embedder.car_head is None:
             return made
         cars = self.embedder.car_head.probabilities(embeddings).tolist()
         return [one and replace(one, car_probability=car) for one, car in zip(made, cars, strict=True)]
 
     def _decided(self, decider: Decider, embeddings: Embeddings, near: Neighbours) -> Sequence[Decision | None]:
-        """None too where the nearest photo is of a class that is newer than the version, which has no weights for it.
+        """None too where the nearest photo is of a class without weights (`Decider.followed_by`).
 
-        Other photos of new classes have no vote.
+        Other photos of such classes have no vote.
         """
         if self.snapshot is None:
             return decider.decide(embeddings, near)

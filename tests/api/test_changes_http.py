@@ -166,17 +166,31 @@ def test_classes_filters_and_groups_are_of_the_whole_gallery(shop: Shop) -> None
     assert_problem(unknown, "unknown_class")
 
 
-def test_photos_that_are_put_have_a_vote_and_new_classes_have_none_before_they_are_folded_in(shop: Shop) -> None:
+def test_photos_that_are_put_have_a_vote_and_a_new_class_is_decided_on_at_once(shop: Shop) -> None:
     photo = car_photo(8, 1)
     for shot in range(3):
         shop.put(f"x/{shot}.jpg", car_photo(8, shot), **{"class": "car 2"})
     assert shop.search(photo)["decision"]["class"] == "car 2"
-    shop.put("y.jpg", photo, **{"class": "neu"})
-    shop.delete("x/1.jpg")
-    assert shop.search(photo)["decision"] is None
+    for shot in range(3):
+        shop.put(f"x/{shot}.jpg", car_photo(8, shot), **{"class": "neu"})
+    before = shop.search(photo)["decision"]
+    assert before["class"] == "neu"
     result = fold_index(shop.index, DeltaLog(shop.folder / "delta"))
     shop.switched(result.version)
-    assert shop.search(photo)["decision"]["class"] in ("neu", "car 2")
+    assert shop.search(photo)["decision"]["class"] == "neu"
+    for shot in range(3):
+        shop.delete(f"x/{shot}.jpg")
+    assert shop.search(photo)["decision"]["class"] != "neu"
+
+
+def test_an_evaluation_is_of_the_gallery_as_it_was_indexed(shop: Shop) -> None:
+    state = shop.one.app.state.parts
+    before = state.reloader.loaded.served.decider.weights.rows
+    shop.put("y.jpg", car_photo(8, 1), **{"class": "neu"})
+    shop.search(car_photo(8, 1))
+    after = state.reloader.loaded.served.decider
+    assert after.weights.rows is before
+    assert "neu" not in after.labels
 
 
 def test_pages_of_the_list_go_on_after_photos_that_were_put(shop: Shop) -> None:

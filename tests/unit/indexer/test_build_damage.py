@@ -31,7 +31,16 @@ def index(tmp_path: Path) -> IndexDirectory:
 
 
 @pytest.mark.parametrize(
-    "name", ["index.faiss", "items.sqlite", "skipped.json", "class_weights.f32", "calibration.json", "manifest.json"]
+    "name",
+    [
+        "index.faiss",
+        "items.sqlite",
+        "skipped.json",
+        "class_weights.f32",
+        "class_map.f32",
+        "calibration.json",
+        "manifest.json",
+    ],
 )
 def test_the_next_build_replaces_a_damaged_version(
     photos: Path, index: IndexDirectory, fake_embedder: Embedder, name: str

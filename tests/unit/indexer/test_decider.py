@@ -12,7 +12,7 @@ from indexer.build import build_index
 from indexer.calibration import SHIPPED
 from indexer.decider import Decider
 from indexer.load import Contents
-from indexer.manifest import CALIBRATION_NAME, CLASSES_NAME, FOR_DECISIONS, MANIFEST_NAME, Manifest
+from indexer.manifest import CALIBRATION_NAME, CLASS_MAP_NAME, CLASSES_NAME, FOR_CHANGES, MANIFEST_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
@@ -34,11 +34,11 @@ def contents_of(index: IndexDirectory) -> Contents:
     return index.contents(manifest)
 
 
-def as_before_decisions(index: IndexDirectory) -> None:
+def without(index: IndexDirectory, names: set[str]) -> None:
     """The current version as an earlier release wrote it."""
     directory = index.path_of(index.current())
     manifest = json.loads((directory / MANIFEST_NAME).read_bytes())
-    for name in FOR_DECISIONS:
+    for name in names:
         (directory / name).unlink()
         del manifest["files"][name]
     (directory / MANIFEST_NAME).write_text(json.dumps(manifest))
@@ -98,7 +98,7 @@ def test_a_photo_among_others_without_a_class_is_no_wrong_decision() -> None:
 def test_a_version_from_before_decisions_is_read_and_built_anew_though_no_photo_changed(
     index: IndexDirectory, gallery: Path, fake_embedder: Embedder
 ) -> None:
-    as_before_decisions(index)
+    without(index, FOR_CHANGES)
     old = contents_of(index)
     assert old.decider is None
     old.items.close()
@@ -110,11 +110,29 @@ def test_a_version_from_before_decisions_is_read_and_built_anew_though_no_photo_
     new.items.close()
 
 
+def test_a_version_from_before_classes_took_in_changes_decides_without_them_and_is_built_anew(
+    index: IndexDirectory, gallery: Path, fake_embedder: Embedder
+) -> None:
+    without(index, {CLASS_MAP_NAME})
+    old = contents_of(index)
+    old.items.close()
+    decider = old.decider
+    assert decider is not None
+    photo = fake_embedder.embed_photo(car_photo(5, 0))[None]
+    assert decider.followed_by([*decider.labels, "neu"], np.array([3]), photo, [1]) is decider
+    assert build_index(gallery, index, fake_embedder).changed
+    new = contents_of(index)
+    new.items.close()
+    assert new.decider is not None
+    assert new.decider.followed_by([*decider.labels, "neu"], np.array([3]), photo, [1]).labels[3] == "neu"
+
+
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
         (CLASSES_NAME, lambda content: content[:-4], "has not a row of numbers for each of 3 classes"),
         (CLASSES_NAME, lambda content: b"\xff" * len(content), "has not a row of numbers for each of 3 classes"),
+        (CLASS_MAP_NAME, lambda content: content[:-4], "is not of 3 classes and"),
         (CALIBRATION_NAME, lambda content: content.replace(b"5.76", b"NaN"), "lacks or misspells a field"),
         (CALIBRATION_NAME, lambda content: content.replace(b"5.76", b'"x"'), "lacks or misspells a field"),
         (CALIBRATION_NAME, lambda content: content.replace(b"[]", b"[0.5]"), "lacks or misspells a field"),

@@ -27,7 +27,8 @@ from tests.conftest import write_fake_model
 from tests.support.servers import run_cli
 from tests.unit.indexer.sets import assert_clean, content_of, files_of, items_of, write_photos
 
-VERSION_FILES = ("index.faiss", "items.sqlite", "skipped.json", "class_weights.f32", "calibration.json")
+DECIDER_FILES = ("class_weights.f32", "class_map.f32", "calibration.json")
+VERSION_FILES = ("index.faiss", "items.sqlite", "skipped.json", *DECIDER_FILES)
 HOLD = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, 2); print('held', flush=True); input()"
 
 

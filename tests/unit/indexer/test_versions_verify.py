@@ -21,6 +21,7 @@ VERSION_FILES = (
     "items.sqlite",
     "skipped.json",
     "class_weights.f32",
+    "class_map.f32",
     "calibration.json",
     "manifest.json",
 )
