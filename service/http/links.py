@@ -21,6 +21,7 @@ log = logging.getLogger("carsearch")
 HOUR_S = 3600
 MIN_SECRET_BYTES = 16
 BEFORE, AFTER = "/gallery/", "/image"
+UNSAFE = {"", ".", ".."}
 EXPIRES = re.compile(r"[0-9]{1,12}")
 SIGNATURE = "sig"
 """The parameter's name; FastAPI's traces leave out the value of one of this name."""
@@ -39,7 +40,7 @@ class ImageLinks:
 
     def link(self, identity: str, root_path: str = "") -> str:
         """The path of a photo's image; an id is text, so its own percent signs are quoted again."""
-        dotted = any(segment in ("", ".", "..") for segment in identity.split("/"))  # clients would resolve these
+        dotted = not UNSAFE.isdisjoint(identity.split("/"))  # clients would resolve these
         path = f"{root_path}{BEFORE}{quote(identity, safe='' if dotted else '/')}{AFTER}"
         if self._secret is None:
             return path

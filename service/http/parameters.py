@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -45,12 +45,22 @@ class StrictRoute(APIRoute):
 
 def parameters_of(route: object) -> list[str]:
     """The names of a route's query parameters, in its order; none for what is no route."""
-    return _names(route.dependant) if isinstance(route, APIRoute) else []
+    if not isinstance(route, APIRoute):
+        return []
+    documented = (route.openapi_extra or {}).get("parameters", ())
+    return [parameter.alias for parameter in route.dependant.query_params] + [one["name"] for one in documented]
 
 
-def _names(dependant: Dependant) -> list[str]:
-    own = [parameter.alias for parameter in dependant.query_params]
-    return own + [name for one in dependant.dependencies for name in _names(one)]
+def documented(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The fields of a model as query parameters, as FastAPI documents those that it reads."""
+    told = []
+    for name, schema in model.model_json_schema()["properties"].items():
+        if schema["default"] is None:
+            del schema["default"]
+        told.append(
+            {"name": name, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
+        )
+    return told
 
 
 def refuse_field(request: Request, name: str, where: str) -> None:

@@ -21,9 +21,9 @@ from service.errors import DeadlineExceeded, NotReady, PayloadTooLarge
 from service.explain import EXPLAINED, Explainer
 from service.http.context import RequestContext, rules
 from service.http.errors import problems, response_to
-from service.http.parameters import StrictRoute
+from service.http.parameters import StrictRoute, documented
 from service.http.schemas import BatchResponse, SearchResponse
-from service.http.search_parameters import Asked, Explain, SearchParameters
+from service.http.search_parameters import ExplainedQuery, SearchQuery
 from service.http.source import BODY, PHOTO, PHOTO_TYPES, JsonBody, receive_source
 from service.http.state import State
 from service.http.upload import Photo, multipart_body, receive_photos
@@ -38,11 +38,11 @@ GONE = FileUnreadable, ImageRejected, UnknownItem
 @router.post(
     "/search",
     response_model=SearchResponse,
-    openapi_extra={"requestBody": {"required": True, "content": BODY}},
+    openapi_extra={"parameters": documented(ExplainedQuery), "requestBody": {"required": True, "content": BODY}},
     responses=problems(400, 404, 408, 413, 415, 422, 429, 503),
 )
 @rules(key_scope="search", upload="photo")
-async def search(request: Request, asked: SearchParameters, explain: Explain) -> Response:
+async def search(request: Request) -> Response:
     """Finds the photos of the gallery that are nearest to the one that is sent, best first.
 
     The photo comes as the file of a form, as the body itself, or in base64 in JSON; JSON may also name a photo of the
@@ -50,7 +50,7 @@ async def search(request: Request, asked: SearchParameters, explain: Explain) ->
     """
     state: State = request.app.state.parts
     context: RequestContext = request.scope["context"]
-    engine = _engine(request)
+    asked, engine = ExplainedQuery.of(request), _engine(request)
     source = await receive_source(request)
     received, received_ns = time.perf_counter(), time.time_ns()
 
@@ -66,7 +66,7 @@ async def search(request: Request, asked: SearchParameters, explain: Explain) ->
     context.stages_ms = {stage: value for stage, value in stages_ms.items() if stage != "total"}
     _trace_stages(received_ns, context.stages_ms)
     answer = _answer(request, engine, asked, result, stages_ms)
-    if explain:
+    if asked.explain:
         explanations = await _explanations(request, engine, queries[-1], answer["results"])
         for place, hit in enumerate(answer["results"]):
             hit["explanation"] = explanations[place] if place < len(explanations) else None
@@ -102,21 +102,22 @@ def _explanation(explainer: Explainer, square: float | None, identity: str) -> d
     "/search/batch",
     response_model=BatchResponse,
     openapi_extra={
+        "parameters": documented(SearchQuery),
         "requestBody": {
             "required": True,
             "content": multipart_body("file", PHOTO_TYPES, PHOTO, several=True),
-        }
+        },
     },
     responses=problems(400, 408, 413, 415, 422, 429, 503),
 )
 @rules(key_scope="search", upload="photos")
-async def search_batch(request: Request, asked: SearchParameters) -> Response:
+async def search_batch(request: Request) -> Response:
     """Searches for up to 64 photos of one form, all with the same parameters; each has its own result or problem.
 
     The answers have the order of the parts, which are all named `file`; together they may have 32 MiB.
     """
     state: State = request.app.state.parts
-    engine = _engine(request)
+    asked, engine = SearchQuery.of(request), _engine(request)
     photos = await receive_photos(request, state.limits.batch_photos, state.settings.max_body_bytes)
     rows = None
     if asked.classes or asked.where is not None:  # what is wrong with these is wrong for the whole batch
@@ -137,7 +138,7 @@ async def _result_of(
     photo: Photo,
     request: Request,
     engine: Engine,
-    asked: Asked,
+    asked: SearchQuery,
     rows: Rows | None,
     turns: asyncio.Semaphore,
     ends: float,
@@ -190,7 +191,7 @@ def _stages(state: State, began: float, result: SearchResult) -> dict[str, float
 
 
 def _answer(
-    request: Request, engine: Engine, asked: Asked, result: SearchResult, stages_ms: dict[str, float]
+    request: Request, engine: Engine, asked: SearchQuery, result: SearchResult, stages_ms: dict[str, float]
 ) -> dict[str, Any]:
     """A `SearchResponse`, made by hand: models of pydantic would take a tenth of the event loop's time."""
     state: State = request.app.state.parts
