@@ -20,7 +20,7 @@ MARKED := slow or e2e or deploy or fuzz or soak or torch or engines
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo train-demo gallery-named test test-rest test-all test-engines check bench endure soak fuzz audit test-image clean
+.PHONY: demo train-demo gallery-named test test-rest test-all test-engines test-milvus test-cluster check bench endure soak fuzz audit test-image clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/carsearch demo --port $(PORT)
@@ -46,9 +46,13 @@ test-rest: $(VENV)/.dev
 
 test-all: test test-rest
 
-# Apart, because a Milvus server that gets no processor for seconds gives itself up.
-test-engines: $(VENV)/.dev $(VENV)/milvus
+# Two runs, because a Milvus server that gets no processor for seconds gives itself up.
+test-engines: test-milvus test-cluster
+
+test-milvus: $(VENV)/.dev $(VENV)/milvus
 	$(BIN)/python -m pytest -m engines -k milvus
+
+test-cluster: $(VENV)/.dev
 	$(BIN)/python -m pytest -m engines -k "not milvus"
 
 check: $(VENV)/.dev

@@ -71,9 +71,9 @@ class ClassMap:
         middle = (total / max(count, 1)).astype(np.float32)
         alike = self._means @ mean
         alike[code : code + 1] = 0
-        row = alike @ self._responses + (mean @ mean) * self._share * (middle @ self.inverse)
-        # Sherman & Morrison: as if the inverse had been made with this middle of the class in the place of its old one.
         before = middle @ self.inverse
+        row = alike @ self._responses + (mean @ mean) * self._share * before
+        # Sherman & Morrison: as if the inverse had been made with this middle of the class in the place of its old one.
         if code < len(self.counts):
             old_middle = self.sums[code] / np.float32(self.counts[code])
             at = old_middle @ self.inverse
