@@ -125,8 +125,9 @@ def build_index(
         if changes:
             reading[SEQUENCE] = changes[-1].sequence
         item_of = partial(_item_of, gallery)
-        if trust_mtime and not any(item.stamp for item in before):
-            current = None  # a version without stamps gives way to one that the next run need not read photos for
+        stamps = {one.stamp for one in embedded if one.stamp}
+        if trust_mtime and stamps and stamps.isdisjoint(item.stamp for item in before):
+            current = None  # gives way to a version with these, so that the next run need not read the photos
         choice = str(storage or choice_of(told))
         manifest, changed = publish_version(
             index, current, embedder, _root_of(gallery), item_of, embedded, skipped, choice, reading

@@ -52,7 +52,7 @@ class ClassMap:
 
     @cached_property
     def _responses(self) -> Embeddings:
-        """How much of a class's mean is in a mapped photo is the product of the photo and the class's row of this."""
+        """Row c times a photo is how much of the mean of class c the mapped photo has."""
         middles = self.sums / self.counts[:, None].astype(np.float32)
         found: Embeddings = np.multiply(middles, self._share) @ self.inverse
         return found

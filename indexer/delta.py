@@ -107,7 +107,7 @@ class DeltaLog:
         make_directory(self.photos)
         self._locks = {name: threading.Lock() for name in ("read", "write")}
         self._seen = 0
-        with _told(folder):
+        with _sqlite_errors(folder):
             self._reader, self._writer = self._connected(), self._connected()
 
     def _connected(self) -> sqlite3.Connection:
@@ -229,7 +229,7 @@ class DeltaLog:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._locks["read"], _told(self.folder):
+        with self._locks["read"], _sqlite_errors(self.folder):
             yield self._reader
 
     @contextmanager
@@ -238,7 +238,7 @@ class DeltaLog:
 
         Sequences are microseconds since 1970, so that after a restore none is given twice.
         """
-        with self._locks["write"], _told(self.folder):
+        with self._locks["write"], _sqlite_errors(self.folder):
             database = self._writer
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -262,7 +262,7 @@ def _add_embedding(database: sqlite3.Connection, sha256: str, embedding_id: str,
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _sqlite_errors(folder: Path) -> Iterator[None]:
     """Turns errors of SQLite into DeltaUnusable."""
     try:
         yield

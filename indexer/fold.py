@@ -28,7 +28,7 @@ from model.storage import make_directory, naming
 from model.types import Embeddings, Rows
 
 PUT = -1
-"""In the stead of a row: a photo of the log."""
+"""Instead of a row: a photo of the log."""
 
 ROWS_PER_WRITE = 8_192
 

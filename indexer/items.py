@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,16 @@ def write_items(path: Path, items: Iterable[GalleryItem], metadata: Metadata | N
                 write_metadata(database, metadata)
     except sqlite3.Error as problem:
         raise IndexInvalid(f"{path} cannot be written: {problem}.") from problem
+
+
+def unknown_class(label: str, known: Collection[str]) -> UnknownClass:
+    """The error for a class with no photo, with the known class that is meant where one is near."""
+    nearest = near_label(label, known)
+    meant = f' did you mean "{nearest}"?' if nearest else ""
+    return UnknownClass(
+        f"The gallery has no class of that name;{meant} GET /gallery/classes and carsearch classes list those "
+        "there are."
+    )
 
 
 class ItemTable:
@@ -187,12 +197,7 @@ class ItemTable:
         for label in set(labels):
             rows = self._rows_of(label) or self._rows_of(normalise_label(label))
             if not rows:
-                nearest = near_label(label, self.classes())
-                meant = f' did you mean "{nearest}"?' if nearest else ""
-                raise UnknownClass(
-                    f"The gallery has no class of that name;{meant} GET /gallery/classes and carsearch classes list "
-                    "those there are."
-                )
+                raise unknown_class(label, self.classes())
             found.update(row for (row,) in rows)
         return np.array(sorted(found), np.int64)
 

@@ -146,6 +146,8 @@ def embedder_for(
             current = index.manifest(index.current())
         except IndexNotFound:
             return Embedder.load(None, runtime, precision)
+        except IndexInvalid as problem:
+            raise IndexInvalid(f"{problem} To build it anew, name the model: --model.") from problem
         path = index.model_path(current.model_sha256)
         if not is_of_todays_decoder(path):
             old = load_card(path)

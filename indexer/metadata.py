@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from model.errors import ManifestInvalid
 from model.spreadsheet import MAX_COLUMNS
 from model.types import Rows
 
@@ -54,8 +55,16 @@ class Metadata:
 
     @classmethod
     def of(cls, photos: Sequence[Mapping[str, str]]) -> "Metadata":
-        """Types each column of the raw cells of all photos, in row order, by all its cells that are not empty."""
+        """Types each column of the raw cells of all photos, in row order, by all its cells that are not empty.
+
+        Raises ManifestInvalid for too many columns.
+        """
         names = list(dict.fromkeys(name for cells in photos for name in cells))
+        if len(names) > MAX_COLUMNS:
+            raise ManifestInvalid(
+                f"The gallery and the log of changes have {len(names)} columns of metadata, and {MAX_COLUMNS} are the "
+                "most; take some from photos.csv, or put photos again without them."
+            )
         columns = tuple(Column(name, kind_of([cells[name] for cells in photos if cells.get(name)])) for name in names)
         typed: dict[int, list[Value | None]] = {}
         for row, cells in enumerate(photos):

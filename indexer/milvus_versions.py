@@ -8,7 +8,7 @@ lost its alias, CURRENT counts. An index directory has a database of Milvus for 
 from pathlib import Path
 from typing import Any
 
-from indexer.benchmark.storage_recall import recall_of, refuse_lossy, sampled
+from indexer.benchmark.storage_recall import MIN_RECALL_OF_LISTS, recall_of, refuse_lossy, sampled
 from indexer.load import Contents, read_contents
 from indexer.manifest import EMBEDDINGS_NAME, Manifest
 from indexer.recipes import LISTS_FROM, calibrated
@@ -16,7 +16,7 @@ from indexer.stores.ivf import lists_for
 from indexer.stores.milvus import CHECKED_ROWS, SEGMENT_BYTES, Lists, Milvus, MilvusStore
 from indexer.stores.originals import Originals
 from indexer.stores.precision import CHOSEN, Storage
-from indexer.versions import KEEP_VERSIONS, IndexDirectory
+from indexer.versions import CURRENT_NAME, KEEP_VERSIONS, IndexDirectory
 from model.errors import CarsearchError, IndexInvalid, VersionInUse
 
 ALIAS, PREFIX = "carsearch", "carsearch_"
@@ -40,8 +40,9 @@ class MilvusDirectory(IndexDirectory):
         raise IndexInvalid(f"In Milvus the alias {ALIAS} names {name}, and {self.root} has no such version.")
 
     def pointer(self) -> tuple[str, int]:
-        """The current version; see `IndexDirectory.pointer`."""
-        return self.current(), 0
+        """The current version, and when CURRENT was written last; see `IndexDirectory.pointer`."""
+        path = self.root / CURRENT_NAME
+        return self.current(), path.stat().st_mtime_ns if path.exists() else 0
 
     def point_at(self, version: str) -> None:
         if self.manifest(version).storage is not Storage.milvus:
@@ -63,9 +64,12 @@ class MilvusDirectory(IndexDirectory):
         store = MilvusStore.create(self.milvus, collection_in(directory), originals, nlist)
         if nlist:
             store, recall = calibrated(store.with_nprobe, nlist, originals, sampled(originals))
-            refuse_lossy(Storage.ivf_rabitq, recall)
         else:
             recall = recall_of(store, originals, sampled(originals, CHECKED_ROWS))
+        if nlist and recall.share < MIN_RECALL_OF_LISTS:  # half of the lists are too few
+            store = store.with_nprobe(nlist)
+            recall = recall_of(store, originals, sampled(originals, CHECKED_ROWS))
+        if store.lists.nprobe == nlist:  # all rows are compared
             refuse_lossy(Storage.milvus, recall)
         measured = {"recall_at_1": recall.share, "queries": recall.queries}
         return store, {**Storage.milvus.recipe, **store.lists._asdict(), **measured, CHOSEN: "auto"}

@@ -88,7 +88,6 @@ def calibrated(
         chosen = reading(nprobe)
     # Half as many were too few; perhaps a quarter or an eighth less suffice.
     for fewer in (nprobe // 4, nprobe // 8) if chosen[1].share >= MIN_RECALL_OF_LISTS else ():
-        between = reading(nprobe - fewer)
-        if fewer and between[1].share >= MIN_RECALL_OF_LISTS:
+        if fewer and (between := reading(nprobe - fewer))[1].share >= MIN_RECALL_OF_LISTS:
             nprobe, chosen = nprobe - fewer, between
     return chosen

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.delta import Change
-from indexer.items import GalleryItem, ItemNames, ItemTable
+from indexer.items import GalleryItem, ItemNames, ItemTable, unknown_class
 from indexer.metadata import Column, Metadata, Value, kind_of, rows_where, value_as, write_metadata
 from indexer.stores.base import Neighbours
 from indexer.stores.candidates import CandidateStore
@@ -29,7 +29,7 @@ BLOCK_ROWS = 2_048
 """Photos that were put in one store: what a new snapshot copies at most."""
 
 EXTRA = 16
-"""Rows of the version that are asked for beyond k, in the stead of hidden ones that may be among the nearest."""
+"""Rows of the version that are asked for beyond k, instead of hidden ones that may be among the nearest."""
 
 Scores = npt.NDArray[np.float32]
 VectorOf = Callable[[Change], Embeddings | None]
@@ -113,10 +113,6 @@ class Snapshot:
 
     # What is known of a photo.
 
-    def knows(self, identity: str) -> bool:
-        """Tells if the log has a change of an id; the version's own row of that id is then out of date."""
-        return identity in self._places
-
     def by_id(self, identity: str) -> GalleryItem:
         """A photo by its id; raises UnknownItem."""
         if identity not in self._places:
@@ -141,7 +137,7 @@ class Snapshot:
 
     def vectors(self, store: CandidateStore, rows: Rows) -> Embeddings:
         """The vectors of some rows, int64 (n,) -> float32 (n, D)."""
-        found = store.vectors(np.where(rows < self.first, rows, 0))
+        found = store.vectors(np.where(rows < self.first, rows, -1))  # Milvus is not asked for -1
         for place in np.flatnonzero(rows >= self.first):
             block, number = divmod(int(rows[place]) - self.first, BLOCK_ROWS)
             found[place] = self._blocks[block].vectors(np.array([number]))[0]
@@ -193,11 +189,12 @@ class Snapshot:
             number = self._numbers.get(label, self._numbers.get(normalise_label(label), -2))
             own = self.first + np.flatnonzero((self._codes == number) & self._alive)
             try:
-                found.append(self.shown(self._items.rows_of([label])))
+                of_version = self.shown(self._items.rows_of([label]))
             except UnknownClass:
-                if not len(own):
-                    raise
-            found.append(own)
+                of_version = own[:0]
+            if not len(of_version) and not len(own):
+                raise unknown_class(label, self.classes())
+            found += [of_version, own]
         return np.unique(np.concatenate(found))
 
     # Metadata.

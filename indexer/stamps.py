@@ -9,7 +9,7 @@ SETTLED_NS = 2 * 10**9
 
 
 def stamp_of(path: Path) -> bytes | None:
-    """The size in bytes, the time of change in ns and the inode of a file, as three int64 in 24 bytes.
+    """The size in bytes, the time of change in ns and the inode of a file, as two int64 and a uint64, 24 bytes.
 
     None for a file that changed within the last two seconds, and for one that cannot be looked at.
     """

@@ -271,9 +271,12 @@ class IndexDirectory:
     def _keep_only(self, kept: Set[str]) -> None:
         """Removes other versions, their models and leftovers.
 
-        A directory is renamed before it is deleted, so that a half-deleted one never looks like a version.
+        A directory is renamed before it is deleted, so that a half-deleted one never looks like a version. All models
+        stay where a version does not tell its own: it may only be unreadable for now, or of a newer release.
         """
-        models = {model for version in kept if (model := self._model_of(version)) is not None}
+        models = {self._model_of(version) for version in kept}
+        if None in models:
+            models = {path.name for path in (self.root / "models").iterdir() if path.name[:1] != "."}
         for leftover in self.root.glob(f"{CURRENT_NAME}.*.tmp"):
             leftover.unlink()
         for folder, names in (("versions", kept), ("models", models)):

@@ -2,9 +2,10 @@
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from indexer.metadata import value_as
+from indexer.delta import NewPhoto
+from indexer.metadata import Value, value_as
 from model.errors import UnknownItem
 from model.names import UNPRINTABLE, normalise_label
 from model.spreadsheet import MAX_CELL, MAX_COLUMNS, column_name
@@ -76,17 +77,39 @@ def checked_metadata(engine: Engine, cells: Mapping[str, str]) -> dict[str, str]
             raise InvalidRequest(f"A column of the metadata has a name, and cells of at most {MAX_CELL} characters.")
         if name in kinds and value_as(cell, kinds[name]) is None:
             raise InvalidRequest(f"The column {name} of the gallery holds {KINDS[kinds[name]]}.")
-    if len(kinds.keys() | checked.keys()) > MAX_COLUMNS:
-        raise InvalidRequest(f"A gallery has at most {MAX_COLUMNS} columns of metadata.")
+    _refuse_columns(kinds.keys() | checked.keys())
     return checked
+
+
+def _refuse_columns(names: Collection[str]) -> None:
+    if len(names) > MAX_COLUMNS:
+        raise InvalidRequest(f"A gallery has at most {MAX_COLUMNS} columns of metadata.")
+
+
+def typed(engine: Engine, cells: Mapping[str, str]) -> dict[str, Value]:
+    """Metadata as searches tell it; a cell that is not of its column's kind is left out."""
+    values = {column.name: value_as(cells.get(column.name, ""), column.kind) for column in engine.columns}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def put(reloader: Reloader, engine: Engine, photos: Sequence[NewPhoto]) -> Engine:
+    """Makes photos durable that an engine has embedded, and returns the one that shows them.
+
+    Raises GalleryFull, InvalidRequest for too many columns of metadata, and DeltaUnusable.
+    """
+    now = reloader.loaded or engine
+    refuse_too_many(now, len(photos))
+    _refuse_columns({column.name for column in now.columns}.union(*(photo.metadata for photo in photos)))
+    assert reloader.delta is not None  # noqa: S101  # the routes have looked
+    reloader.delta.put(photos, engine.embedder.embedding_id)
+    return reloader.refresh() or engine
 
 
 def delete(reloader: Reloader, identity: str) -> None:
     """Deletes a photo; raises UnknownItem, GalleryFull and DeltaUnusable."""
-    reloader.refresh()  # what another server has put is known then
-    if (engine := reloader.loaded) is None or reloader.delta is None:
+    engine = reloader.refresh()  # what another server has put is known then
+    if engine is None or reloader.delta is None:
         raise UnknownItem("The gallery has no photo with this id.")
     refuse_too_many(engine, 1)
-    engine.item(identity)
-    reloader.delta.delete(identity)
+    reloader.delta.delete(engine.item(identity).id)
     reloader.refresh()

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +94,7 @@ class SearchResult:
 class Query:
     """A decoded photo, uint8 (S, S, 3), and what is asked: the k nearest, among some rows int64 (n,) or among all.
 
-    In the stead of a photo there may be a row of the gallery: `like` is searched by its embedding, and left out itself.
+    Instead of a photo there may be a row of the gallery: `like` is searched by its embedding, and left out itself.
     `by_class` asks for the best photo of each class, of k classes.
     """
 
@@ -414,8 +415,8 @@ class Engine:
         return self._gallery.columns
 
     def item(self, identity: str) -> GalleryItem:
-        """A photo by its id; raises UnknownItem."""
-        return self._gallery.by_id(identity)
+        """A photo by its id, in any form of Unicode; raises UnknownItem."""
+        return self._gallery.by_id(unicodedata.normalize("NFC", identity))
 
     def name_of(self, row: int) -> tuple[str, str]:
         """Id and class of a row, the class empty where it has none."""

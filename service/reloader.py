@@ -3,12 +3,13 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from indexer.delta import DeltaLog
 from indexer.load import marked_as_loading, refuse_too_large
 from indexer.memory import available_bytes
-from model.errors import CarsearchError, DeltaUnusable, IndexNotFound
+from model.errors import CarsearchError, IndexNotFound
 from service.directory import open_directory
 from service.engine import Engine
 from service.observability.metrics import Metrics
@@ -18,6 +19,7 @@ from service.verified import Verification, VerifiedVersions
 
 WATCH_INTERVAL_S = 0.2
 RETRY_S = 60
+AFTER_FAILURE_S = 1
 MOST_CHANGES, CHANGES_SHARE, FEWEST_CHANGES = 20_000, 0.05, 1_000
 STOP_S = 5
 """How long a server that ends waits for an index that is being loaded; the thread ends with the process."""
@@ -63,26 +65,32 @@ class Reloader:
         self._seen: tuple[str, int] | None = None
         self._retry_at = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="index-watch", daemon=True)
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._thread.start()
+        # Changes are shown while a version loads, which may take minutes.
+        watched = {"index-watch": self.look} | ({} if self.delta is None else {"changes-watch": self.follow})
+        for name, look in watched.items():
+            self._threads.append(threading.Thread(target=self._watch, args=[look], name=name, daemon=True))
+            self._threads[-1].start()
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(STOP_S)
+        for thread in self._threads:
+            thread.join(STOP_S)
         if self.delta is not None:
             self.delta.close()
 
-    def _watch(self) -> None:
-        lower_priority()  # and with it that of the network's threads, which this one starts
+    def _watch(self, look: Callable[[], None]) -> None:
+        lower_priority()  # and with it that of the network's threads, which the thread that loads starts
         while not self._stop.is_set():
+            wait_s = self._interval_s
             try:
-                self.look()
-                self.follow()
+                look()
             except Exception:  # the thread must outlive whatever a bad disk does to it
                 log.exception("looking at %s failed", self.index.root)
-            self._stop.wait(self._interval_s)
+                wait_s = max(wait_s, AFTER_FAILURE_S)
+            self._stop.wait(wait_s)
 
     def look(self) -> None:
         """Looks at CURRENT once and swaps to what it names if that is new and verifies."""
@@ -128,19 +136,20 @@ class Reloader:
         done = self._verification
         if done is None or done.is_alive():
             return
-        before, self._before, self._verification = self._before, None, None
-        if done.problem is None:
-            return
-        self._verified.forget(done.version)
-        if self.loaded is None or self.loaded.manifest.id != done.version:
-            return
-        if before is not None:
-            self._swap(before)
+        if done.problem is not None:
+            self._verified.forget(done.version)
+            if self.loaded is not None and self.loaded.manifest.id == done.version:
+                self._take_back(done.version, done.problem)
+        self._before = self._verification = None  # last: what fails above is tried again
+
+    def _take_back(self, version: str, problem: Exception) -> None:
+        if self._before is not None:
+            self._swap(self._before)
         else:
             with self._changing:
                 self.loaded = self.since = None
             self.metrics.serve_nothing()
-        self._refuse(done.version, done.problem)
+        self._refuse(version, problem)
 
     def _load(self, version: str, previous: Engine | None, verified: bool) -> Engine:
         refuse_too_large(self.index.path_of(version), self.index.manifest(version), available_bytes())
@@ -163,16 +172,17 @@ class Reloader:
             if self.delta is not None and (self.delta.has_changed() or self._delta_problem):
                 self.refresh()
             self._delta_problem = ""
-        except DeltaUnusable as problem:
+        except CarsearchError as problem:  # of the log, or of the store that has the vectors of hidden photos
             if self._delta_problem != str(problem):  # told once
                 log.error("%s", problem)
             self._delta_problem = str(problem)
 
-    def refresh(self) -> None:
-        """Shows all that was put and deleted by now; raises DeltaUnusable."""
+    def refresh(self) -> Engine | None:
+        """Shows all that was put and deleted by now, and returns what shows it; raises DeltaUnusable."""
         with self._changing:
             if self.loaded is not None:
                 self._show(self._caught_up(self.loaded))
+            return self.loaded
 
     def _caught_up(self, engine: Engine) -> Engine:
         return engine if self.delta is None else engine.caught_up(self.delta)

@@ -2,6 +2,8 @@
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from indexer.versions import IndexDirectory
@@ -43,19 +45,26 @@ class VerifiedVersions:
         """Notes that a version was verified in a state; forgets versions that are gone."""
         if self._folder is None:
             return
-        try:
+        with self._told():
             self._folder.mkdir(exist_ok=True)
             write_durably(self._folder / version, state.encode())
             for path in self._folder.iterdir():
                 if not self._index.path_of(path.name).is_dir():
                     path.unlink(missing_ok=True)
-        except OSError as problem:  # the next start verifies first
-            log.warning("%s cannot be written: %s.", self._folder, problem.strerror or problem)
 
     def forget(self, version: str) -> None:
         """Has a version verified first from now on."""
         if self._folder is not None:
-            (self._folder / version).unlink(missing_ok=True)
+            with self._told():
+                (self._folder / version).unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Logs what the disk refuses: the version is served or taken back all the same."""
+        try:
+            yield
+        except OSError as problem:
+            log.warning("%s cannot be written: %s.", self._folder, problem.strerror or problem)
 
 
 class Verification(threading.Thread):

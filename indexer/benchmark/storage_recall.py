@@ -74,8 +74,9 @@ def refuse_lossy(storage: Storage, recall: Recall) -> None:
     """Raises StorageTooLossy below MIN_RECALL, for inverted lists below MIN_RECALL_OF_LISTS."""
     least = MIN_RECALL_OF_LISTS if storage is Storage.ivf_rabitq else MIN_RECALL
     if recall.share < least:
-        better = "fp32" if storage is Storage.fp16 else "fp16 or fp32"
+        others = {Storage.fp16: "use --storage fp32", Storage.milvus: "try another release of Milvus"}
         raise StorageTooLossy(
             f"Stored in {storage}, {recall.share:.5f} of {recall.queries} photos find the nearest photo that fp32 "
-            f"finds, and {least} is the least; nothing was published: use --storage {better}."
+            f"finds, and {least} is the least; nothing was published: "
+            f"{others.get(storage, 'use --storage fp16 or fp32')}."
         )

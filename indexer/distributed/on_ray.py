@@ -139,7 +139,8 @@ def _embedded(photos: Sequence[Photo], embedder: Embedder, contents: np.ndarray[
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [resources["CPU"] for resources in nodes if resources.get("CPU")]
     gpus = int(sum(resources.get("GPU", 0) for resources in nodes)) if embedder.runtime.name == "torch" else 0
-    actors = gpus or len(cpus)
+    if not (actors := gpus or len(cpus)):
+        raise EngineFailed("No node of the cluster has a CPU for Ray; start one, and run the command again.")
     size = max(1, min(MOST_PER_TASK, len(photos) // (TASKS_PER_NODE * actors)))
     tasks = [pa.table({"photo": [pickle.dumps(photo) for photo in task]}) for task in batched(photos, size)]
     model = {name: (embedder.directory / name).read_bytes() for name in (*embedder.card.files, CARD_NAME)}

@@ -70,7 +70,7 @@ class FaissStore(LocalStore):
 
     @classmethod
     def create(cls, embeddings: Embeddings, storage: Storage = Storage.fp32) -> "FaissStore":
-        """A store of unit rows float32 (n, D), which it keeps in 8 bits; their ranges need at least one row."""
+        """A store of unit rows float32 (n, D); in 8 bits it needs one at least, and keeps the rows themselves too."""
         return cls(new_index(embeddings, storage), storage, Originals(embeddings) if storage.rescored else None)
 
     @classmethod

@@ -212,12 +212,13 @@ class MilvusStore(CandidateStore):
         among, filters = selection
         if among is not None and len(filters) > FEW_FILTERS:
             # Of more rows than are wanted, those that pass: most filters that leave many rows leave enough of them.
-            wide = min(len(self), MOST_FETCHED, 2 * fetch * len(self) // len(among))
-            scores, rows = self._nearest(queries, wide, wide, "", len(self))
-            passing = np.isin(rows, among)
-            if (passing.sum(axis=1) >= fetch).all():
-                order = np.argsort(~passing, axis=1, kind="stable")[:, :fetch]
-                return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+            for wide in (2 * fetch * len(self) // len(among), MOST_FETCHED):
+                most = min(len(self), MOST_FETCHED, wide)
+                scores, rows = self._nearest(queries, most, most, "", len(self))
+                passing = np.isin(rows, among)
+                if (passing.sum(axis=1) >= fetch).all():
+                    order = np.argsort(~passing, axis=1, kind="stable")[:, :fetch]
+                    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
         available = len(self) if among is None else len(among)
         parts = [self._nearest(queries, fetch, min(fetch, left), text, available) for text, left in filters]
         scores, rows = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))

@@ -70,9 +70,9 @@ def index(
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
     from indexer.build import build_index
     from indexer.load import embedder_for
-    from indexer.versions import IndexDirectory
+    from service.directory import open_directory
 
-    directory = IndexDirectory(index_dir)
+    directory = open_directory(index_dir)
     embedder = embedder_for(directory, model, runtime, precision)
     with progress_bar("indexing") as progress:
         result = build_index(
@@ -123,9 +123,9 @@ def _fold(index_dir: Path, log: "DeltaLog | None", keep: int) -> None:
     if log is None:
         raise typer.BadParameter("--fold needs --delta with the folder of changes.")
     from indexer.fold import fold_index
-    from indexer.versions import IndexDirectory
+    from service.directory import open_directory
 
-    _tell(fold_index(IndexDirectory(index_dir), log, keep=keep))
+    _tell(fold_index(open_directory(index_dir), log, keep=keep))
 
 
 def _let_threads_sleep() -> None:

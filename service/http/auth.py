@@ -101,6 +101,7 @@ def _network_of(host: str) -> str:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return "unknown"
+    address = getattr(address, "ipv4_mapped", None) or address  # a proxy's IPv6 socket writes IPv4 so
     return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False).network_address)
 
 

@@ -70,7 +70,7 @@ def refuse_field(request: Request, name: str, where: str) -> None:
     near = _near_parameter(name, parameters_of(route))
     if near is None or not isinstance(route, APIRoute):
         raise UnknownParameter(f"{detail}; leave it out.")
-    raise UnknownParameter(f"{detail}; send it as a query parameter: {route.path}?{near}=...")
+    raise UnknownParameter(f"{detail}; send it as a query parameter: {route.path_format}?{near}=...")
 
 
 def _no_parameter(name: str, known: Collection[str]) -> str:

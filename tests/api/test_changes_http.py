@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +16,13 @@ from PIL import Image
 from indexer.build import build_index
 from indexer.delta import DeltaLog
 from indexer.fold import fold_index
+from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
+from model.errors import ManifestInvalid, StoreUnavailable
+from model.types import Embeddings, Rows
 from service import reloader
+from service.engine import Engine
 from tests.conftest import write_fake_model
 from tests.support.app import AppClient, running_app
 from tests.support.calls import assert_problem, eventually, metric
@@ -229,6 +234,9 @@ def test_many_photos_come_in_one_form_with_their_table(shop: Shop) -> None:
     [
         ([("photos.csv", b"path,class\n")], "missing_file"),
         ([("photos.csv", b"path\nb.jpg\n"), ("a.jpg", b"x")], "invalid_request"),
+        ([("photos.csv", b"path\na.jpg\na.jpg\n"), ("a.jpg", b"x"), ("b.jpg", b"x")], "invalid_request"),
+        ([("photos.csv", b"path\na.jpg\n"), ("photos.csv", b"path\n"), ("a.jpg", b"x")], "invalid_request"),
+        ([("caf\u00e9.jpg", b"x"), ("cafe\u0301.jpg", b"y")], "duplicate_id"),
         ([("photos.csv", b"where\nb.jpg\n"), ("a.jpg", b"x")], "manifest_invalid"),
         ([("a.jpg", b"x"), ("a.jpg", b"y")], "duplicate_id"),
     ],
@@ -260,8 +268,11 @@ def test_an_odd_id_stays_text(shop: Shop, identity: str) -> None:
 
 
 def test_two_forms_of_an_id_are_one(shop: Shop) -> None:
-    shop.put("cafe\u0301.jpg", car_photo(6, 1))
-    assert shop.delete("caf\u00e9.jpg").status_code == 204
+    for put, other in (("cafe\u0301.jpg", "caf\u00e9.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")):
+        assert shop.put(put, car_photo(6, 1)).json()["id"] == "caf\u00e9.jpg"
+        assert shop.one.get(f"/gallery/{quote(other)}/image", headers=KEY).status_code == 200
+        assert shop.one.post("/search", json={"id": other}, headers=KEY).status_code == 200
+        assert shop.delete(other).status_code == 204
 
 
 @pytest.mark.parametrize(
@@ -360,6 +371,73 @@ def test_while_the_log_cannot_be_used_searches_go_on_and_that_is_told_once(
         shop.one.state.reloader.follow()
     assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["carsearch"]
     assert shop.ids() == [*FOUR, "a.jpg"]
+
+
+def test_a_log_that_could_not_be_followed_is_followed_later(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = threading.Event()
+    away.set()
+    vectors = FaissStore.vectors
+
+    def answering(store: FaissStore, rows: Rows) -> Embeddings:
+        if away.is_set():
+            raise StoreUnavailable("Milvus does not answer.")
+        return vectors(store, rows)
+
+    monkeypatch.setattr(FaissStore, "vectors", answering)
+    assert_problem(shop.delete("car 1/0.jpg"), "backend_unavailable")
+    assert shop.ids(shop.two) == FOUR
+    away.clear()
+    for client in (shop.one, shop.two):
+        eventually(lambda: shop.ids(client) == FOUR[1:], "the photo is gone")  # noqa: B023
+
+
+def test_changes_are_shown_while_a_version_loads(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading, go_on = threading.Event(), threading.Event()
+    load = Engine.load
+
+    def slowly(*args: Any, **options: Any) -> Engine:
+        loading.set()
+        assert go_on.wait(30)
+        return load(*args, **options)
+
+    monkeypatch.setattr(Engine, "load", slowly)
+    shop.put("a.jpg", car_photo(3, 1))
+    version = fold_index(shop.index, DeltaLog(shop.folder / "delta")).version
+    assert loading.wait(30)
+    shop.put("b.jpg", car_photo(3, 2))
+    eventually(lambda: shop.ids(shop.two) == [*FOUR, "a.jpg", "b.jpg"], "the photo is seen")
+    go_on.set()
+    shop.switched(version)
+    assert sorted(shop.ids(shop.two)) == sorted([*FOUR, "a.jpg", "b.jpg"])
+
+
+def test_photos_of_one_form_have_no_more_columns_than_a_gallery_together(shop: Shop) -> None:
+    assert shop.put("a.jpg", car_photo(3, 1), metadata=json.dumps(dict.fromkeys(map(str, range(30)), 1))).is_success
+    columns = [f"{half}{number}" for half in "xy" for number in range(20)]
+    cells = [["1"] * 20 + [""] * 20, [""] * 20 + ["1"] * 20]
+    rows = [["path", *columns], ["0.jpg", *cells[0]], ["1.jpg", *cells[1]]]
+    table = "\n".join(map(",".join, rows)).encode()
+    files = [("photos.csv", table), *((f"{shot}.jpg", car_photo(3, shot)) for shot in (0, 1))]
+    answer = shop.one.post("/gallery", files=[("file", file) for file in files], headers=KEY)
+    assert_problem(answer, "invalid_request")
+    assert "at most 64 columns" in answer.json()["detail"]
+    assert shop.ids() == [*FOUR, "a.jpg"]
+
+
+def test_more_columns_than_a_gallery_may_have_end_a_rebuild_with_a_sentence(shop: Shop) -> None:
+    shop.put("a.jpg", car_photo(3, 1), metadata='{"mileage": 5, "doors": 4}')
+    header = ",".join(["path", *(f"c{number}" for number in range(63))])
+    (shop.gallery / "photos.csv").write_text("\n".join([header, ",".join(["car 1/0.jpg", *["1"] * 63])]) + "\n")
+    with pytest.raises(ManifestInvalid, match="65 columns of metadata, and 64 are the most"):
+        build_index(shop.gallery, shop.index, shop.embedder, delta=DeltaLog(shop.folder / "delta"))
+
+
+def test_a_class_whose_last_photo_was_deleted_is_unknown(shop: Shop) -> None:
+    for shot in range(2):
+        shop.delete(f"car 1/{shot}.jpg")
+    answer = shop.one.post("/search", params={"class": "car 1"}, files={"file": car_photo()}, headers=KEY)
+    assert_problem(answer, "unknown_class")
+    assert shop.one.get("/info", headers=KEY).json()["classes"] == 1
 
 
 # Versions.

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from indexer.build import BuildResult, build_index
-from indexer.delta import DeltaLog
+from indexer.delta import DeltaLog, NewPhoto
 from indexer.fold import fold_index
+from indexer.stores.precision import Storage
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
 from model.errors import IndexInvalid, StoreUnavailable, VersionInUse
@@ -21,6 +22,7 @@ from tests.support.app import AppClient, fake_settings, running_app
 from tests.support.calls import assert_problem, eventually
 from tests.support.milvus import MilvusServer
 from tests.support.photos import car_photo, write_gallery
+from tests.support.servers import run_cli
 
 pytestmark = pytest.mark.timeout(900)  # a server starts in a minute, and takes seconds for each version
 
@@ -236,6 +238,24 @@ def test_photos_are_put_and_deleted_beside_milvus_and_folded_into_it(
     eventually(lambda: searched(client, 9)[0] == version, "the fold is served")
     assert searched(client, 9)[1] == before[1]
     assert index.manifest(version).count == 12
+
+
+def test_the_commands_index_and_fold_in_the_store_of_the_environment(
+    address: str, priced: Path, tmp_path: Path, shipped_embedder: Embedder
+) -> None:
+    root, delta = tmp_path / "index", tmp_path / "delta"
+    done = run_cli("index", priced, "--index", root, "--model", shipped_embedder.directory, STORE=address)
+    assert done.returncode == 0, done.stderr
+    log, photo = DeltaLog(delta), car_photo(1, 1)
+    log.put([NewPhoto("new.jpg", "", photo, shipped_embedder.embed_photo(photo))], shipped_embedder.embedding_id)
+    log.close()
+    folded = run_cli("index", "--fold", "--delta", delta, "--index", root, STORE=address)
+    assert folded.returncode == 0, folded.stderr
+    index = directory(root, address)  # only now: one process at a time can use a Milvus in a file
+    manifests = [index.manifest(version) for version in index.versions()]
+    assert [one.count for one in manifests] == [CLASSES * PHOTOS, CLASSES * PHOTOS + 1]
+    assert {one.storage for one in manifests} == {Storage.milvus}
+    assert index.pointer() == (manifests[1].id, (root / "CURRENT").stat().st_mtime_ns)
 
 
 @pytest.mark.engines

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,9 @@ from service.changes import (
     checked_metadata,
     delete,
     metadata_in,
+    put,
     refuse_too_many,
+    typed,
 )
 from service.engine import Engine
 from service.errors import (
@@ -29,7 +32,6 @@ from service.errors import (
     Forbidden,
     InvalidRequest,
     MissingFile,
-    NotReady,
     PayloadTooLarge,
     UnsupportedContentType,
 )
@@ -38,9 +40,8 @@ from service.http.errors import problems, response_to
 from service.http.parameters import StrictRoute
 from service.http.schemas import GalleryPhoto, PutManyResponse
 from service.http.source import BINARY, PHOTO, PHOTO_TYPES, JsonBody, receive_source
-from service.http.state import State
+from service.http.state import State, engine_of
 from service.http.upload import Photo, multipart_body, receive_photos
-from service.reloader import Reloader
 from service.settings import PREFIX
 
 TABLE = "photos.csv"
@@ -61,10 +62,7 @@ def _ready(request: Request) -> tuple[State, Engine]:
     state: State = request.app.state.parts
     if state.reloader.delta is None:
         raise Forbidden(f"This server takes no changes; {PREFIX}DELTA_DIR names a folder for them.")
-    if (engine := state.reloader.loaded) is None:
-        raise NotReady(state.reloader.why_not)
-    request.scope["context"].index = engine.manifest.id
-    return state, engine
+    return state, engine_of(request)
 
 
 @router.put(
@@ -98,12 +96,10 @@ async def put_photo(
     if isinstance(source, JsonBody):
         raise UnsupportedContentType('Send the photo in a form, as its file "file", or as the body.')
 
-    def put() -> None:
-        photo = _new_photo(engine, identity, label, cells, source)
-        _put(state.reloader, engine, [photo])
+    def work() -> list[dict[str, Any]]:
+        return _put(request, engine, [_new_photo(engine, identity, label, cells, source)])
 
-    await state.workers.run(put, request)
-    return JSONResponse(_told(request, [identity])[0])
+    return JSONResponse((await state.workers.run(work, request))[0])
 
 
 @router.delete("/gallery/{identity:id}", status_code=204, responses=problems(403, 404, 429, 503, 507))
@@ -139,12 +135,11 @@ async def put_photos(request: Request) -> Response:
     try:
         async with asyncio.timeout(state.limits.batch_deadline_s):
             new, answers = await _embedded(request, engine, photos, asked)
-            if new:
-                await state.workers.run(lambda: _put(state.reloader, engine, new), request)
+            told = await state.workers.run(lambda: _put(request, engine, new), request) if new else []
     except TimeoutError as problem:
         raise DeadlineExceeded("The photos took too long; send fewer at once.") from problem
-    told = iter(_told(request, [one.id for one in new]))
-    return JSONResponse({"photos": [one if "problem" in one else {**one, "photo": next(told)} for one in answers]})
+    photo = iter(told)
+    return JSONResponse({"photos": [one if "problem" in one else {**one, "photo": next(photo)} for one in answers]})
 
 
 async def _embedded(
@@ -172,14 +167,19 @@ def _asked(photos: Sequence[Photo], tables: Sequence[Photo]) -> list[tuple[str, 
     sheet = read_sheet(bytes(tables[0].data), TABLE, len(photos)) if tables else Sheet("path", None, [])
     rows = {row.cells[sheet.path_column]: row for row in sheet.rows}
     names = [photo.name or "" for photo in photos]
-    if len(tables) > 1 or len(rows) < len(sheet.rows) or not rows.keys() <= set(names):
-        raise InvalidRequest(f"The form has one {TABLE}, with at most a row for each photo of the form.")
+    if len(tables) > 1:
+        raise InvalidRequest(f"The form has more than one {TABLE}.")
+    if len(rows) < len(sheet.rows):
+        raise InvalidRequest(f"The {TABLE} has two rows for one path.")
+    if not rows.keys() <= set(names):
+        raise InvalidRequest(f"The {TABLE} has a row for a photo that is not in the form.")
     asked = []
     for name in names:
         row = rows.get(name)
         cells = {} if row is None else row.cells
+        identity = unicodedata.normalize("NFC", cells.get("id") or name)
         label = normalise_label(cells.get(sheet.class_column or "", ""))
-        asked.append((cells.get("id") or name, label, {} if row is None else sheet.others(row, "id")))
+        asked.append((identity, label, {} if row is None else sheet.others(row, "id")))
     if len({identity for identity, _, _ in asked}) < len(asked):
         raise DuplicateId("Two photos of the form have the same id.")
     return asked
@@ -191,25 +191,16 @@ def _new_photo(engine: Engine, identity: str, label: str, cells: dict[str, str],
     return NewPhoto(identity, label, photo, engine.embedder.embed_photo(photo), metadata)
 
 
-def _put(reloader: Reloader, engine: Engine, photos: Sequence[NewPhoto]) -> None:
-    """Makes photos durable, and then shows them."""
-    refuse_too_many(engine, len(photos))
-    assert reloader.delta is not None  # noqa: S101  # `_ready` has looked
-    reloader.delta.put(photos, engine.embedder.embedding_id)
-    reloader.refresh()
-
-
-def _told(request: Request, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """A `GalleryPhoto` of each id, as it is served."""
+def _put(request: Request, engine: Engine, photos: Sequence[NewPhoto]) -> list[dict[str, Any]]:
+    """Makes photos durable and shows them; a `GalleryPhoto` of each."""
     state: State = request.app.state.parts
-    engine = state.reloader.loaded
-    assert engine is not None  # noqa: S101  # `_ready` has looked
-    metadata = engine.metadata_of(ids)
-    told = []
-    for identity in ids:
-        item = engine.item(identity)
-        image = state.links.link(identity, request.scope["root_path"])
-        told.append(
-            {"id": identity, "class": item.label or None, "image": image, "metadata": metadata.get(identity, {})}
-        )
-    return told
+    shown = put(state.reloader, engine, photos)
+    return [
+        {
+            "id": photo.id,
+            "class": photo.label or None,
+            "image": state.links.link(photo.id, request.scope["root_path"]),
+            "metadata": typed(shown, photo.metadata),
+        }
+        for photo in photos
+    ]

@@ -9,13 +9,12 @@ from fastapi.responses import JSONResponse
 
 from service.duplicates import Found, Place, find_duplicates
 from service.engine import Engine
-from service.errors import NotReady
 from service.http.context import rules
 from service.http.errors import problems
 from service.http.parameters import StrictRoute
 from service.http.routes.gallery import told
 from service.http.schemas import DuplicatesPage
-from service.http.state import State
+from service.http.state import State, engine_of
 
 router = APIRouter(tags=["gallery"], route_class=StrictRoute)
 
@@ -38,9 +37,7 @@ async def list_duplicates(
     It is long work: an answer comes after about five seconds with what was found by then, and `next` says how to go on.
     """
     state: State = request.app.state.parts
-    if (engine := state.reloader.loaded) is None:
-        raise NotReady(state.reloader.why_not)
-    request.scope["context"].index = engine.manifest.id
+    engine = engine_of(request)
     loop = asyncio.get_running_loop()
     ends = loop.time() + state.limits.duplicates_s
     steps = find_duplicates(engine, Place.read(after), min_score, limit)

@@ -15,13 +15,13 @@ from starlette.requests import ClientDisconnect
 from model.archive import read_archive
 from model.dataset import read_labelled
 from model.errors import DataInvalid, EvaluationTooLarge, UnknownDataset
-from service.errors import InvalidRequest, MalformedJson, NotAcceptable, NotReady, UnsupportedContentType
+from service.errors import InvalidRequest, MalformedJson, NotAcceptable, UnsupportedContentType
 from service.http.accept import wanted
 from service.http.context import media_type, rules
 from service.http.errors import problems
 from service.http.parameters import StrictRoute
 from service.http.schemas import DatasetRequest, EvaluationList
-from service.http.state import State
+from service.http.state import State, engine_of
 from service.http.upload import multipart_body, receive_archive
 from service.http.workers import done_while_connected
 from service.jobs import KEPT_PAGES, Ended, EvaluationInput, EvaluationRecord, new_record
@@ -76,8 +76,7 @@ async def evaluate(
     With `Accept: text/html` the report is a page with pictures, here or at that Location.
     """
     state: State = request.app.state.parts
-    if (engine := state.reloader.loaded) is None:
-        raise NotReady(state.reloader.why_not)
+    engine = engine_of(request)
     background, html = "respond-async" in prefer.lower(), wanted(request.headers.get("accept", "")).html
     with state.evaluations.reserved():  # before the body: nobody uploads an archive to learn that the server is busy
         data = await _read_set(request, state, class_depth)

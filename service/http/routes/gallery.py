@@ -11,13 +11,12 @@ from fastapi.responses import JSONResponse
 
 from model.errors import FileUnreadable, UnknownItem, UnsupportedImageFormat
 from service.engine import Engine
-from service.errors import NotReady
 from service.http.context import rules
 from service.http.errors import is_exhausted, problems
 from service.http.parameters import StrictRoute
 from service.http.schemas import GalleryPage
 from service.http.search_parameters import Classes, Where
-from service.http.state import State
+from service.http.state import State, engine_of
 from service.pictures import LONGEST_SIDE, picture
 
 router = APIRouter(tags=["gallery"], route_class=StrictRoute)
@@ -43,8 +42,7 @@ async def list_gallery(
     Pages belong to one index version: begin again when the gallery has been indexed anew.
     """
     state: State = request.app.state.parts
-    if (engine := state.reloader.loaded) is None:
-        raise NotReady(state.reloader.why_not)
+    engine = engine_of(request)
 
     def link(identity: str) -> str:
         return state.links.link(identity, request.scope["root_path"])
@@ -81,8 +79,7 @@ def told(engine: Engine, rows: Sequence[int], link: Callable[[str], str]) -> lis
 async def list_classes(request: Request) -> dict[str, int]:
     """The classes of the gallery with their numbers of photos, in alphabetical order."""
     state: State = request.app.state.parts
-    if (engine := state.reloader.loaded) is None:
-        raise NotReady(state.reloader.why_not)
+    engine = engine_of(request)
     return await state.workers.run(engine.classes, request)
 
 
@@ -113,8 +110,7 @@ async def get_gallery_image(
     """
     del expires, sig  # `Auth` has read them
     state: State = request.app.state.parts
-    if (engine := state.reloader.loaded) is None:
-        raise NotReady(state.reloader.why_not)
+    engine = engine_of(request)
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     within = None if width is None else next(step for step in WIDTHS if step >= width)
     etag, data = await state.workers.run(lambda: _encoded(engine, identity, known, within), request)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.concurrency import run_in_threadpool
 
 from service import __version__
 from service.errors import Draining, NotReady
@@ -60,7 +61,7 @@ async def info(request: Request) -> Info:
         ready=engine is not None,
         versions=engine.versions if engine else None,
         photos=engine.photos if engine else 0,
-        classes=int(engine.manifest.gallery["classes"]) if engine else 0,
+        classes=len(await run_in_threadpool(engine.classes)) if engine else 0,
         runtime=engine.embedder.runtime.name if engine else None,
         precision=engine.embedder.runtime.precision if engine else None,
         index_created=engine.manifest.created if engine else None,

@@ -17,7 +17,7 @@ from model.types import Rows
 from service import __version__
 from service.engine import Engine, SearchResult
 from service.engine import Query as EngineQuery
-from service.errors import DeadlineExceeded, NotReady, PayloadTooLarge
+from service.errors import DeadlineExceeded, PayloadTooLarge
 from service.explain import EXPLAINED, Explainer
 from service.http.context import RequestContext, rules
 from service.http.errors import problems, response_to
@@ -25,14 +25,14 @@ from service.http.parameters import StrictRoute, documented
 from service.http.schemas import BatchResponse, SearchResponse
 from service.http.search_parameters import ExplainedQuery, SearchQuery
 from service.http.source import BODY, PHOTO, PHOTO_TYPES, JsonBody, receive_source
-from service.http.state import State
+from service.http.state import State, engine_of
 from service.http.upload import Photo, multipart_body, receive_photos
 from service.http.workers import done_while_connected
 
 router = APIRouter(tags=["search"], route_class=StrictRoute)
 TRACER = get_tracer("carsearch", __version__)
 GONE = FileUnreadable, ImageRejected, UnknownItem
-"""What a photo of the gallery raises that is no longer as it was when it was indexed."""
+"""Errors for a photo of the gallery that has changed or gone since it was indexed."""
 
 
 @router.post(
@@ -50,7 +50,7 @@ async def search(request: Request) -> Response:
     """
     state: State = request.app.state.parts
     context: RequestContext = request.scope["context"]
-    asked, engine = ExplainedQuery.of(request), _engine(request)
+    asked, engine = ExplainedQuery.of(request), engine_of(request)
     source = await receive_source(request)
     received, received_ns = time.perf_counter(), time.time_ns()
 
@@ -117,7 +117,7 @@ async def search_batch(request: Request) -> Response:
     The answers have the order of the parts, which are all named `file`; together they may have 32 MiB.
     """
     state: State = request.app.state.parts
-    asked, engine = SearchQuery.of(request), _engine(request)
+    asked, engine = SearchQuery.of(request), engine_of(request)
     photos = await receive_photos(request, state.limits.batch_photos, state.settings.max_body_bytes)
     rows = None
     if asked.classes or asked.where is not None:  # what is wrong with these is wrong for the whole batch
@@ -169,15 +169,6 @@ def _problem_of(photo: Photo, request: Request, error: Exception) -> dict[str, A
     problem = json.loads(bytes(response_to(error, replace(request.scope["context"])).body))
     state.metrics.batch_answers.labels(problem["code"]).inc()
     return {"name": photo.name, "problem": problem}
-
-
-def _engine(request: Request) -> Engine:
-    """What is served; raises NotReady."""
-    state: State = request.app.state.parts
-    if (engine := state.reloader.loaded) is None:
-        raise NotReady(state.reloader.why_not)
-    request.scope["context"].index = engine.manifest.id
-    return engine
 
 
 def _stages(state: State, began: float, result: SearchResult) -> dict[str, float]:

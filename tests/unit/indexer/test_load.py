@@ -146,6 +146,16 @@ def test_it_is_built_anew_with_the_model_of_that_name_that_ships_now(
     assert load_embedder(index, index.manifest(index.current()), "fake", None, None).dim == 64
 
 
+def test_a_damaged_version_is_built_anew_by_whoever_names_the_model(
+    index: IndexDirectory, tmp_path: Path, fake_embedder: Embedder
+) -> None:
+    (index.path_of(index.current()) / "manifest.json").write_text("{")
+    with pytest.raises(IndexInvalid, match=r"To build it anew, name the model: --model"):
+        embedder_for(index, None, "fake")
+    model = embedder_for(index, str(fake_embedder.directory), "fake")
+    assert build_index(tmp_path / "photos", index, model).photos == len(NAMES)
+
+
 BUILD = """
 import sys
 from pathlib import Path

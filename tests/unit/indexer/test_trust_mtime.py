@@ -164,3 +164,20 @@ def without_stamps(directory: Path) -> None:
     manifest = read_json(directory / MANIFEST_NAME, IndexInvalid)
     manifest["files"][ITEMS_NAME] = asdict(FileRecord.of(directory / ITEMS_NAME))
     (directory / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+def test_a_gallery_on_another_disk_is_read_once(build: Build, photos: Path) -> None:
+    build()
+    for name in NAMES:
+        other = Path(shutil.copy2(photos / name, photos.parent / "other.jpg"))
+        other.replace(photos / name)
+    assert build()[1] == list(NAMES)
+    assert build()[1] == []
+
+
+def test_a_gallery_whose_files_tell_nothing_to_trust_is_published_once(build: Build, photos: Path) -> None:
+    for name in NAMES:
+        age(photos / name, by_ns=-HOUR_NS)  # they may change again within this tick
+    first, _ = build()
+    again, read = build()
+    assert (first.changed, again.changed, read) == (True, False, list(NAMES))

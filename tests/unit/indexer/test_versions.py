@@ -142,6 +142,18 @@ def test_a_model_goes_with_its_last_version(photos: Path, index: IndexDirectory,
     assert_clean(index)
 
 
+def test_models_stay_where_a_version_does_not_tell_its_own(
+    photos: Path, index: IndexDirectory, tmp_path: Path, fake_embedder: Embedder
+) -> None:
+    newer = build_index(photos, index, Embedder.load(write_fake_model(tmp_path / "model", 8), "fake")).version
+    manifest = index.path_of(newer) / "manifest.json"
+    told = manifest.read_text()
+    manifest.write_text(told.replace('"schema_version": 1', '"schema_version": 2'))
+    build_index(photos, index, fake_embedder)
+    manifest.write_text(told)
+    assert index.rollback(newer) == newer
+
+
 def test_what_crashes_left_behind_is_removed(photos: Path, index: IndexDirectory, fake_embedder: Embedder) -> None:
     (version,) = build_versions(photos, index, fake_embedder, 1)
     directory = index.path_of(version)

@@ -103,6 +103,7 @@ def test_a_file_of_keys_that_is_not_there_does_not_open_the_server(tmp_path: Pat
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
         ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
         ("fe80::1%eth0", "fe80::"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
         ("rubbish:rubbish", "unknown"),
         ("x" * 4000, "unknown"),
     ],

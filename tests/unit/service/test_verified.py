@@ -1,5 +1,6 @@
 """A version that was verified with the same state directory is served at once and verified meanwhile."""
 
+import errno
 import os
 import shutil
 import threading
@@ -127,6 +128,26 @@ def test_a_version_that_turns_out_to_be_damaged_is_taken_back_and_verified_first
     assert f"{SKIPPED_NAME} does not have the recorded sha256" in caplog.text
     assert list((state / "verified").iterdir()) == []
     assert serves(started(index, state)) is None
+
+
+def test_a_damaged_version_is_taken_back_though_the_disk_takes_no_notes(
+    index: IndexDirectory, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = index.current()
+    started(index, state)
+    damage_unseen(index, version)
+    reloader = started(index, state)
+    assert serves(reloader) == version
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "verified":
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    look_until_refused(reloader, version)
+    assert serves(reloader) is None
 
 
 def test_the_version_before_answers_again_when_the_next_turns_out_to_be_damaged(
