@@ -107,17 +107,16 @@ class EmbeddingActor:
     def __call__(self, task: pa.Table) -> pa.Table:
         """Pickled photos -> a part, or one row of EngineFailed: what Ray raises does not keep the sentence."""
         photos: list[Photo] = [pickle.loads(photo) for photo in task["photo"].to_pylist()]  # noqa: S301  # of `_embedded`
-        labels = {photo.id: photo.label for photo in photos}
         stamps = {photo.id: stamp_of(photo) for photo in photos}  # before they are read
         try:
             if self._embedder is None:
                 self._embedder = self._loaded()
             batches = embed_photos(photos, self._embedder, self._found, unchanged=nothing_unchanged)
-            return table_of(batches, labels, stamps, self._dim)
+            return table_of(batches, stamps, self._dim)
         except Exception as problem:
             why = str(problem) if isinstance(problem, CarsearchError) else f"{type(problem).__name__}: {problem}"
             failed = EmbeddedBatch([], [Skipped("", EngineFailed.code, why)], {})
-            return table_of([failed], {"": ""}, {"": ""}, self._dim)
+            return table_of([failed], {"": ""}, self._dim)
 
     def _loaded(self) -> Embedder:
         files, self._contents = ray.get(list(self._shared))

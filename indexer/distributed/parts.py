@@ -25,12 +25,12 @@ def schema_of(dim: int) -> pa.Schema:
     version before has is `known`, and has no `vector`. The `stamp` tells if a photo has changed since; `file` is
     that of `indexer.stamps`.
     """
-    texts = [(name, pa.string()) for name in ("id", "label", "stamp", "sha256", "code", "message")]
+    texts = [(name, pa.string()) for name in ("id", "stamp", "sha256", "code", "message")]
     return pa.schema([*texts, ("known", pa.bool_()), ("file", pa.binary()), ("vector", pa.list_(pa.float32(), dim))])
 
 
-def table_of(batches: Iterable[EmbeddedBatch], labels: dict[str, str], stamps: dict[str, str], dim: int) -> pa.Table:
-    """A part of some photos, with labels and stamps by id; an embedding without values is that of a known photo."""
+def table_of(batches: Iterable[EmbeddedBatch], stamps: dict[str, str], dim: int) -> pa.Table:
+    """A part of some photos, with stamps by id; an embedding without values is that of a known photo."""
     rows: list[dict[str, object]] = []
     for batch in batches:
         for one in batch.embedded:
@@ -39,7 +39,7 @@ def table_of(batches: Iterable[EmbeddedBatch], labels: dict[str, str], stamps: d
             rows.append({"id": one.photo.id, "sha256": one.sha256, "known": known, "vector": vector, "file": one.stamp})
         rows += [{"id": one.name, "code": one.code, "message": one.message, "known": False} for one in batch.skipped]
     for row in rows:
-        row |= {"label": labels[str(row["id"])], "stamp": stamps[str(row["id"])]}
+        row["stamp"] = stamps[str(row["id"])]
     return pa.Table.from_pylist(rows, schema_of(dim))
 
 
