@@ -125,8 +125,7 @@ def build_index(
         if changes:
             reading[SEQUENCE] = changes[-1].sequence
         item_of = partial(_item_of, gallery)
-        stamps = {one.stamp for one in embedded if one.stamp}
-        if trust_mtime and stamps and stamps.isdisjoint(item.stamp for item in before):
+        if trust_mtime and _has_none_of_the_stamps(before, embedded):
             current = None  # gives way to a version with these, so that the next run need not read the photos
         choice = str(storage or choice_of(told))
         manifest, changed = publish_version(
@@ -138,6 +137,11 @@ def build_index(
             delta.prune()
     notes = [note for note in (found.doubt, *found.notes) if note]
     return result_of(manifest, changed, embedded, skipped, notes, fresh=fresh, removed=removed)
+
+
+def _has_none_of_the_stamps(before: Iterable[GalleryItem], embedded: Sequence[Usable]) -> bool:
+    stamps = {one.stamp for one in embedded if one.stamp}
+    return bool(stamps) and stamps.isdisjoint(item.stamp for item in before)
 
 
 def result_of(

@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 
 from indexer.build import build_index
+from indexer.class_changes import ClassMap
 from indexer.items import GalleryItem, write_items
-from indexer.manifest import CLASSES_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
+from indexer.manifest import CLASS_MAP_NAME, CLASSES_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.card import CARD_NAME, GOLDEN_NAME, WEIGHTS_NAME, card_sha256, load_card
@@ -261,7 +262,9 @@ def of_size(count: int) -> Change:
         (directory / ITEMS_NAME).unlink()
         items = [GalleryItem(row, f"a/{row}.jpg", "a", f"{row:064x}", b"x") for row in range(count)]
         write_items(directory / ITEMS_NAME, items)
-        (directory / CLASSES_NAME).write_bytes(unit(np.eye(512))[:count].astype("<f4").tobytes())
+        rows, inverse = unit(np.eye(512))[:count], np.eye(512, dtype=np.float32)
+        (directory / CLASSES_NAME).write_bytes(rows.astype("<f4").tobytes())
+        ClassMap(rows, inverse, np.ones(count, np.int64)).write(directory / CLASS_MAP_NAME)
         edit(directory, count=count, gallery={"root": str(directory), "classes": min(count, 1), "skipped": 0})
 
     return change
