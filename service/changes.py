@@ -27,7 +27,7 @@ def refuse_too_many(engine: Engine, more: int) -> None:
     if engine.changes + more > most:
         raise GalleryFull(
             f"{engine.changes} changes stand beside the index, and {most} are the most; fold them in: "
-            "carsearch index --fold."
+            "carsearch index --fold --delta FOLDER."
         )
 
 
