@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from model.archive_sheet import ArchiveSheet, SheetFile, read_archive_sheet
 from model.dataset import MAX_FILE_BYTES, Skipped
@@ -32,6 +32,14 @@ UNICODE_PATH_EXTRA = 0x7075
 NOT_A_FILE = ("not_a_file", "Links and special files are not followed.")
 # The errors that zipfile and tarfile raise on damaged archives. zipfile raises NotImplementedError for a compression
 # method that it cannot read.
+MAX_HEADERS = 1_000
+MAX_HEADER_BYTES = 64 << 10
+"""Of a tar's headers with names and attributes, which tarfile reads as a whole."""
+
+DESCRIBING = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, KeyError, IndexError,
     NotImplementedError, OverflowError, RecursionError, MemoryError,
@@ -225,7 +233,7 @@ def _zip_members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[_Member | No
             raise UnsupportedArchive("The zip is encrypted.")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UnsupportedArchive("The zip uses a compression other than deflate.")
-        name = _zip_name(entry)
+        name = _zip_name(entry).removeprefix("./")
         plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
         unusable = None if plain else NOT_A_FILE
 
@@ -270,11 +278,27 @@ def _unicode_path(extra: bytes) -> str | None:
     return None
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry of a tar; one that only describes the next is read as a whole, and so has a limit."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """See tarfile; raises ArchiveInvalid."""
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.type in DESCRIBING and entry.size > MAX_HEADER_BYTES:
+            raise ArchiveInvalid(f"The tar has a header of more than {MAX_HEADER_BYTES} bytes.")
+        return entry
+
+
 def _tar_members(file: BinaryIO) -> Iterator[_Member | None]:
     lock = threading.Lock()
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  # lives as long as the photos
+        # It lives as long as the photos.
+        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_Entry)  # noqa: SIM115
         for entry in archive:
+            entry.pax_headers = {}  # a copy of all that hold for the whole archive, which every entry would keep
+            if len(archive.pax_headers) > MAX_HEADERS:
+                raise ArchiveInvalid(f"The tar has more than {MAX_HEADERS} headers that hold for all of its files.")
             if entry.isdir():
                 yield None
                 continue

@@ -21,6 +21,7 @@ from service.cli.output import (
     list_skipped,
     out,
     progress_bar,
+    refuse_missing_folders,
     report_tables,
     say,
     write_copies,
@@ -62,6 +63,7 @@ def evaluate(
     from indexer.benchmark.evaluate import evaluate as run
     from model.embedder import Embedder
 
+    refuse_missing_folders(html, report, predictions, copies)
     earlier = None if compare is None else read_earlier(compare)  # before the photos are read
     engine = _engine(index_dir if model is None else None, mode, runtime, precision)
     embedder = engine.embedder if engine else Embedder.load(model, runtime, precision)

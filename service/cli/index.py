@@ -26,7 +26,7 @@ from service.cli.options import (
     TrustMtimeOption,
     VerifyOption,
 )
-from service.cli.output import complain, list_skipped, progress_bar, say, write_copies
+from service.cli.output import complain, list_skipped, progress_bar, refuse_missing_folders, say, write_copies
 from service.cli.versions import list_versions, rollback, verify
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def index(
         return
     if gallery is None:
         raise typer.BadParameter("Name a gallery: a folder of photos, or a CSV file.")
+    refuse_missing_folders(copies)
     from indexer.build import build_index
     from indexer.load import embedder_for
     from service.directory import open_directory
@@ -90,10 +91,10 @@ def index(
             engine=_engine(engine, log, trust_mtime),
             progress=progress,
         )
-    if copies is not None:
-        write_copies(copies, result.copies)
     list_skipped(result.skipped)
     _tell(result)
+    if copies is not None:
+        write_copies(copies, result.copies)
 
 
 def _engine(name: str, log: "DeltaLog | None", trust_mtime: bool) -> "EmbeddingEngine":

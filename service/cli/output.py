@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -153,6 +154,13 @@ def without_copies(report: "Report") -> str:
     if not report.copies or report.top1_without_copies is None:
         return ""
     return f", top-1 without them {report.top1_without_copies:.5f}"
+
+
+def refuse_missing_folders(*files: Path | None) -> None:
+    """Raises typer.BadParameter for a file to be written whose folder is not there: before the work, not after it."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise typer.BadParameter(f"There is no folder {file.parent} to write {file.name} to.")
 
 
 def write_copies(path: Path, copies: Sequence[Sequence[str]]) -> None:

@@ -84,6 +84,9 @@ async def evaluate(
             data.close.close()
             most = state.limits.sync_photos
             raise EvaluationTooLarge(f"The set has {len(data.photos)} photos; above {most} send Prefer: respond-async.")
+        if background and await request.is_disconnected():  # it was cancelled while the archive was read
+            data.close.close()
+            raise ClientDisconnect
         record = new_record(mode, len(data.photos))
         running = await state.evaluations.run(record, replace(data, html=html), engine)
     if background:

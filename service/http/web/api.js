@@ -60,7 +60,10 @@ function send(method, path, { body, headers = {}, uploaded, signal }) {
     };
     request.onerror = () => { watchOutage(); reject(new Problem("unreachable", t("unreachable"))); };
     request.onabort = () => reject(new Problem("cancelled", t("cancelled")));
-    if (signal?.aborted) reject(new Problem("cancelled", t("cancelled")));
+    if (signal?.aborted) {
+      reject(new Problem("cancelled", t("cancelled")));
+      return;
+    }
     signal?.addEventListener("abort", () => request.abort());
     request.send(body ?? null);
   });

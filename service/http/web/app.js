@@ -13,6 +13,12 @@ for (const element of document.querySelectorAll("[data-label]")) element.setAttr
 // A file that misses its place must not replace the page.
 for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
 
+// Its address would be taken for that of a view.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  document.getElementById("main").focus();
+});
+
 function show(focus) {
   const name = Object.hasOwn(OPEN, location.hash.slice(1)) ? location.hash.slice(1) : "search";
   for (const link of document.querySelectorAll("nav a")) {

@@ -22,6 +22,17 @@ export const mayChange = () => may;
 const pathOf = (id) => `gallery/${encodeURIComponent(id)}`;
 const changed = (detail) => document.dispatchEvent(new CustomEvent("gallery-changed", { detail: { put: [], deleted: null, ...detail } }));
 
+/** Ids of which no two are the same: "car.jpg" and "car (2).jpg" of files from two folders. */
+function numbered(ids) {
+  const seen = new Set();
+  return ids.map((id) => {
+    let unique = id;
+    for (let count = 2; seen.has(unique.normalize()); count++) unique = id.replace(/(\.[^./]*)?$/, (ending) => ` (${count})${ending}`);
+    seen.add(unique.normalize());
+    return unique;
+  });
+}
+
 /** A question with two answers: true for yes. Its start has the focus, so that a key pressed twice is no answer. */
 function sure(title, yes, ...content) {
   return new Promise((resolve) => {
@@ -91,7 +102,8 @@ export function addPhotos(old = null) {
 
   /** Puts what was chosen, one photo after the other; those that were refused stay chosen. */
   async function put() {
-    const waiting = files.map((file) => ({ file, id: files.length === 1 ? id.value.trim() : idOf(file) }));
+    const ids = numbered(files.map(idOf));
+    const waiting = files.map((file, place) => ({ file, id: files.length === 1 ? id.value.trim() : ids[place] }));
     const query = { class: label.value.trim(), metadata: meta.value() };
     const bar = progress(t("adding"));
     const [added, refused] = [[], []];

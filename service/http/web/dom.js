@@ -7,7 +7,7 @@ export function h(tag, properties = {}, ...children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (/^(aria-|data-|role$|for$|list$|colspan$|scope$|capture$)/.test(name)) element.setAttribute(name, value);
+    else if (/^(aria-|data-|role$|list$|scope$|capture$)/.test(name)) element.setAttribute(name, value);
     else if (name === "class") element.className = value;
     else element[name] = value;
   }

@@ -17,9 +17,11 @@ export async function openEvaluate(section) {
     parts.sets.replaceChildren(...datasets.map((name) => h("button", { type: "button", class: "plain", onclick: () => start(name) }, t("dataset", name))));
     const past = await list();
     const current = past.find((one) => one.status === "running");
-    if (current && !busy) follow(current.id);
+    if (busy) return;
+    parts.work.replaceChildren(); // what was wrong before
+    if (current) follow(current.id);
   } catch (problem) {
-    refuse(problem, () => openEvaluate(section));
+    if (!busy) refuse(problem, () => openEvaluate(section)); // what runs tells of itself
   }
 }
 
@@ -37,7 +39,7 @@ function make(section) {
 
 function refuse(problem, again) {
   const box = problemBox(problem, again);
-  if (problem.status === 403) box.append(h("button", { type: "button", class: "plain", onclick: () => { forgetKey(); again(); } }, t("otherKey")));
+  if (problem.status === 403) box.append(h("button", { type: "button", class: "plain", onclick: () => { forgetKey(); again?.(); } }, t("otherKey")));
   parts.work.replaceChildren(box);
 }
 
@@ -115,7 +117,7 @@ function showRecord(record) {
     return;
   }
   const { report } = record;
-  const json = h("a", fileOf(record, "json", "application/json", JSON.stringify(report, null, 2)), t("download"));
+  const json = h("button", { type: "button", class: "link", onclick: () => save(record, "json", "application/json", JSON.stringify(report, null, 2)) }, t("download"));
   parts.report.replaceChildren(h("h2", {}, t("report"), " ", h("small", {}, `${time(record.started)} · ${t("against")} ${t(MODES[record.mode])}`)), ...(record.html ? [h("p", {}, pageLink(record))] : []), figures(report),
     h("div", { class: "columns" },
       part(t("confused"), [t("shows"), t("found"), t("times")], report.most_confused.slice(0, MOST_ROWS).map((one) => [one.class, one.nearest_class, number(one.count)])),
@@ -125,21 +127,26 @@ function showRecord(record) {
   tell(`${t("top1")}: ${percent(report.top1, 1)}`);
 }
 
-const fileOf = (record, ending, type, text) => ({ download: `evaluation-${record.id}.${ending}`, href: URL.createObjectURL(new Blob([text], { type })) });
+/** Saves a text as a file of an evaluation. */
+function save(record, ending, type, text) {
+  const href = URL.createObjectURL(new Blob([text], { type }));
+  h("a", { download: `evaluation-${record.id}.${ending}`, href }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 1000);
+}
 
 /** A link to the report with pictures; a server that asks for keys is asked with the key, and the page is saved. */
 function pageLink(record) {
   const path = `evaluations/${record.id}`;
-  const save = async (event) => {
+  const withKey = async (event) => {
     if (!hasKey()) return;
     event.preventDefault();
     try {
-      h("a", fileOf(record, "html", "text/html", await ask("GET", path, { headers: { Accept: "text/html" }, text: true }))).click();
+      save(record, "html", "text/html", await ask("GET", path, { headers: { Accept: "text/html" }, text: true }));
     } catch (problem) {
-      refuse(problem, () => save(event));
+      refuse(problem, () => withKey(event));
     }
   };
-  return h("a", { class: "button main", href: path, target: "_blank", onclick: save }, t("reportPage"));
+  return h("a", { class: "button main", href: path, target: "_blank", onclick: withKey }, t("reportPage"));
 }
 
 function figures(report) {

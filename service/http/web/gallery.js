@@ -90,6 +90,9 @@ async function load() {
   } catch (problem) {
     if (mine !== turn) return;
     parts.work.replaceChildren(problemBox(problem, load));
+    parts.more.hidden = true; // in sight it would ask again by itself
+    loading = false;
+    return;
   }
   loading = false;
   // Hidden and shown again, so that the observer looks again: the next page may be in sight already.

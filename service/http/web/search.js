@@ -16,7 +16,8 @@ let failed = false;
 
 /** Asks for what the view shows; the view itself is there from the start, since other views search too. */
 export function openSearch() {
-  parts.filters.load().then(({ photos }) => showSamples(photos)).catch((problem) => parts.work.replaceChildren(problemBox(problem, () => location.reload())));
+  parts.filters.load().then(({ photos }) => { parts.trouble.replaceChildren(); return showSamples(photos); })
+    .catch((problem) => parts.trouble.replaceChildren(problemBox(problem, openSearch)));
 }
 
 /** Searches for photos like one of the gallery; from any view. */
@@ -40,15 +41,16 @@ function make(section) {
   parts.photo = h("div", { class: "query-photo" });
   parts.samples = h("div", { class: "samples" });
   parts.side = h("div", { class: "side" }, parts.photo, drop.box, shot, options, parts.samples);
+  parts.trouble = h("div", {}); // with the view, beside what a search has to say
   parts.work = h("div", { class: "work" });
   parts.found = h("div", { class: "found" });
   parts.section = section;
   section.append(h("div", { class: "lead" }, h("h1", {}, t("searchTitle")), h("p", {}, t("searchLead"))),
-    h("div", { class: "split" }, parts.side, h("div", { class: "answer" }, parts.work, parts.found)));
+    h("div", { class: "split" }, parts.side, h("div", { class: "answer" }, parts.trouble, parts.work, parts.found)));
   acceptDrops(section, takeFile);
   document.addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
-    if (!file) return;
+    if (!file || document.querySelector("dialog[open]:not(.viewer)")) return;
     event.preventDefault();
     location.hash = "#search";
     takeFile(file);
@@ -56,7 +58,7 @@ function make(section) {
   document.addEventListener("gallery-changed", ({ detail: { deleted } }) => {
     for (const one of parts.found.querySelectorAll(".card")) if (one.dataset.id === deleted) removeItem(one);
   });
-  document.addEventListener("server-back", () => { if (failed && query) run(); });
+  document.addEventListener("server-back", () => { if (failed && query) run(); if (parts.trouble.childElementCount) openSearch(); });
 }
 
 /** Photos from all over the gallery, for those who have none at hand. */
@@ -123,11 +125,13 @@ function showPhoto() {
 
 function request() {
   const box = query.crop?.value() ?? null;
-  const path = address("search", { k: parts.k.value, ...parts.filters.query(), box });
-  if (!query.file) return { path, box, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: query.id }) };
+  const asked = { k: parts.k.value, ...parts.filters.query(), box };
+  const path = address("search", asked);
+  const why = address("search", { ...asked, explain: true });
+  if (!query.file) return { path, why, box, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: query.id }) };
   const body = new FormData();
   body.append("file", query.file, query.name);
-  return { path, box, headers: {}, body };
+  return { path, why, box, headers: {}, body };
 }
 
 async function run() {
@@ -197,8 +201,8 @@ function verdict({ decision, results }) {
 /** The hits as pictures, those of one class together, the class of the nearest first. */
 function groups({ results, decision }, box, why) {
   if (!results.length) return h("div");
-  const byClass = Map.groupBy ? Map.groupBy(results, (hit) => hit.class) : new Map();
-  if (!byClass.size) for (const hit of results) byClass.set(hit.class, [...(byClass.get(hit.class) ?? []), hit]);
+  const byClass = new Map();
+  for (const hit of results) byClass.set(hit.class, [...(byClass.get(hit.class) ?? []), hit]);
   const boxes = [...byClass].map(([name, hits]) => {
     const chosen = decision?.outcome === "class" && decision.class === name;
     const group = h("section", { class: chosen ? "group chosen" : "group" },
@@ -214,7 +218,7 @@ function groups({ results, decision }, box, why) {
 function explainer(asked) {
   let answer = null;
   return async (hit, waiting) => {
-    answer ??= ask("POST", `${asked.path}&explain=true`, { ...asked, waiting });
+    answer ??= ask("POST", asked.why, { ...asked, waiting });
     const { results } = await answer.catch((problem) => { answer = null; throw problem; });
     return results.find((one) => one.id === hit.id)?.explanation;
   };

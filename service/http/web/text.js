@@ -107,7 +107,7 @@ const TEXT = {
   dropArchiveHint: ["One folder for each class, zip or tar, 512 MiB at most.", "차종마다 폴더 하나, zip 또는 tar, 최대 512 MiB."],
   against: ["Compare with", "비교 대상"],
   leaveOneOut: ["the other photos of the set (the benchmark)", "같은 세트의 다른 사진(벤치마크)"],
-  againstGallery: ["the gallery that is served", "제공 중인 갤러리"],
+  againstGallery: ["the gallery as it was indexed", "색인된 갤러리"],
   dataset: [(name) => `Evaluate the set “${name}”`, (name) => `“${name}” 세트 평가`],
   sending: [(share) => `Sending the archive: ${share}`, (share) => `파일 보내는 중: ${share}`],
   reading: ["Reading the archive …", "파일 읽는 중 …"],

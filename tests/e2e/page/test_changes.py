@@ -111,6 +111,18 @@ def test_of_several_photos_those_that_can_be_used_are_added(open_page: OpenPage,
     assert len(ids(shop)) == 7
 
 
+def test_two_files_of_one_name_are_two_photos(open_page: OpenPage, shop: Server, tmp_path: Path) -> None:
+    for folder in (0, 1):
+        (tmp_path / str(folder)).mkdir()
+        (tmp_path / str(folder) / "car.jpg").write_bytes(car_photo(6, folder))
+    page = opened(open_page, shop)
+    page.click("text=Add photos")
+    page.set_input_files(FILES, [tmp_path / "0" / "car.jpg", tmp_path / "1" / "car.jpg"])
+    page.click("dialog button.main")
+    page.wait_for_selector("dialog", state="detached")
+    assert ids(shop)[-2:] == ["car.jpg", "car (2).jpg"]
+
+
 def test_a_photo_is_replaced_and_the_page_shows_the_new_one(open_page: OpenPage, shop: Server, photo: Path) -> None:
     page = opened(open_page, shop)
     wait_until(page, "document.querySelector('.tiles img').naturalWidth === 96")

@@ -48,10 +48,28 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_forgotten(
         page.fill("dialog input", ADMIN)
         page.click("text=Use this key")
         page.wait_for_selector("text=None yet.")
+        assert page.locator("#view-evaluate .problem").count() == 0
         page.click("nav >> text=Status")
         page.click("text=Forget the key")
         page.click("dialog >> text=Cancel")
         page.wait_for_selector(".problem >> text=unauthorized")
+
+
+def test_whoever_gives_no_key_is_not_asked_again_by_itself(
+    open_page: OpenPage, fake_index: IndexDirectory, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"{SEARCHER} alice search\n")
+    with running_server(fake_index.root, tmp_path / "log", KEYS_FILE=str(keys)) as server:
+        page = open_page(server.url, "#gallery")
+        page.click("dialog >> text=Cancel")
+        page.wait_for_selector("#view-gallery .problem >> text=unauthorized")
+        page.wait_for_timeout(1000)
+        assert page.locator("dialog").count() == 0
+        page.click("#view-gallery .problem >> text=Try again")
+        page.fill("dialog input", SEARCHER)
+        page.click("text=Use this key")
+        page.wait_for_selector("#view-gallery .tiles li")
 
 
 def test_a_busy_server_is_asked_again_when_it_says(open_page: OpenPage, cars: Server, photo: Path) -> None:

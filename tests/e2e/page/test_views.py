@@ -48,6 +48,16 @@ def test_thousands_of_photos_are_loaded_as_they_come_into_sight(
         page.wait_for_selector(f"text=of {MANY // 20} photos")  # so many are shown as are in sight
 
 
+def test_the_link_to_the_content_stays_in_its_view(open_page: OpenPage, cars: Server) -> None:
+    page = open_page(cars.url, "#gallery")
+    page.wait_for_selector("#view-gallery .tiles li")
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.evaluate("location.hash") == "#gallery"
+    assert page.is_visible("#view-gallery")
+
+
 def test_a_zip_is_evaluated_to_its_report(open_page: OpenPage, cars: Server, tmp_path: Path) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:

@@ -135,6 +135,14 @@ def test_a_busy_server_and_a_failure_are_told_in_the_dialog(open_page: OpenPage,
     page.wait_for_selector(".fade input")
 
 
+def test_a_search_without_parameters_is_explained_too(open_page: OpenPage, cars: Server, photo: Path) -> None:
+    page = open_page(cars.url)
+    page.wait_for_selector("#view-search input[type=number]", state="attached")
+    page.evaluate("document.querySelector('#view-search input[type=number]').value = ''")
+    open_first(page, photo)
+    page.wait_for_selector(".fade input")
+
+
 def test_a_model_that_cannot_explain_says_so(
     open_page: OpenPage, fake_index: IndexDirectory, photo: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import io
 import stat
 import struct
 import tarfile
+import tracemalloc
 import unicodedata
 import zipfile
 import zlib
@@ -46,6 +47,17 @@ def tar_entry(name: str, kind: bytes, target: str = "") -> bytes:
     entry.type, entry.linkname = kind, target
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(entry)
+    return buffer.getvalue()
+
+
+def tar_with_headers(count: int, size_bytes: int = 1, whole: bool = True) -> bytes:
+    """A photo behind so many headers of so many bytes, which hold for the whole tar or for the photo."""
+    headers = {f"X.{number}": "y" * size_bytes for number in range(count)}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", pax_headers=headers if whole else {}) as archive:
+        entry = tarfile.TarInfo("a/1.jpg")
+        entry.pax_headers = {} if whole else headers
         archive.addfile(entry)
     return buffer.getvalue()
 
@@ -249,6 +261,9 @@ def as_zip64(archive: bytes) -> bytes:
             id="tar folders",
         ),
         pytest.param(many_long_names(), {}, "archive_invalid", id="tar of 3000 long names"),
+        pytest.param(tar_with_headers(1001), {}, "archive_invalid", id="tar of many headers"),
+        pytest.param(tar_with_headers(1, 66_000), {}, "archive_invalid", id="tar of a long header"),
+        pytest.param(tar_with_headers(1, 66_000, whole=False), {}, "archive_invalid", id="tar, long header of a file"),
         pytest.param(zip_of(PHOTOS)[:-40], {}, "archive_invalid", id="zip cut off"),
         pytest.param(tar_of(PHOTOS)[:1000], {}, "archive_invalid", id="tar cut off in a photo"),
         pytest.param(tar_of(PHOTOS)[: 512 * 10 + 100], {}, "archive_invalid", id="tar cut off further on"),
@@ -267,6 +282,24 @@ def test_an_archive_that_cannot_be_used_says_why(archive: bytes, limits: dict[st
 def test_photos_that_all_lie_in_no_class_folder_are_named() -> None:
     with pytest.raises(EvaluationSetInvalid, match=r"^12 files lie in no class folder: photo 0.jpg, .*photo 9.jpg\.$"):
         read(zip_of({f"photo {number}.jpg": b"x" for number in range(12)}))
+
+
+def test_headers_of_a_tar_are_not_kept_for_each_file() -> None:
+    photos = {f"a/{number}.jpg": b"x" for number in range(100)}
+    plain = tar_of(photos)
+    headed = tar_with_headers(1000, 20)[:-10240] + plain  # its own photo's block, and then the others
+    tracemalloc.start()
+    found, _ = read(headed)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) >= 100
+    assert held_bytes < 1_000_000
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+def test_names_may_begin_with_the_folder_itself(pack: Callable[[dict[str, bytes]], bytes]) -> None:
+    photos, skipped = read(pack({f"./{name}": photo for name, photo in PHOTOS.items()}))
+    assert ([photo.id for photo in photos], skipped) == (list(PHOTOS), [])
 
 
 @pytest.mark.parametrize("archive", [zip_of(PHOTOS), as_zip64(zip_of(PHOTOS))], ids=["zip", "zip64"])

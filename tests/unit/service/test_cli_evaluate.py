@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from indexer.benchmark.compare import Change, Comparison
 from model.retrieval import Interval
 from service.cli.output import comparison_sentence
@@ -45,3 +47,12 @@ def test_what_changed_is_told_in_a_line() -> None:
         "Since before.json, on 4 photos: top-1 -25.00 points (95% over classes -50.00 to +10.00); 1 became right, "
         "2 wrong (McNemar p = 1.000)."
     )
+
+
+@pytest.mark.parametrize("option", ["--report", "--html", "--predictions", "--copies"])
+def test_a_file_whose_folder_is_missing_is_refused_before_the_work(
+    carsearch: Callable[..., Printed], tmp_path: Path, option: str
+) -> None:
+    printed = carsearch("evaluate", "--data", tmp_path / "none", option, tmp_path / "missing" / "file")
+    assert printed.returncode == 2
+    assert "There is no folder" in printed.stderr
