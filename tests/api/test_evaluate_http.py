@@ -17,7 +17,7 @@ from model.runtimes.fake import FakeRuntime
 from service.jobs import LOST_S
 from tests.api.conftest import Gate
 from tests.support.app import AppClient, running_app
-from tests.support.bodies import FORM, members_of, tar_of, zip_of
+from tests.support.bodies import FORM, form, members_of, tar_of, zip_of
 from tests.support.calls import assert_problem, evaluate, evaluate_named, eventually, metric, search
 from tests.support.photos import KOREAN, car_photo, write_gallery, write_seed_table
 
@@ -246,3 +246,15 @@ def test_the_depth_of_the_classes_and_a_manifest_are_honoured(api_client: AppCli
     table = "path,class\n" + "".join(f"{name},{name.split('/')[1]}\n" for name in photos)
     report = evaluate(api_client, zip_of({"set.csv": table.encode(), **photos})).json()
     assert (report["classes"], report["total"]) == (2, 4)
+
+
+def test_an_evaluation_that_was_cancelled_while_its_archive_was_read_does_not_begin(first: AppClient) -> None:
+    def known() -> list[str]:
+        return [one["id"] for one in first.get("/evaluations").json()["evaluations"]]
+
+    photos = {f"car {kind}/{shot}.jpg": car_photo(kind, shot) for kind in (1, 2) for shot in range(2)}
+    body, before = form(zip_of(photos), "archive"), known()
+    sent = first.gone("POST", "/evaluate", body, {**FORM, "Prefer": "respond-async"})
+    assert sent[0]["status"] == 400
+    assert known() == before
+    assert when_free(lambda: evaluate(first, zip_of(photos))).json()["total"] == 4
