@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from model.dataset import SIDE_FILE, Skipped, id_in
-from model.errors import EvaluationSetInvalid, ManifestInvalid
+from model.errors import EvaluationSetInvalid, ImageRejected, ManifestInvalid
 from model.names import normalise_label, printable
 from model.spreadsheet import names_classes, read_sheet
 
@@ -92,7 +92,10 @@ def _content(file: SheetFile) -> bytes | None:
         if is_wanted:
             raise ManifestInvalid(f"{SIDE_FILE} is larger than {MAX_SHEET_BYTES >> 20} MiB.")
         return None
-    data = file.read()
+    try:
+        data = file.read()
+    except ImageRejected as problem:
+        raise ManifestInvalid(f"{file.called} is damaged inside the archive.") from problem
     return data if is_wanted or names_classes(data) else None
 
 

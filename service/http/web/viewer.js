@@ -17,7 +17,7 @@ export function openPhoto(photo, { query = null, box = null, why = null, like })
   query?.addEventListener("error", () => queryFrame.replaceChildren(h("p", { class: "hint" }, t("notShown"))));
   const figure = (frame, ...caption) => h("figure", {}, frame, h("figcaption", {}, ...caption));
   const pair = h("div", { class: "pair" },
-    queryFrame && figure(queryFrame, t("yourPhoto")),
+    queryFrame && figure(queryFrame, query.alt), // "Your photo", or the class of one of the gallery
     figure(hitFrame, h("strong", {}, name), photo.score === undefined ? null : ` ${t("score")} ${photo.score.toFixed(3)}`));
   const reason = h("div", { class: "why" });
   const dialog = openDialog(name, pair, reason, details(photo),

@@ -469,3 +469,10 @@ def test_a_name_that_is_no_utf8_is_told_as_text() -> None:
     packed = tar_of({name: b"path,class\n/x,Kia\n", "a/1.jpg": b"x"})
     with pytest.raises(ManifestInvalid, match=r"^\\xff\.csv, line 2: a path in an archive is relative"):
         read(packed)
+
+
+def test_a_table_that_is_damaged_in_its_archive_is_named() -> None:
+    table = b"path,class\na/1.jpg,a\n" * 20
+    packed = zip_of({"a/1.jpg": b"x", "set.csv": table})
+    with pytest.raises(ManifestInvalid, match=r"set\.csv is damaged inside the archive"):
+        read(packed.replace(table, table[:-1] + b"?", 1))
