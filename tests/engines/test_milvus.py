@@ -259,7 +259,7 @@ def test_the_commands_index_and_fold_in_the_store_of_the_environment(
 
 
 @pytest.mark.engines
-def test_a_server_that_is_killed_loses_nothing(milvus: MilvusServer, tmp_path: Path, fake_embedder: Embedder) -> None:
+def test_135_a_killed_milvus_loses_nothing(milvus: MilvusServer, tmp_path: Path, fake_embedder: Embedder) -> None:
     address = database_of(milvus)
     index = directory(tmp_path / "index", address)
     publish(index, tmp_path, fake_embedder, 2)

@@ -170,7 +170,7 @@ def test_a_file_that_is_no_photo_is_told_in_a_sentence_with_its_code(
     page.wait_for_selector("text=This browser cannot show the photo")
 
 
-def test_a_hostile_name_of_a_class_stays_text(open_page: OpenPage, cars: Server) -> None:
+def test_078_a_hostile_name_of_a_class_stays_text(open_page: OpenPage, cars: Server) -> None:
     page = open_page(cars.url, "#gallery")
     page.click("summary >> text=5 classes")
     page.click(f".chip:has-text('{HOSTILE}')")
