@@ -1,13 +1,14 @@
 """What commands print: results on standard output, progress and problems on standard error."""
 
 import csv
+import errno
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -157,10 +158,10 @@ def without_copies(report: "Report") -> str:
 
 
 def refuse_missing_folders(*files: Path | None) -> None:
-    """Raises typer.BadParameter for a file to be written whose folder is not there: before the work, not after it."""
+    """Raises FileNotFoundError for a file to be written whose folder is not there: before the work, not after it."""
     for file in files:
         if file is not None and not file.parent.is_dir():
-            raise typer.BadParameter(f"There is no folder {file.parent} to write {file.name} to.")
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
 
 
 def write_copies(path: Path, copies: Sequence[Sequence[str]]) -> None:

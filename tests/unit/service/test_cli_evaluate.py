@@ -54,5 +54,5 @@ def test_a_file_whose_folder_is_missing_is_refused_before_the_work(
     carsearch: Callable[..., Printed], tmp_path: Path, option: str
 ) -> None:
     printed = carsearch("evaluate", "--data", tmp_path / "none", option, tmp_path / "missing" / "file")
-    assert printed.returncode == 2
-    assert "There is no folder" in printed.stderr
+    assert printed.returncode == 1
+    assert printed.stderr.endswith("missing/file: No such file or directory.\n")
