@@ -16,11 +16,11 @@ from indexer.class_weights import ClassFit, ClassWeights, Values, mean_likeness,
 from model.types import Embeddings, Rows
 
 
-class ClassMap:
-    """What the weights of a class are computed from, in the space of a version's fit.
+class ClassStatistics:
+    """Sums of a version's photos, from which the weights of each class are computed.
 
-    `sums` float32 (C, D) are the sums of each class's photos, `counts` int64 (C,) their numbers; `inverse` float32
-    (D, D) is the fit's inverse.
+    `sums` float32 (C, D) are those of each class, `counts` int64 (C,) the numbers of its photos; `inverse` float32
+    (D, D) is that of the second moment of all (`ClassFit`).
     """
 
     def __init__(self, sums: Embeddings, inverse: Embeddings, counts: Rows) -> None:
@@ -94,7 +94,9 @@ class _Changed(NamedTuple):
 class ChangedWeights(ClassWeights):
     """Class weights where some classes have changed, and new ones have numbers after the others."""
 
-    def __init__(self, rows: Embeddings, of_version: ClassMap, changed: dict[int, _Changed] | None = None) -> None:
+    def __init__(
+        self, rows: Embeddings, of_version: ClassStatistics, changed: dict[int, _Changed] | None = None
+    ) -> None:
         super().__init__(rows)
         self._of_version, self._changed = of_version, changed or {}
 

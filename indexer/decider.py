@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 
 from indexer.calibration import Calibration, fit, leave_one_out, sampled_rows
-from indexer.class_changes import ChangedWeights, ClassMap
+from indexer.class_changes import ChangedWeights, ClassStatistics
 from indexer.class_weights import ClassFit, ClassWeights
 from indexer.decision import NEIGHBOURS, Decisions, decide
-from indexer.manifest import CALIBRATION_NAME, CLASS_MAP_NAME, CLASSES_NAME, Manifest
+from indexer.manifest import CALIBRATION_NAME, CLASS_STATISTICS_NAME, CLASSES_NAME, Manifest
 from indexer.stores.base import Neighbours, VectorStore
 from model.errors import IndexInvalid
 from model.storage import read_json
@@ -37,14 +37,14 @@ class Decision:
 class Decider:
     """Decides by a gallery; `codes` int64 (N,) are the classes of its rows, -1 for none, `labels` their names.
 
-    `class_map` is None for a version from before classes took in changes.
+    `class_statistics` is None for a version from before classes took in changes.
     """
 
     codes: Rows
     labels: Sequence[str]
     weights: ClassWeights
     calibration: Calibration
-    class_map: ClassMap | None
+    class_statistics: ClassStatistics | None
 
     @classmethod
     def of(cls, store: VectorStore, embeddings: Embeddings, codes: Rows, labels: Sequence[str]) -> Self | None:
@@ -58,7 +58,7 @@ class Decider:
         decisions, right = leave_one_out(store, embeddings[rows], rows, codes, classes)
         decided = decisions.classes >= 0  # else there is no probability to be told
         probability = fit(decisions.only(decided), right[decided])
-        return cls(codes, labels, classes.weights(), probability, ClassMap.of(classes))
+        return cls(codes, labels, classes.weights(), probability, ClassStatistics.of(classes))
 
     @classmethod
     def read(cls, directory: Path, manifest: Manifest, codes: Rows, labels: Sequence[str]) -> Self | None:
@@ -74,19 +74,19 @@ class Decider:
             raise IndexInvalid(
                 f"{directory / CLASSES_NAME} has not a row of numbers for each of {len(labels)} classes."
             )
-        rows, class_map = ClassWeights(weights.reshape(len(labels), manifest.dim)), None
-        if CLASS_MAP_NAME in manifest.files:
-            path, counts = directory / CLASS_MAP_NAME, np.bincount(codes[codes >= 0], minlength=len(labels))
+        rows, class_statistics = ClassWeights(weights.reshape(len(labels), manifest.dim)), None
+        if CLASS_STATISTICS_NAME in manifest.files:
+            path, counts = directory / CLASS_STATISTICS_NAME, np.bincount(codes[codes >= 0], minlength=len(labels))
             try:
-                class_map = ClassMap.read(path, manifest.dim, counts)
+                class_statistics = ClassStatistics.read(path, manifest.dim, counts)
             except ValueError:
                 raise IndexInvalid(f"{path} is not of {len(labels)} classes and {manifest.dim} dimensions.") from None
-        return cls(codes, labels, rows, _calibration_in(directory), class_map)
+        return cls(codes, labels, rows, _calibration_in(directory), class_statistics)
 
     def write(self, directory: Path) -> None:
-        """Writes `class_weights.f32`, a row for each class, `class_map.f32` and `calibration.json`, not yet durably."""
-        if self.class_map is not None:
-            self.class_map.write(directory / CLASS_MAP_NAME)
+        """Writes `class_weights.f32`, `class_statistics.f32` and `calibration.json`, not yet durably."""
+        if self.class_statistics is not None:
+            self.class_statistics.write(directory / CLASS_STATISTICS_NAME)
         (directory / CLASSES_NAME).write_bytes(self.weights.rows.astype("<f4", copy=False).tobytes())
         text = json.dumps(self.calibration.to_json(), indent=1)
         (directory / CALIBRATION_NAME).write_text(text, encoding="utf-8")
@@ -95,13 +95,13 @@ class Decider:
         """This after some photos came (step 1) or went (-1), with classes int64 (n,) and vectors float32 (n, D).
 
         `labels` are the names of all classes, new ones after the others; those are not decided on where there is no
-        class map.
+        class statistics.
         """
-        if self.class_map is None:
+        if self.class_statistics is None:
             return self
         before = self.weights
         if not isinstance(before, ChangedWeights):
-            before = ChangedWeights(before.rows, self.class_map)
+            before = ChangedWeights(before.rows, self.class_statistics)
         return replace(self, labels=labels, weights=before.followed_by(codes, vectors, steps))
 
     def decisions(self, queries: Embeddings, near: Neighbours, codes: Rows | None = None) -> Decisions:

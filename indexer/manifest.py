@@ -17,7 +17,7 @@ SKIPPED_NAME = "skipped.json"
 EMBEDDINGS_NAME = "embeddings.f32"
 CLASSES_NAME = "class_weights.f32"
 CALIBRATION_NAME = "calibration.json"
-CLASS_MAP_NAME = "class_map.f32"
+CLASS_STATISTICS_NAME = "class_statistics.f32"
 SEQUENCE = "sequence"
 """Key of `gallery`: see `Manifest.sequence`."""
 
@@ -27,7 +27,7 @@ MOST = 1 << 20
 FOR_DECISIONS = {CLASSES_NAME, CALIBRATION_NAME}
 """Files that a version from before there were decisions lacks."""
 
-FOR_CHANGES = FOR_DECISIONS | {CLASS_MAP_NAME}
+FOR_CHANGES = FOR_DECISIONS | {CLASS_STATISTICS_NAME}
 """Without the last of them, classes do not take in photos that were put and deleted since."""
 
 

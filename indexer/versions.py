@@ -271,8 +271,8 @@ class IndexDirectory:
     def _keep_only(self, kept: Set[str]) -> None:
         """Removes other versions, their models and leftovers.
 
-        A directory is renamed before it is deleted, so that a half-deleted one never looks like a version. All models
-        stay where a version does not tell its own: it may only be unreadable for now, or of a newer release.
+        A directory is renamed before it is deleted, so that a half-deleted one never looks like a version. No model
+        is removed while a kept version's manifest cannot be read: the disk may fail for a moment.
         """
         models = {self._model_of(version) for version in kept}
         if None in models:

@@ -30,16 +30,18 @@ ZIP_ENTRY = b"PK\x01\x02"
 READ_BYTES = 1 << 20
 UNICODE_PATH_EXTRA = 0x7075
 NOT_A_FILE = ("not_a_file", "Links and special files are not followed.")
-# The errors that zipfile and tarfile raise on damaged archives. zipfile raises NotImplementedError for a compression
-# method that it cannot read.
 MAX_HEADERS = 1_000
-MAX_HEADER_BYTES = 64 << 10
-"""Of a tar's headers with names and attributes, which tarfile reads as a whole."""
+"""Attributes that a tar gives to all of its files."""
 
-DESCRIBING = (
+MAX_HEADER_BYTES = 64 << 10
+"""A tar's header with names and attributes, which tarfile reads as a whole, may have so many bytes."""
+
+EXTENDED_HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
 
+# The errors that zipfile and tarfile raise on damaged archives. zipfile raises NotImplementedError for a compression
+# method that it cannot read.
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, KeyError, IndexError,
     NotImplementedError, OverflowError, RecursionError, MemoryError,
@@ -279,13 +281,13 @@ def _unicode_path(extra: bytes) -> str | None:
 
 
 class _Entry(tarfile.TarInfo):
-    """An entry of a tar; one that only describes the next is read as a whole, and so has a limit."""
+    """An entry of a tar; an extended header, which only describes the next entry, has a limit."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """See tarfile; raises ArchiveInvalid."""
         entry = super().frombuf(buf, encoding, errors)
-        if entry.type in DESCRIBING and entry.size > MAX_HEADER_BYTES:
+        if entry.type in EXTENDED_HEADERS and entry.size > MAX_HEADER_BYTES:
             raise ArchiveInvalid(f"The tar has a header of more than {MAX_HEADER_BYTES} bytes.")
         return entry
 

@@ -100,25 +100,25 @@ def _answer(value: dict[str, Any]) -> Answer:
 def compare(evaluation: Evaluation, earlier: Earlier) -> Comparison:
     """Pairs two evaluations by the ids of their photos; raises DataInvalid when they have none in common."""
     before = {answer.id: answer for answer in earlier.answers}
-    flips = [Flip(before[now.id], now) for now in evaluation.answers if now.id in before]
-    if not flips:
+    pairs = [(before[now.id], now) for now in evaluation.answers if now.id in before]
+    if not pairs:
         raise DataInvalid(f"No photo of this set is in {earlier.name}: evaluations are compared photo by photo, by id.")
     versions = {"mode": evaluation.report.mode, **evaluation.report.versions}
     both = {name: (earlier.versions.get(name, ""), versions.get(name, "")) for name in {**earlier.versions, **versions}}
-    decided = all(flip.before.decided is not None for flip in flips) and evaluation.report.class_top1 is not None
-    labels = [flip.now.label for flip in flips]
+    decided = all(old.decided is not None for old, _ in pairs) and evaluation.report.class_top1 is not None
+    labels = [now.label for _, now in pairs]
     return Comparison(
         name=earlier.name,
-        photos=len(flips),
-        only_before=len(before) - len(flips),
-        only_now=len(evaluation.answers) - len(flips),
-        top1=change([flip.before.right for flip in flips], [flip.now.right for flip in flips], labels),
-        decided=change([flip.before.class_right for flip in flips], [flip.now.class_right for flip in flips], labels)
+        photos=len(pairs),
+        only_before=len(before) - len(pairs),
+        only_now=len(evaluation.answers) - len(pairs),
+        top1=change([old.right for old, _ in pairs], [now.right for _, now in pairs], labels),
+        decided=change([old.class_right for old, _ in pairs], [now.class_right for _, now in pairs], labels)
         if decided
         else None,
         versions={name: (old, new) for name, (old, new) in both.items() if old != new},
-        gained=[flip for flip in flips if flip.now.right and not flip.before.right],
-        lost=[flip for flip in flips if flip.before.right and not flip.now.right],
+        gained=[Flip(old, now) for old, now in pairs if now.right and not old.right],
+        lost=[Flip(old, now) for old, now in pairs if old.right and not now.right],
     )
 
 

@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 
 from indexer.build import build_index
-from indexer.class_changes import ClassMap
+from indexer.class_changes import ClassStatistics
 from indexer.items import GalleryItem, write_items
-from indexer.manifest import CLASS_MAP_NAME, CLASSES_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
+from indexer.manifest import CLASS_STATISTICS_NAME, CLASSES_NAME, INDEX_NAME, ITEMS_NAME, MANIFEST_NAME
 from indexer.stores.faiss import FaissStore
 from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.card import CARD_NAME, GOLDEN_NAME, WEIGHTS_NAME, card_sha256, load_card
@@ -264,7 +264,7 @@ def of_size(count: int) -> Change:
         write_items(directory / ITEMS_NAME, items)
         rows, inverse = unit(np.eye(512))[:count], np.eye(512, dtype=np.float32)
         (directory / CLASSES_NAME).write_bytes(rows.astype("<f4").tobytes())
-        ClassMap(rows, inverse, np.ones(count, np.int64)).write(directory / CLASS_MAP_NAME)
+        ClassStatistics(rows, inverse, np.ones(count, np.int64)).write(directory / CLASS_STATISTICS_NAME)
         edit(directory, count=count, gallery={"root": str(directory), "classes": min(count, 1), "skipped": 0})
 
     return change

@@ -23,6 +23,17 @@ from tests.unit.test_layout import ROOT
 TINY = (32, 32)
 
 
+VERSION_FILES = (
+    "index.faiss",
+    "items.sqlite",
+    "skipped.json",
+    "class_weights.f32",
+    "class_statistics.f32",
+    "calibration.json",
+)
+"""Of a version in fp32, beside its manifest."""
+
+
 def write_photos(root: Path, names: Iterable[str]) -> Path:
     """One tiny photo a name "class/shot.jpg"; equal names have equal content everywhere, different names different."""
     for name in names:

@@ -15,7 +15,7 @@ from indexer.versions import CURRENT_NAME, IndexDirectory
 from model.embedder import Embedder
 from model.errors import ModelInvalid, PhotosSkipped
 from tests.conftest import write_fake_model
-from tests.unit.indexer.sets import assert_clean, content_of, items_of, write_photos
+from tests.unit.indexer.sets import VERSION_FILES, assert_clean, content_of, items_of, write_photos
 
 NAMES = [f"{label}/{shot}.jpg" for label in "abc" for shot in range(3)]
 
@@ -30,18 +30,7 @@ def index(tmp_path: Path) -> IndexDirectory:
     return IndexDirectory(tmp_path / "index")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "index.faiss",
-        "items.sqlite",
-        "skipped.json",
-        "class_weights.f32",
-        "class_map.f32",
-        "calibration.json",
-        "manifest.json",
-    ],
-)
+@pytest.mark.parametrize("name", [*VERSION_FILES, "manifest.json"])
 def test_the_next_build_replaces_a_damaged_version(
     photos: Path, index: IndexDirectory, fake_embedder: Embedder, name: str
 ) -> None:

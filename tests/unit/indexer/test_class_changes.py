@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.class_changes import ChangedWeights, ClassMap
+from indexer.class_changes import ChangedWeights, ClassStatistics
 from indexer.class_weights import ClassFit
 from tests.unit.indexer.test_class_weights import gallery, unit
 
 
 def changing(fit: ClassFit) -> ChangedWeights:
-    return ChangedWeights(fit.weights().rows, ClassMap.of(fit))
+    return ChangedWeights(fit.weights().rows, ClassStatistics.of(fit))
 
 
-def test_the_class_map_gives_the_weights_of_the_fit() -> None:
+def test_the_class_statistics_gives_the_weights_of_the_fit() -> None:
     rows, codes, _ = gallery([4, 7, 9], 8, 0.5, seed=0)
     fit = ClassFit(rows.__getitem__, codes)
-    class_map = ClassMap.of(fit)
+    class_statistics = ClassStatistics.of(fit)
     for code in range(3):
         total, count = rows[codes == code].astype(np.float64).sum(axis=0), int((codes == code).sum())
-        assert class_map.weights_of(code, total, count) == pytest.approx(fit.weights().rows[code], abs=1e-4)
+        assert class_statistics.weights_of(code, total, count) == pytest.approx(fit.weights().rows[code], abs=1e-4)
 
 
 def test_a_class_that_is_put_is_scored_as_in_a_new_fit() -> None:
@@ -82,10 +82,10 @@ def test_what_comes_and_goes_again_leaves_the_scores_as_they_were_in_any_number_
 
 def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
     rows, codes, _ = gallery([3, 4], 6, 0.7, seed=5)
-    class_map, path = ClassMap.of(ClassFit(rows.__getitem__, codes)), tmp_path / "class_map.f32"
-    class_map.write(path)
-    again = ClassMap.read(path, 6, np.array([3, 4]))
-    assert (again.sums == class_map.sums).all()
-    assert (again.inverse == class_map.inverse).all()
-    with pytest.raises(ValueError, match="class_map"):
-        ClassMap.read(path, 6, np.array([3, 4, 5]))
+    class_statistics, path = ClassStatistics.of(ClassFit(rows.__getitem__, codes)), tmp_path / "class_statistics.f32"
+    class_statistics.write(path)
+    again = ClassStatistics.read(path, 6, np.array([3, 4]))
+    assert (again.sums == class_statistics.sums).all()
+    assert (again.inverse == class_statistics.inverse).all()
+    with pytest.raises(ValueError, match="class_statistics"):
+        ClassStatistics.read(path, 6, np.array([3, 4, 5]))

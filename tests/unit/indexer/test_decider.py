@@ -12,7 +12,7 @@ from indexer.build import build_index
 from indexer.calibration import SHIPPED
 from indexer.decider import Decider
 from indexer.load import Contents
-from indexer.manifest import CALIBRATION_NAME, CLASS_MAP_NAME, CLASSES_NAME, FOR_CHANGES, MANIFEST_NAME, Manifest
+from indexer.manifest import CALIBRATION_NAME, CLASS_STATISTICS_NAME, CLASSES_NAME, FOR_CHANGES, MANIFEST_NAME, Manifest
 from indexer.stores.faiss import FaissStore
 from indexer.versions import IndexDirectory
 from model.embedder import Embedder
@@ -113,7 +113,7 @@ def test_a_version_from_before_decisions_is_read_and_built_anew_though_no_photo_
 def test_a_version_from_before_classes_took_in_changes_decides_without_them_and_is_built_anew(
     index: IndexDirectory, gallery: Path, fake_embedder: Embedder
 ) -> None:
-    without(index, {CLASS_MAP_NAME})
+    without(index, {CLASS_STATISTICS_NAME})
     old = contents_of(index)
     old.items.close()
     decider = old.decider
@@ -132,7 +132,7 @@ def test_a_version_from_before_classes_took_in_changes_decides_without_them_and_
     [
         (CLASSES_NAME, lambda content: content[:-4], "has not a row of numbers for each of 3 classes"),
         (CLASSES_NAME, lambda content: b"\xff" * len(content), "has not a row of numbers for each of 3 classes"),
-        (CLASS_MAP_NAME, lambda content: content[:-4], "is not of 3 classes and"),
+        (CLASS_STATISTICS_NAME, lambda content: content[:-4], "is not of 3 classes and"),
         (CALIBRATION_NAME, lambda content: content.replace(b"5.76", b"NaN"), "lacks or misspells a field"),
         (CALIBRATION_NAME, lambda content: content.replace(b"5.76", b'"x"'), "lacks or misspells a field"),
         (CALIBRATION_NAME, lambda content: content.replace(b"[]", b"[0.5]"), "lacks or misspells a field"),

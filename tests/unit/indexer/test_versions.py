@@ -25,10 +25,8 @@ from model.embedder import Embedder
 from model.errors import CarsearchError, IndexLocked, IndexNotFound, VersionNotFound
 from tests.conftest import write_fake_model
 from tests.support.servers import run_cli
-from tests.unit.indexer.sets import assert_clean, content_of, files_of, items_of, write_photos
+from tests.unit.indexer.sets import VERSION_FILES, assert_clean, content_of, files_of, items_of, write_photos
 
-DECIDER_FILES = ("class_weights.f32", "class_map.f32", "calibration.json")
-VERSION_FILES = ("index.faiss", "items.sqlite", "skipped.json", *DECIDER_FILES)
 HOLD = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, 2); print('held', flush=True); input()"
 
 

@@ -14,17 +14,8 @@ from model.embedder import Embedder
 from model.errors import CarsearchError, IndexInvalid, IndexNotFound, ModelInvalid, ModelMismatch, VersionNotFound
 from tests.conftest import write_fake_model
 from tests.support.servers import run_cli
-from tests.unit.indexer.sets import write_photos
+from tests.unit.indexer.sets import VERSION_FILES, write_photos
 
-VERSION_FILES = (
-    "index.faiss",
-    "items.sqlite",
-    "skipped.json",
-    "class_weights.f32",
-    "class_map.f32",
-    "calibration.json",
-    "manifest.json",
-)
 MODEL_FILES = ("card.json", "weights.safetensors", "golden.jpg")
 
 
@@ -58,7 +49,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
-@pytest.mark.parametrize("name", VERSION_FILES[:-1])
+@pytest.mark.parametrize("name", VERSION_FILES)
 def test_damage_to_a_file_of_a_version_is_found(
     index: IndexDirectory, name: str, damage: Callable[[Path], None]
 ) -> None:
