@@ -94,8 +94,8 @@ class Decider:
     def followed_by(self, labels: Sequence[str], codes: Rows, vectors: Embeddings, steps: Sequence[int]) -> "Decider":
         """This after some photos came (step 1) or went (-1), with classes int64 (n,) and vectors float32 (n, D).
 
-        `labels` are the names of all classes, new ones after the others; those are not decided on where there is no
-        class statistics.
+        `labels` are the names of all classes, new ones after the others; those are not decided on where there are no
+        statistics of classes.
         """
         if self.class_statistics is None:
             return self
